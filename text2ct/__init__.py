@@ -1,0 +1,3 @@
+"""text2ct: synthetic data augmentation for chest CT."""
+
+__version__ = "0.1.0"

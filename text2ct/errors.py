@@ -1,0 +1,21 @@
+"""The one exception that a user's mistake raises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class UserError(Exception):
+    """A mistake that the user can mend, or a refusal that protects a study.
+
+    The command line prints the message without a traceback and exits with code 2.
+
+    Args:
+        message: One sentence that says what is wrong and what to do.
+        problems: Every single problem found, one line each, so that all are mended in one go.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        self.problems = tuple(problems)
+        lines = [message, *(f"  - {problem}" for problem in self.problems)]
+        super().__init__("\n".join(lines))
