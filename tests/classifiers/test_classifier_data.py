@@ -1,0 +1,131 @@
+"""Cache, order of draws, augmentation."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SIZE, SPACING, toy_volume, write_nifti
+
+from text2ct.classifiers import VolumeCache
+from text2ct.classifiers.augmentation import classical_augmentation
+from text2ct.classifiers.config import Preprocessing, WindowSetting
+from text2ct.classifiers.dataset import DrawnVolumes, draw_order, make_table
+from text2ct.classifiers.model import HuWindows
+from text2ct.errors import UserError
+from text2ct.files import sha256_file
+from text2ct.volumes import WINDOWS, apply_window
+
+GRID = Preprocessing(size=SIZE, spacing_mm=SPACING)
+
+
+@pytest.fixture
+def volume_path(tmp_path: Path) -> Path:
+    path = tmp_path / "volume.nii.gz"
+    write_nifti(path, toy_volume(np.random.default_rng(0), bright=True))
+    return path
+
+
+def test_the_entry_is_the_volume_on_its_own_grid(tmp_path: Path, volume_path: Path) -> None:
+    grid = VolumeCache.load(VolumeCache(tmp_path / "cache", GRID).entry(volume_path))
+    expected = toy_volume(np.random.default_rng(0), bright=True).clip(-1000, 1000)
+    assert grid.dtype == np.int16
+    np.testing.assert_allclose(grid, expected, atol=1)
+
+
+def test_the_key_is_content_and_preprocessing_not_the_name(tmp_path: Path, volume_path: Path) -> None:
+    cache = VolumeCache(tmp_path / "cache", GRID)
+    copy = tmp_path / "elsewhere" / "other.nii.gz"
+    copy.parent.mkdir()
+    shutil.copy(volume_path, copy)
+    assert cache.key(copy) == cache.key(volume_path)
+    coarser = VolumeCache(tmp_path / "cache", GRID.model_copy(update={"spacing_mm": (6.0, 6.0, 6.0)}))
+    assert coarser.key(volume_path) != cache.key(volume_path)
+
+
+def test_a_changed_file_of_the_same_name_is_read_again(tmp_path: Path, volume_path: Path) -> None:
+    cache = VolumeCache(tmp_path / "cache", GRID)
+    first = cache.entry(volume_path)
+    write_nifti(volume_path, toy_volume(np.random.default_rng(1), bright=False))
+    second = cache.entry(volume_path)
+    assert first != second
+    assert VolumeCache.load(second).max() < 0 < VolumeCache.load(first).max()
+
+
+@pytest.mark.parametrize("damage", [b"", b"half a file"], ids=["empty", "garbage"])
+def test_a_damaged_entry_is_made_again(tmp_path: Path, volume_path: Path, damage: bytes) -> None:
+    cache = VolumeCache(tmp_path / "cache", GRID)
+    entry = cache.entry(volume_path)
+    whole = entry.read_bytes()
+    assert len(whole) == cache.bytes_per_volume()
+    entry.write_bytes(damage)
+    assert cache.entry(volume_path).read_bytes() == whole
+
+
+def test_a_file_that_is_not_the_manifests_is_refused(tmp_path: Path, volume_path: Path) -> None:
+    cache = VolumeCache(tmp_path / "cache", GRID)
+    cache.entry(volume_path, sha256_file(volume_path))
+    with pytest.raises(UserError, match="not the file that the manifest was made of"):
+        cache.entry(volume_path, "0" * 64)
+
+
+def test_all_missing_volumes_are_named_at_once(tmp_path: Path, workspace, manifest) -> None:
+    for volume in manifest["volume"][:2]:
+        (workspace.path / "real" / "volumes" / volume).unlink()
+    with pytest.raises(UserError, match="2 of 12 training volumes") as caught:
+        make_table(manifest, workspace, VolumeCache(tmp_path / "cache", GRID), "training")
+    assert "row 1 (toy_0_a_1.nii.gz)" in caught.value.problems[0]
+    assert len(caught.value.problems) == 2
+
+
+def test_windows_on_the_tensor_are_those_of_volumes() -> None:
+    hu = torch.linspace(-1200, 1200, 64).reshape(1, 1, 4, 4, 4)
+    settings = [WindowSetting(name=n, centre=w.centre, width=w.width) for n, w in WINDOWS.items()]
+    channels = HuWindows(settings)(hu)
+    for channel, name in enumerate(WINDOWS):
+        np.testing.assert_allclose(channels[0, channel], apply_window(hu[0, 0].numpy(), name), atol=1e-6)
+
+
+def test_unweighted_draws_take_every_row_equally_often() -> None:
+    order = draw_order(5, 15, seed=0)
+    assert np.bincount(order).tolist() == [3] * 5
+    assert order.tolist() == draw_order(5, 15, seed=0).tolist()
+    assert order.tolist() != draw_order(5, 15, seed=1).tolist()
+
+
+def test_weighted_draws_follow_the_weights() -> None:
+    counts = np.bincount(draw_order(3, 4000, seed=0, weights=[0.0, 1.0, 3.0]), minlength=3)
+    assert counts[0] == 0
+    assert counts[2] / counts[1] == pytest.approx(3, rel=0.15)
+
+
+def test_augmentation_depends_on_seed_and_draw_alone(tmp_path: Path, workspace, manifest) -> None:
+    table = make_table(manifest, workspace, VolumeCache(tmp_path / "cache", GRID), "training")
+    order = draw_order(len(manifest), 8, seed=0)
+    settings = {"augment": classical_augmentation(SPACING), "seed": 5}
+    whole = [DrawnVolumes(table, order, **settings)[i][0] for i in range(8)]
+    torch.manual_seed(99)
+    resumed = [DrawnVolumes(table, order, start=4, **settings)[i][0] for i in range(4)]
+    for a, b in zip(whole[4:], resumed, strict=True):
+        assert torch.equal(a, b)
+    plain = DrawnVolumes(table, order)[0][0]
+    assert any(not torch.equal(a, DrawnVolumes(table, order)[i][0]) for i, a in enumerate(whole))
+    for volume in whole:
+        assert volume.shape == plain.shape
+        assert volume.dtype == torch.float32
+        assert volume.min() >= -1000
+        assert volume.max() <= 1000
+
+
+def test_augmentation_keeps_sides() -> None:
+    hu = torch.full((1, 16, 16, 16), -800.0)
+    hu[:, 11:14, 6:10, 6:10] = 400.0
+    augment = classical_augmentation((5.0, 5.0, 5.0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(10):
+            moved = augment(hu)
+            assert moved[:, 8:].max() > 0 > moved[:, :8].max()

@@ -1,0 +1,98 @@
+"""What the commands share: options, one way to fail, one way to print."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from text2ct.console import console, warn
+from text2ct.errors import UserError
+
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", envvar="TEXT2CT_WORKSPACE", help="Folder of all runs and manifests.")
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Decides every draw; 0 is a seed like any other.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what, how long and how much disk; write nothing.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+RunOption = Annotated[
+    str | None, typer.Option("--run", help="Name of the run's folder; by default from the request.")
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 1 when anything fell short.")]
+WORKSPACE = Path("text2ct-workspace")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def guarded(function: Command) -> Command:
+    """Turn a user's mistake, a full disk and Ctrl-C into one clear line and exit code 2."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        from text2ct.compute import keep_freed_memory
+
+        try:
+            keep_freed_memory()
+            function(*args, **kwargs)
+        except UserError as error:
+            console.print(f"error: {error}", style="red", markup=False)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            console.print(
+                f"error: {error.strerror or error}{where}; mend that and run it again",
+                style="red",
+                markup=False,
+            )
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            warn("interrupted; what was finished is kept, and the same command goes on from there")
+            raise typer.Exit(2) from None
+
+    return run  # type: ignore[return-value]
+
+
+def emit(result: dict[str, Any], as_json: bool, lines: Callable[[], None]) -> None:
+    """Print the result: one JSON object, or lines for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(result, allow_nan=False, ensure_ascii=False) + "\n")
+    else:
+        lines()
+
+
+def say(*lines: Any) -> None:
+    """Print lines of text and rich tables on standard output."""
+    out = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        out.print(line, markup=False)
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """Comma-separated numbers of an option."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"{option} is '{text}'; expected numbers, as 0.25,0.5,1") from error
+
+
+def three(text: str, kind: Callable[[str], Any], option: str) -> tuple[Any, Any, Any]:
+    """One number for all axes, or three."""
+    parts = text.replace("x", ",").split(",")
+    try:
+        values = [kind(part) for part in parts]
+    except ValueError as error:
+        raise UserError(f"{option} is '{text}'; expected one number or three, as 64 or 64,64,64") from error
+    if len(values) not in (1, 3) or not all(0 < value < 1e5 for value in values):
+        raise UserError(f"{option} is '{text}'; expected one positive number or three, as 64 or 64,64,64")
+    return tuple(values * 3)[:3]  # type: ignore[return-value]

@@ -1,0 +1,194 @@
+"""Prompts for synthetic volumes: reports of training scans, or texts composed from label sets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from text2ct.augment._scans import NAMES, label_matrix, shuffled_cycle, training_scans
+from text2ct.augment.leaks import HeldOut, normalise_text, report_prompt
+from text2ct.augment.plan import LabelSet, Plan
+from text2ct.console import warn
+from text2ct.errors import UserError
+
+# (labels (18,) of 1, 0 or NaN, generator) -> text
+Compose = Callable[[np.ndarray, np.random.Generator], str]
+Source = Literal["reports", "composed"]
+
+PROMPT_COLUMNS = ("prompt", *NAMES, "dataset", "volume", "patient", "split")
+# More volumes of one text add the generator's noise and no new disease.
+MAX_USES_PER_PROMPT = 4
+# Phrasings tried before a composed text is taken to have no unused variant left.
+_COMPOSE_ATTEMPTS = 20
+
+
+def make_prompts(
+    frame: pd.DataFrame,
+    plan: Plan | Sequence[str],
+    count: int | None = None,
+    seed: int = 0,
+    source: Source = "reports",
+    *,
+    max_uses: int = MAX_USES_PER_PROMPT,
+    compose: Compose | None = None,
+) -> pd.DataFrame:
+    """Write one prompt per volume asked for, with its 18 labels and the training scan it came from.
+
+    Reports are used in turn, least used first. A text is used at most ``max_uses`` times, also when
+    several scans have the same report; a text that validation or test patients have too is never
+    used. Where no report is left, the text is composed from the scan's labels.
+
+    Args:
+        frame: A manifest; only training rows are used.
+        plan: A plan, or findings by their full names, of which each volume shows one in turn.
+        count: Prompts to make; by default the plan's total (findings need a count).
+        seed: Same manifest, plan and seed give the same table.
+        source: ``reports`` or ``composed``.
+        max_uses: Limit per text.
+        compose: Text from labels; by default :func:`text2ct.simulation.text.compose`.
+
+    Returns:
+        Columns :data:`PROMPT_COLUMNS`. Fewer rows than asked, with a warning, when the limit forbids more.
+
+    Raises:
+        UserError: No training row, an unknown finding, a finding without training scan, or a bad count.
+    """
+    if source not in ("reports", "composed"):
+        raise UserError(f"prompt source is '{source}'; expected reports or composed")
+    if max_uses < 1:
+        raise UserError(f"the limit of uses per prompt is {max_uses}; expected at least 1")
+    if count is None and isinstance(plan, Plan):
+        count = plan.total
+    if count is None or count < 0:
+        raise UserError(f"the number of prompts is {count}; expected 0 or more")
+    scans = training_scans(frame)
+    rng = np.random.default_rng([seed, 1])
+    groups = (
+        _plan_groups(plan, scans, count, rng)
+        if isinstance(plan, Plan)
+        else _finding_groups(plan, scans, count)
+    )
+    writer = _Writer(scans, HeldOut(frame), rng, source, max_uses, compose or _compose_by_default)
+    rows = [row for row in (writer.next(*group) for group in groups) if row is not None]
+    if len(rows) < count:
+        warn(
+            f"made {len(rows)} of {count} prompts: training scans hold no more texts within {max_uses} uses "
+            "each; raise the limit or ask for fewer"
+        )
+    return pd.DataFrame(rows, columns=list(PROMPT_COLUMNS)).astype(dict.fromkeys(NAMES, "float64"))
+
+
+def _compose_by_default(labels: np.ndarray, rng: np.random.Generator) -> str:
+    from text2ct.simulation.text import compose
+
+    report = compose(labels, rng)
+    return report_prompt(report.findings, report.impression)
+
+
+# A group of interchangeable requests: its key, the candidate scans, and its labels when no scan has them.
+_Group = tuple[str, np.ndarray, np.ndarray]
+
+
+def _set_labels(labels: LabelSet) -> np.ndarray:
+    values = np.zeros(len(NAMES))
+    values[[NAMES.index(name) for name in labels.positive]] = 1
+    values[[NAMES.index(name) for name in labels.unknown]] = np.nan
+    return values
+
+
+def _plan_groups(plan: Plan, scans: pd.DataFrame, count: int, rng: np.random.Generator) -> Iterator[_Group]:
+    labels = label_matrix(scans)
+    groups: list[_Group] = []
+    for item in plan.label_sets:
+        wanted = _set_labels(item)
+        same = (labels == wanted) | (np.isnan(labels) & np.isnan(wanted))
+        groups += [(wanted.tobytes().hex(), np.flatnonzero(same.all(axis=1)), wanted)] * item.count
+    if not groups and count:
+        raise UserError("the plan asks for no volume; name findings, or raise the target prevalence")
+    order = rng.permutation(len(groups))
+    return islice(cycle([groups[i] for i in order]), count)
+
+
+def _finding_groups(findings: Sequence[str], scans: pd.DataFrame, count: int) -> Iterator[_Group]:
+    if isinstance(findings, str):
+        findings = [findings]
+    unknown = [name for name in findings if name not in NAMES]
+    if unknown or not findings:
+        raise UserError("prompts need findings by their full names", unknown or ["no finding is named"])
+    groups = []
+    for name in dict.fromkeys(findings):
+        positive = np.flatnonzero(label_matrix(scans)[:, NAMES.index(name)] == 1)
+        wanted = np.full(len(NAMES), np.nan)
+        wanted[NAMES.index(name)] = 1
+        groups.append((name, positive, wanted))
+    absent = [f"no training scan shows {name}" for name, positive, _ in groups if not len(positive)]
+    if absent:
+        raise UserError(
+            "there is no scan to take a report or co-findings from; write a prompt with --text", absent
+        )
+    return islice(cycle(groups), count)
+
+
+class _Writer:
+    """Chooses a scan and a text for one request after another, and counts how often each text was used."""
+
+    def __init__(
+        self,
+        scans: pd.DataFrame,
+        held_out: HeldOut,
+        rng: np.random.Generator,
+        source: Source,
+        max_uses: int,
+        compose: Compose,
+    ) -> None:
+        self._scans, self._labels, self._held_out = scans, label_matrix(scans), held_out
+        self._rng, self._max_uses, self._compose = rng, max_uses, compose
+        texts = zip(scans["findings_text"], scans["impression_text"], strict=True)
+        self._texts = [report_prompt(*t) if source == "reports" else "" for t in texts]
+        self._keys = [normalise_text(text) for text in self._texts]
+        self._uses: Counter[str] = Counter()
+        self._queues: dict[str, list[int]] = {}
+        self._composed_for: dict[str, list[int]] = {}
+
+    def next(self, group: str, candidates: np.ndarray, labels: np.ndarray) -> list[object] | None:
+        """A row of the prompts' table, or None when the limit leaves nothing."""
+        if group not in self._queues:
+            usable = [i for i in candidates if self._keys[i] and not self._held_out.has_text(self._texts[i])]
+            self._queues[group] = shuffled_cycle(self._rng, np.array(usable, dtype=int), len(usable)).tolist()
+        queue = self._queues[group]
+        queue[:] = [i for i in queue if self._uses[self._keys[i]] < self._max_uses]
+        if queue:
+            # min keeps the first of equals, and the queue turns, so all scans have their turn.
+            chosen = min(queue, key=lambda i: self._uses[self._keys[i]])
+            queue.remove(chosen)
+            queue.append(chosen)
+            self._uses[self._keys[chosen]] += 1
+            return self._row(self._texts[chosen], self._labels[chosen], chosen)
+        return self._next_composed(group, candidates, labels)
+
+    def _next_composed(self, group: str, candidates: np.ndarray, labels: np.ndarray) -> list[object] | None:
+        chosen = None
+        if len(candidates):
+            waiting = self._composed_for.setdefault(group, [])
+            if not waiting:
+                waiting += self._rng.permutation(candidates).tolist()
+            chosen = waiting.pop()
+            labels = self._labels[chosen]
+        for _ in range(_COMPOSE_ATTEMPTS):
+            text = self._compose(labels, self._rng)
+            key = normalise_text(text)
+            if key and self._uses[key] < self._max_uses and not self._held_out.has_text(text):
+                self._uses[key] += 1
+                return self._row(text, labels, chosen)
+        return None
+
+    def _row(self, text: str, labels: np.ndarray, scan: int | None) -> list[object]:
+        origin = (
+            ["", "", ""] if scan is None else list(self._scans.loc[scan, ["dataset", "volume", "patient"]])
+        )
+        return [text, *labels, *origin, "train"]

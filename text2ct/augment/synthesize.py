@@ -1,0 +1,327 @@
+"""Prompts in, synthetic CT volumes out: batched, seeded per volume, and safe to interrupt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pandas as pd
+
+from text2ct.augment._run import RunFolder, RunRequest, Sidecar, planned_sidecars, requests_digest
+from text2ct.augment._scans import NAMES
+from text2ct.augment.requests import check_requests
+from text2ct.console import info, progress
+from text2ct.errors import UserError
+from text2ct.files import sha256_file, write_json, write_text
+from text2ct.findings import FINDINGS
+from text2ct.manifests import COLUMNS, SYNTHETIC_COLUMNS, Workspace, write_manifest
+
+Format = Literal["nii.gz", "mha"]
+HU_RANGE = (-1000.0, 1000.0)
+
+
+class PackLike(Protocol):
+    """What synthesis needs to know of a model pack (see :class:`text2ct.diffusion.Pack`)."""
+
+    @property
+    def info(self) -> Any:
+        """``pack.json`` as a typed object: name, defaults."""
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of ``pack.json``."""
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4) affine of the volumes that the pack makes, RAS+, mm."""
+
+
+class Generate(Protocol):
+    """A generator: one padded batch of prompts to HU volumes (see :func:`text2ct.diffusion.generate`)."""
+
+    def __call__(
+        self,
+        pack: Any,
+        prompts: list[str],
+        seeds: list[int],
+        *,
+        guidance_scale: float,
+        steps: int,
+        device: str,
+        batch_size: int,
+    ) -> np.ndarray:
+        """Return ``(n, X, Y, Z)`` float32 in HU; row i depends on prompt i, seed i and batch shape."""
+
+
+def synthesize(
+    requests: pd.DataFrame,
+    *,
+    pack: str | Path | PackLike,
+    workspace: Workspace,
+    run: str | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    guidance_scale: float | None = None,
+    steps: int | None = None,
+    format: Format = "nii.gz",
+    batch_size: int = 4,
+    device: str = "auto",
+    generate: Generate | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Generate a CT volume per request into ``synthetic/<run>/`` and write its manifest.
+
+    A volume's seed comes from ``seed``, its prompt and how often that prompt came before. Batches are
+    fixed by index and always generated whole, so an interrupted run ends in the same bytes. Every
+    volume is written atomically, then its sidecar with its SHA-256; on the next call with the same
+    request the volumes whose files still have that sum are kept.
+
+    Args:
+        requests: Columns of ``text2ct.augment.requests.REQUEST_COLUMNS``; those missing are unknown.
+        pack: Name or folder of a model pack, or a loaded one.
+        workspace: Where the run's folder lies.
+        run: Name of the run; by default from the request, so the same command goes on where it stopped.
+        count: Volumes to make, going through the requests in turn; by default one per request.
+        seed: Any integer, 0 included.
+        guidance_scale: By default the pack's.
+        steps: Sampling steps; by default the pack's.
+        format: ``nii.gz`` or ``mha``.
+        batch_size: Volumes per batch; part of the request, since arithmetic depends on the batch's shape.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        generate: The generator; by default :func:`text2ct.diffusion.generate`.
+        dry_run: Say what would be done, how long and how much disk, and write nothing.
+
+    Returns:
+        ``manifest``, ``volumes``, ``resumed``, ``seconds_per_volume`` (None when nothing was made), and
+        ``run``; a dry run adds ``dry_run``, ``seconds`` and ``bytes`` (upper bounds for what is left).
+
+    Raises:
+        UserError: A bad request, a run of another request, a full or read-only disk, or a pack that
+            gives voxels that are not finite.
+    """
+    requests = _repeat(check_requests(requests, "the prompts"), count)
+    _check_settings(format, batch_size, steps, guidance_scale)
+    loaded = _load(pack)
+    defaults = loaded.info.defaults
+    request = RunRequest(
+        pack=loaded.info.name,
+        pack_sha256=loaded.sha256,
+        seed=seed,
+        guidance_scale=float(defaults.guidance_scale if guidance_scale is None else guidance_scale),
+        steps=int(defaults.steps if steps is None else steps),
+        format=format,
+        batch_size=batch_size,
+        volumes=len(requests),
+        requests_sha256=requests_digest(requests),
+    )
+    name = request.run_name if run is None else run
+    folder = RunFolder(workspace.run_dir("synthetic", name))
+    planned = planned_sidecars(requests, request)
+    folder.check(request)
+    done = [folder.done(sidecar) for sidecar in planned]
+    resumed = sum(sidecar is not None for sidecar in done)
+    maker = _Maker(loaded, request, folder, device, generate or _generate_by_default)
+    result: dict[str, Any] = {"manifest": str(folder.manifest), "volumes": len(planned), "resumed": resumed}
+    if dry_run:
+        left = len(planned) - resumed
+        per_volume = maker.estimate_seconds(planned) if left else 0.0
+        size = int(np.prod(maker.shape)) * 2 * left
+        return result | {
+            "seconds_per_volume": per_volume,
+            "run": name,
+            "dry_run": True,
+            "seconds": per_volume * left,
+            "bytes": size,
+        }
+    folder.begin(request)
+    _keep_pack_record(loaded, folder)
+    if resumed:
+        info(f"run '{name}': {resumed} of {len(planned)} volumes are there already")
+    started = time.perf_counter()
+    finished = maker.make_missing(planned, done)
+    elapsed = time.perf_counter() - started
+    write_manifest(_manifest(finished, name), folder.manifest)
+    made = len(planned) - resumed
+    return result | {"seconds_per_volume": elapsed / made if made else None, "run": name}
+
+
+def _check_settings(format: str, batch_size: int, steps: int | None, guidance_scale: float | None) -> None:
+    problems = []
+    if format not in ("nii.gz", "mha"):
+        problems.append(f"format is '{format}'; expected nii.gz or mha")
+    if batch_size < 1:
+        problems.append(f"batch size is {batch_size}; expected at least 1")
+    if steps is not None and steps < 1:
+        problems.append(f"steps is {steps}; expected at least 1")
+    if guidance_scale is not None and not np.isfinite(guidance_scale):
+        problems.append(f"guidance is {guidance_scale}; expected a finite number")
+    if problems:
+        raise UserError("nothing can be synthesized with these settings", problems)
+
+
+def _repeat(requests: pd.DataFrame, count: int | None) -> pd.DataFrame:
+    if count is None:
+        return requests
+    if count < 1:
+        raise UserError(f"--count is {count}; expected at least 1")
+    return requests.iloc[np.arange(count) % len(requests)].reset_index(drop=True)
+
+
+def _load(pack: str | Path | PackLike) -> PackLike:
+    if isinstance(pack, str | Path):
+        from text2ct.diffusion import load_pack
+
+        return load_pack(pack)
+    return pack
+
+
+def _generate_by_default(
+    pack: Any,
+    prompts: list[str],
+    seeds: list[int],
+    *,
+    guidance_scale: float,
+    steps: int,
+    device: str,
+    batch_size: int,
+) -> np.ndarray:
+    from text2ct.diffusion import generate
+
+    return generate(
+        pack, prompts, seeds, guidance_scale=guidance_scale, steps=steps, device=device, batch_size=batch_size
+    )
+
+
+def _keep_pack_record(pack: PackLike, folder: RunFolder) -> None:
+    """Copy ``pack.json`` beside the volumes: `mix` reads there whom the generator was trained on."""
+    source = getattr(pack, "path", None)
+    if source is not None and (Path(source) / "pack.json").is_file():
+        write_text(folder.path / "pack.json", (Path(source) / "pack.json").read_text(encoding="utf-8"))
+
+
+class _Maker:
+    """Generates batches and writes the volumes that are missing."""
+
+    def __init__(
+        self, pack: PackLike, request: RunRequest, folder: RunFolder, device: str, generate: Generate
+    ) -> None:
+        self._pack, self._request, self._folder = pack, request, folder
+        self._device, self._generate = device, generate
+        self.shape: tuple[int, ...] = ()
+
+    def make_missing(self, planned: Sequence[Sidecar], done: Sequence[Sidecar | None]) -> list[Sidecar]:
+        """Generate every batch that lacks a volume, and return all sidecars in order."""
+        finished = list(done)
+        size = self._request.batch_size
+        missing = sum(sidecar is None for sidecar in done)
+        with progress("synthesizing", missing) as advance:
+            for start in range(0, len(planned), size):
+                batch = range(start, min(start + size, len(planned)))
+                lacking = [i for i in batch if finished[i] is None]
+                if not lacking:
+                    continue
+                # The whole batch, also when only one volume is missing: its neighbours shape the arithmetic.
+                volumes_hu = self._run([planned[i] for i in batch])
+                for i in lacking:
+                    finished[i] = self._write(planned[i], volumes_hu[i - start])
+                    advance(1)
+        return [sidecar for sidecar in finished if sidecar is not None]
+
+    def estimate_seconds(self, planned: Sequence[Sidecar]) -> float:
+        """Seconds per volume on this device, from one batch at one and at two sampling steps."""
+        batch = list(planned[: self._request.batch_size])
+        self._run(batch, steps=1)
+        times = []
+        for steps in (1, 2):
+            started = time.perf_counter()
+            self.shape = self._run(batch, steps=steps).shape[1:]
+            times.append(time.perf_counter() - started)
+        whole = times[0] + max(times[1] - times[0], 0.0) * (self._request.steps - 1)
+        return whole / len(batch)
+
+    def _run(self, batch: Sequence[Sidecar], steps: int | None = None) -> np.ndarray:
+        volumes_hu = self._generate(
+            self._pack,
+            [sidecar.prompt for sidecar in batch],
+            [sidecar.seed for sidecar in batch],
+            guidance_scale=self._request.guidance_scale,
+            steps=self._request.steps if steps is None else steps,
+            device=self._device,
+            batch_size=self._request.batch_size,
+        )
+        bad = [s.volume for s, hu in zip(batch, volumes_hu, strict=True) if not np.isfinite(hu).all()]
+        if bad:
+            raise UserError(
+                f"pack '{self._request.pack}' gave voxels that are no numbers; run `text2ct models verify`",
+                bad,
+            )
+        return volumes_hu
+
+    def _write(self, planned: Sidecar, hu: np.ndarray) -> Sidecar:
+        from text2ct.volumes import Volume, write
+
+        # What is stored are whole HU, so what is measured is too.
+        stored = np.rint(np.clip(hu, *HU_RANGE)).astype(np.float32)
+        volume = Volume(stored, np.asarray(self._pack.affine, dtype=np.float64))
+        path = self._folder.volume(planned)
+        write(volume, path)
+        finished = planned.model_copy(
+            update={
+                "size": tuple(int(n) for n in stored.shape),
+                "spacing_mm": tuple(float(s) for s in volume.spacing_mm),
+                "hu_min": float(stored.min()),
+                "hu_max": float(stored.max()),
+                "hu_mean": round(float(stored.mean(dtype=np.float64)), 3),
+                "sha256": sha256_file(path),
+            }
+        )
+        write_json(self._folder.sidecar(planned), finished.model_dump(mode="json"))
+        return finished
+
+
+def _manifest(finished: Sequence[Sidecar], run: str) -> pd.DataFrame:
+    """The run's manifest: every synthetic volume is its own patient and belongs to training."""
+    rows = []
+    for sidecar in finished:
+        stem = sidecar.volume.removesuffix(".nii.gz").removesuffix(".mha")
+        size, spacing = sidecar.size or (), sidecar.spacing_mm or ()
+        labels = {
+            name: np.nan if sidecar.labels[name] is None else float(sidecar.labels[name] or 0)
+            for name in NAMES
+        }
+        rows.append(
+            {
+                "dataset": f"synthetic-{run}",
+                "volume": sidecar.volume,
+                "patient": stem,
+                "scan": stem,
+                "split": "train",
+                "source": "synthetic",
+                "root": "workspace",
+                "path": f"synthetic/{run}/volumes/{sidecar.volume}",
+                **labels,
+                "findings_text": "",
+                "impression_text": "",
+                **{f"spacing_{axis}": value for axis, value in zip("xyz", spacing, strict=False)},
+                **{f"size_{axis}": float(value) for axis, value in zip("xyz", size, strict=False)},
+                "sha256": sidecar.sha256,
+                "gate": "",
+                **sidecar.model_dump(
+                    include={
+                        "prompt",
+                        "prompt_dataset",
+                        "prompt_volume",
+                        "seed",
+                        "pack",
+                        "pack_sha256",
+                        "guidance_scale",
+                        "steps",
+                    }
+                ),
+            }
+        )
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *SYNTHETIC_COLUMNS])
+    return frame.astype({"seed": "Int64", "steps": "Int64", **dict.fromkeys(FINDINGS, "float64")})

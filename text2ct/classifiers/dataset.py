@@ -1,0 +1,161 @@
+"""From manifest rows to tensors: known labels, cached volumes, and the order they are drawn in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, RandomSampler, WeightedRandomSampler
+
+from text2ct import console
+from text2ct.classifiers.cache import VolumeCache
+from text2ct.errors import UserError
+from text2ct.findings import FINDINGS
+
+if TYPE_CHECKING:
+    from text2ct.manifests import Workspace
+
+
+@dataclass(frozen=True)
+class VolumeTable:
+    """Rows whose volumes are in the cache.
+
+    Args:
+        names: (n,) volume names.
+        scans: (n,) identity of the scan, dataset included.
+        patients: (n, 2) dataset and patient.
+        labels: (n, 18) float32; 0, 1, NaN for unknown.
+        entries: Cached file of each row.
+    """
+
+    names: list[str]
+    scans: np.ndarray
+    patients: list[tuple[str, str]]
+    labels: np.ndarray
+    entries: list[Path]
+
+    def digest(self) -> str:
+        """SHA-256 of contents (a cache key is a digest of content), labels and identities, in order."""
+        digest = hashlib.sha256()
+        for name, scan, entry in zip(self.names, self.scans, self.entries, strict=True):
+            digest.update(f"{name}|{scan}|{entry.stem}\n".encode())
+        digest.update(np.ascontiguousarray(self.labels, dtype=np.float32).tobytes())
+        return digest.hexdigest()
+
+
+def make_table(frame: pd.DataFrame, workspace: Workspace, cache: VolumeCache, purpose: str) -> VolumeTable:
+    """Bring the volumes of manifest rows to the grid, through the cache.
+
+    Args:
+        frame: Manifest rows.
+        workspace: Resolves roots.
+        cache: Where the grids lie.
+        purpose: What the rows are for, for messages, such as ``training``.
+
+    Raises:
+        UserError: Missing, unreadable or changed volumes, all of them at once.
+    """
+    entries: list[Path] = []
+    problems: list[str] = []
+    with console.progress(f"reading {purpose} volumes", len(frame)) as advance:
+        for number, row in enumerate(frame.itertuples(index=False), start=1):
+            try:
+                entries.append(_entry(row, workspace, cache))
+            except UserError as error:
+                problems.append(f"row {number} ({row.volume}): {error}")
+            advance(1)
+    if problems:
+        raise UserError(f"{len(problems)} of {len(frame)} {purpose} volumes cannot be read", problems)
+    return VolumeTable(
+        names=[str(name) for name in frame["volume"]],
+        scans=(frame["dataset"].astype(str) + "/" + frame["scan"].astype(str)).to_numpy(dtype=object),
+        patients=list(zip(frame["dataset"].astype(str), frame["patient"].astype(str), strict=True)),
+        labels=frame[list(FINDINGS)].to_numpy(dtype=np.float32),
+        entries=entries,
+    )
+
+
+def _entry(row: object, workspace: Workspace, cache: VolumeCache) -> Path:
+    root, path, sha256 = (str(getattr(row, name, "") or "") for name in ("root", "path", "sha256"))
+    if not path:
+        raise UserError("the row has no file")
+    return cache.entry(workspace.resolve(root, path), sha256)
+
+
+def draw_order(
+    rows: int, draws: int, seed: int, weights: Sequence[float] | np.ndarray | None = None
+) -> np.ndarray:
+    """The row of every draw of a training, decided before it begins.
+
+    Args:
+        rows: Number of rows.
+        draws: Steps times batch size.
+        seed: Decides the order.
+        weights: Relative frequency of each row, with replacement; None: permutation after permutation.
+
+    Returns:
+        (draws,) int64 row numbers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sampler: RandomSampler | WeightedRandomSampler
+    if weights is None:
+        sampler = RandomSampler(range(rows), num_samples=draws, generator=generator)
+    else:
+        sampler = WeightedRandomSampler([float(w) for w in weights], draws, generator=generator)
+    return np.fromiter(sampler, dtype=np.int64, count=draws)
+
+
+class DrawnVolumes(Dataset[tuple[Tensor, Tensor]]):
+    """A stretch of the draws of a training as a dataset.
+
+    Each draw has its own random state, made of the seed and the draw's number: augmentation is the same
+    whatever was interrupted and however many workers load.
+
+    Args:
+        table: The rows.
+        order: (draws,) row of each draw, of the whole training.
+        start: First draw of the stretch.
+        stop: Draw after the last.
+        augment: (1, X, Y, Z) float32 HU -> the same, drawing from torch's generator; None: none.
+        seed: The training's seed.
+    """
+
+    def __init__(
+        self,
+        table: VolumeTable,
+        order: np.ndarray,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.table = table
+        self.order = order
+        self.start = start
+        self.stop = len(order) if stop is None else stop
+        self.augment = augment
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """The volume (1, X, Y, Z) float32 HU and the labels (18,) float32 of a draw."""
+        draw = self.start + index
+        row = int(self.order[draw])
+        grid = VolumeCache.load(self.table.entries[row])
+        volume_hu = torch.from_numpy(grid.astype(np.float32))[None]
+        if self.augment is not None:
+            with torch.random.fork_rng(devices=[]):
+                state = np.random.SeedSequence([self.seed, draw]).generate_state(1, np.uint64)[0]
+                torch.manual_seed(int(state >> np.uint64(1)))
+                volume_hu = self.augment(volume_hu)
+        return volume_hu, torch.from_numpy(self.table.labels[row])

@@ -1,0 +1,120 @@
+"""The folder of a run: ``config.json``, ``model.safetensors``, ``history.csv``, ``patients.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from text2ct.classifiers.config import RunConfig
+from text2ct.classifiers.dataset import VolumeTable
+from text2ct.classifiers.model import Classifier, build_classifier
+from text2ct.errors import UserError
+from text2ct.files import atomic_path, read_json, sha256_file, write_json
+
+CONFIG, MODEL, HISTORY, PATIENTS = "config.json", "model.safetensors", "history.csv", "patients.json"
+RESUME = "resume.ckpt"
+"""State of an unfinished training; removed when it ends."""
+
+
+def read_config(run_dir: Path) -> RunConfig:
+    """Read and validate a run's configuration.
+
+    Raises:
+        UserError: There is none, or it is damaged or of another version.
+    """
+    path = Path(run_dir) / CONFIG
+    if not path.is_file():
+        raise UserError(
+            f"{run_dir} holds no classifier run ({CONFIG} is missing); train one with text2ct train"
+        )
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a classifier's configuration; train the run again")
+    return RunConfig.of(str(path), content)
+
+
+def write_config(run_dir: Path, config: RunConfig) -> None:
+    """Write a run's configuration, atomically."""
+    write_json(Path(run_dir) / CONFIG, config.model_dump(mode="json"))
+
+
+def write_model(run_dir: Path, weights: dict[str, Tensor]) -> str:
+    """Write the chosen weights, atomically.
+
+    Returns:
+        SHA-256 of the file.
+    """
+    path = Path(run_dir) / MODEL
+    with atomic_path(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
+    return sha256_file(path)
+
+
+def load_classifier(run_dir: Path) -> tuple[Classifier, RunConfig]:
+    """The finished classifier of a run, in evaluation mode on the CPU.
+
+    Raises:
+        UserError: The run is missing, unfinished or damaged. Random weights never stand in.
+    """
+    run_dir = Path(run_dir)
+    config = read_config(run_dir)
+    path = run_dir / MODEL
+    if config.model is None:
+        raise UserError(f"the training in {run_dir} has not ended; run the same train command again to go on")
+    if not path.is_file():
+        raise UserError(f"{path} is missing; train the run again")
+    if sha256_file(path) != config.model.sha256:
+        raise UserError(f"{path} is damaged (its sha256 is not the one in {CONFIG}); train the run again")
+    classifier = build_classifier(config, initial=False)
+    try:
+        classifier.load_state_dict(load_file(path), strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path} does not fit {CONFIG}: {str(error)[:300]}; train the run again") from error
+    return classifier.eval(), config
+
+
+def write_history(run_dir: Path, history: list[dict[str, Any]]) -> None:
+    """Write one row a validation: step, learning rate, losses, macro AUC, AUC of each finding."""
+    with atomic_path(Path(run_dir) / HISTORY) as temporary:
+        pd.DataFrame(history).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def write_patients(run_dir: Path, train: VolumeTable, validation: VolumeTable, prompts: pd.DataFrame) -> None:
+    """Write which patients the run has seen, so that nobody is judged by a model that knows them.
+
+    Args:
+        run_dir: The run.
+        train: Training volumes.
+        validation: Volumes by which the checkpoint was chosen.
+        prompts: Columns ``prompt_dataset`` and ``prompt_volume``: the scans whose reports the synthetic
+            training volumes were made from; may be empty.
+    """
+    seen = {
+        name: [{"dataset": dataset, "patient": patient} for dataset, patient in sorted(set(table.patients))]
+        for name, table in (("training", train), ("validation", validation))
+    }
+    origins = sorted(set(prompts.astype(str).itertuples(index=False, name=None)))
+    prompted = [{"dataset": dataset, "volume": volume} for dataset, volume in origins if volume]
+    write_json(Path(run_dir) / PATIENTS, {**seen, "prompts": prompted})
+
+
+def read_resume(run_dir: Path) -> Path | None:
+    """The state of an unfinished training, checked to be whole.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = Path(run_dir) / RESUME
+    if not path.is_file():
+        return None
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many types on a damaged file
+        raise UserError(f"{path} is damaged; delete it to train this run from the start") from error
+    return path

@@ -1,0 +1,474 @@
+"""The command line: one thin function a command. Heavy imports happen inside the functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from text2ct import __version__
+from text2ct._cli_core import core_app, models_app
+from text2ct._cli_shared import (
+    WORKSPACE,
+    DeviceOption,
+    DryRunOption,
+    JsonOption,
+    RunOption,
+    SeedOption,
+    StrictOption,
+    WorkspaceOption,
+    emit,
+    guarded,
+    numbers,
+    say,
+    three,
+)
+from text2ct.console import info
+from text2ct.errors import UserError
+
+app = typer.Typer(
+    name="text2ct",
+    help="Synthetic data augmentation for chest CT: from a label manifest to an honest AUC table.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(models_app, name="models")
+app.add_typer(core_app, name="core")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"text2ct {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+@guarded
+def demo(
+    workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """The whole loop on a simulated cohort and the bundled pack: cohort, plan, volumes, mix, benchmark, report."""
+    from text2ct.demo import run_demo
+    from text2ct.evaluation.tables import benchmark_table
+    from text2ct.manifests import Workspace
+
+    result = run_demo(Workspace.open(workspace), seed=seed, device=device)
+    emit(result, as_json, lambda: say(benchmark_table(result), f"report: {result['report']}"))
+
+
+@app.command()
+@guarded
+def simulate(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the cohort, in CT-RATE's layout.")],
+    patients: Annotated[int, typer.Option("--patients", help="How many patients.")] = 100,
+    grid: Annotated[str, typer.Option("--grid", help="Voxels, as 64 or 64,64,64.")] = "64",
+    spacing: Annotated[str, typer.Option("--spacing", help="Voxel size in mm, as 5 or 5,5,5.")] = "5",
+    valid_fraction: Annotated[
+        float, typer.Option(help="Share of patients in CT-RATE's `valid` folder.")
+    ] = 0.4,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
+    seed: SeedOption = 0,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A simulated chest CT cohort with labels, reports, metadata and reconstructions."""
+    from text2ct import workflow
+
+    result = workflow.simulate(
+        out,
+        patients,
+        seed=seed,
+        grid=three(grid, int, "--grid"),
+        spacing_mm=three(spacing, float, "--spacing"),
+        valid_fraction=valid_fraction,
+        workers=workers,
+        dry_run=dry_run,
+    )
+    emit(
+        result,
+        as_json,
+        lambda: say(
+            f"{result['volumes']} volumes of {result['scans']} scans of {result['patients']} patients in {result['root']}"
+        ),
+    )
+
+
+@app.command()
+@guarded
+def report(
+    source: Annotated[
+        Path | None, typer.Argument(help="A manifest, a CT-RATE folder, a label table or annotated reports.")
+    ] = None,
+    target_prevalence: Annotated[float, typer.Option(help="Prevalence that the plan aims at.")] = 0.15,
+    max_prevalence: Annotated[
+        float, typer.Option(help="A finding below this prevalence is under-represented.")
+    ] = 0.10,
+    max_irlbl: Annotated[
+        float | None,
+        typer.Option(help="A finding with IRLbl above this is under-represented; default MeanIR."),
+    ] = None,
+    names: Annotated[Path | None, typer.Option(help="Table of CT-RATE names of annotated reports.")] = None,
+    run: RunOption = None,
+    workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Which findings are under-represented, a plan to mend it, and radiology reports to use as prompts."""
+    from text2ct import workflow
+    from text2ct.evaluation.tables import imbalance_table
+    from text2ct.manifests import UnderrepresentedRule, Workspace
+
+    result = workflow.report(
+        Workspace.open(workspace),
+        source,
+        rule=UnderrepresentedRule(max_prevalence=max_prevalence, max_irlbl=max_irlbl),
+        target_prevalence=target_prevalence,
+        seed=seed,
+        names=names,
+        run=run,
+    )
+    emit(
+        result,
+        as_json,
+        lambda: say(
+            imbalance_table(result),
+            *(f"{k}: {result[k]}" for k in ("report", "plan", "prompts") if result[k]),
+        ),
+    )
+
+
+@app.command()
+@guarded
+def synthesize(
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="Findings, as effusion or 'effusion,nodule'.")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option("--plan", help="plan.json of `text2ct report`.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="prompts.csv, VLM3D prompts.json or annotated reports.")
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help="One report in your own words.")] = None,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="Volumes to make.")] = None,
+    source: Annotated[
+        str, typer.Option("--source", help="Prompts from `reports`, or `composed` from labels.")
+    ] = "reports",
+    model: Annotated[str, typer.Option("--model", help="Name or folder of a model pack.")] = "simulated-64",
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", help="Guidance scale; default the pack's.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Sampling steps; default the pack's.")
+    ] = None,
+    file_format: Annotated[str, typer.Option("--format", help="nii.gz or mha.")] = "nii.gz",
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Volumes computed together.")] = 4,
+    device: DeviceOption = "auto",
+    run: RunOption = None,
+    workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Volumes that match findings, a plan, reports or a text. The same command goes on after an interruption."""
+    from text2ct import augment, workflow
+    from text2ct.manifests import Workspace
+
+    space = Workspace.open(workspace)
+    requests = workflow.requests_for(
+        space, labels=labels, plan=plan, prompts=prompts, text=text, count=count, seed=seed, source=source
+    )
+    result = augment.synthesize(
+        requests,
+        pack=model,
+        workspace=space,
+        run=run,
+        count=count,
+        seed=seed,
+        guidance_scale=guidance,
+        steps=steps,
+        format=file_format,
+        batch_size=batch_size,
+        device=device,
+        dry_run=dry_run,
+    )
+    emit(result, as_json, lambda: say(*_synthesis_lines(result)))
+
+
+def _synthesis_lines(result: dict[str, Any]) -> list[str]:
+    if result.get("dry_run"):
+        left = result["volumes"] - result["resumed"]
+        return [
+            f"would make {left} volumes in about {result['seconds']:.0f} s and at most {result['bytes'] / 1e6:.0f} MB: "
+            f"{result['manifest']}"
+        ]
+    speed = result["seconds_per_volume"]
+    made = result["volumes"] - result["resumed"]
+    return [
+        f"{result['volumes']} volumes ({made} made now{f', {speed:.1f} s each' if speed else ''}, "
+        f"{result['resumed']} were there already)",
+        f"manifest: {result['manifest']}",
+    ]
+
+
+@app.command()
+@guarded
+def mix(
+    ratio: Annotated[
+        float, typer.Option("--ratio", help="Synthetic volumes per real training volume.")
+    ] = 0.5,
+    strategy: Annotated[str, typer.Option("--strategy", help="targeted or uniform.")] = "targeted",
+    real: Annotated[
+        Path | None, typer.Option("--real", help="Real manifest; default the workspace's.")
+    ] = None,
+    synthetic: Annotated[
+        Path | None, typer.Option("--synthetic", help="Synthetic manifest; default the newest.")
+    ] = None,
+    strict: StrictOption = False,
+    run: RunOption = None,
+    workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Real and synthetic volumes in one training manifest, at a set ratio, without leaks."""
+    from text2ct import workflow
+    from text2ct.manifests import Workspace
+
+    result = workflow.mix(
+        Workspace.open(workspace),
+        ratio=ratio,
+        strategy=strategy,
+        real=real,
+        synthetic=synthetic,
+        seed=seed,
+        strict=strict,
+        run=run,
+        dry_run=dry_run,
+    )
+    left = ", ".join(f"{count} {reason}" for reason, count in result["left_out"].items() if count) or "none"
+    emit(
+        result,
+        as_json,
+        lambda: say(
+            f"{result['real']} real + {result['synthetic']} synthetic training volumes: "
+            f"ratio {result['ratio']:.3g} of {result['ratio_requested']:.3g} asked",
+            f"left out: {left}",
+            f"manifest: {result['manifest']}",
+        ),
+    )
+    if result.get("failed"):
+        raise typer.Exit(1)
+
+
+@app.command()
+@guarded
+def train(
+    manifest: Annotated[
+        Path | None, typer.Argument(help="Default: the newest mixed manifest, else the real one.")
+    ] = None,
+    classifier: Annotated[str, typer.Option("--classifier", help="cnn3d, ctnet or slices.")] = "cnn3d",
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimisation steps.")] = 300,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 8,
+    grid: Annotated[str, typer.Option("--grid", help="Voxels, as 64 or 64,64,64.")] = "64",
+    spacing: Annotated[str, typer.Option("--spacing", help="Voxel size in mm.")] = "5",
+    class_weights: Annotated[bool, typer.Option(help="Weigh rare positives up.")] = False,
+    classical: Annotated[bool, typer.Option("--classical", help="Classical augmentation.")] = False,
+    device: DeviceOption = "auto",
+    run: RunOption = None,
+    workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """A 3D multi-label classifier, a fixed number of steps, the checkpoint chosen on validation patients."""
+    from text2ct import classifiers, manifests
+
+    space = manifests.Workspace.open(workspace)
+    path = manifest or _training_manifest(space)
+    info(f"training {classifier} on {path}")
+    name = run or f"{classifier}-{path.parent.name or path.stem}-seed{seed}"
+    result = classifiers.train(
+        manifests.read_manifest(path),
+        space,
+        space.run_dir("classifiers", name),
+        name=classifier,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        size=three(grid, int, "--grid"),
+        spacing_mm=three(spacing, float, "--spacing"),
+        class_weights=class_weights,
+        augment=classical,
+        cache_dir=space.path / "cache",
+        device=device,
+    )
+    auc = result["validation_macro_auc"]
+    emit(
+        result,
+        as_json,
+        lambda: say(
+            f"validation macro AUC {'undefined' if auc is None else f'{auc:.3f}'} after {result['steps']} steps",
+            f"run: {result['run']}",
+        ),
+    )
+
+
+def _training_manifest(space: Any) -> Path:
+    from text2ct import workflow
+
+    try:
+        return space.newest("mixed")
+    except UserError:
+        return workflow.real_manifest(space)[1]
+
+
+@app.command()
+@guarded
+def score(
+    run: Annotated[Path | None, typer.Argument(help="A trained classifier; default the newest.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="Default: the workspace's real manifest.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Split of the manifest that is scored.")] = "test",
+    predictions: Annotated[Path | None, typer.Option("--predictions", help="CSV of probabilities.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="CSV of labels, with --predictions.")
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option("--bootstrap", min=1, help="Bootstrap samples, by patient.")
+    ] = 1000,
+    device: DeviceOption = "auto",
+    workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """AUC and its relatives with intervals: of a classifier on a test split, or of a table of predictions."""
+    from text2ct import scoring
+    from text2ct.evaluation.tables import score_table
+    from text2ct.manifests import Workspace
+
+    space = Workspace.open(workspace)
+    if (predictions is None) != (labels is None):
+        raise UserError("--predictions and --labels belong together; give both")
+    if predictions is not None and labels is not None:
+        result = scoring.score_tables(predictions, labels, n_bootstrap=bootstrap, seed=seed)
+    else:
+        result = scoring.score_run(
+            space, run, manifest=manifest, split=split, n_bootstrap=bootstrap, seed=seed, device=device
+        )
+    emit(result, as_json, lambda: say(score_table(result)))
+
+
+@app.command()
+@guarded
+def benchmark(
+    ratios: Annotated[
+        str, typer.Option("--ratios", help="Synthetic per real training volume, as 0.25,0.5,1.")
+    ] = "0.5",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Training seeds per arm.")] = 3,
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Optimisation steps, equal for every arm.")
+    ] = 300,
+    classifier: Annotated[str, typer.Option("--classifier", help="cnn3d, ctnet or slices.")] = "cnn3d",
+    real: Annotated[
+        Path | None, typer.Option("--real", help="Real manifest; default the workspace's.")
+    ] = None,
+    synthetic: Annotated[
+        Path | None, typer.Option("--synthetic", help="Synthetic manifest; default the newest.")
+    ] = None,
+    device: DeviceOption = "auto",
+    run: RunOption = None,
+    workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Arms x ratios x seeds at equal steps, paired statistics, one verdict per finding, a report."""
+    from text2ct import scoring
+    from text2ct.evaluation.tables import benchmark_table
+    from text2ct.manifests import Workspace
+
+    result = scoring.benchmark(
+        Workspace.open(workspace),
+        ratios=numbers(ratios, "--ratios"),
+        seeds=seeds,
+        steps=steps,
+        classifier=classifier,
+        real=real,
+        synthetic=synthetic,
+        run=run,
+        seed=seed,
+        device=device,
+    )
+    emit(result, as_json, lambda: say(benchmark_table(result), f"report: {result['report']}"))
+
+
+@app.command()
+@guarded
+def preprocess(
+    inputs: Annotated[list[Path], typer.Argument(help="Volumes, DICOM folders, or one manifest.csv.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Output folder; default WORKSPACE/preprocessed.")
+    ] = None,
+    grid: Annotated[str, typer.Option("--grid", help="Voxels, as 64 or 512,512,128.")] = "64",
+    spacing: Annotated[str, typer.Option("--spacing", help="Voxel size in mm, as 5 or 0.75,0.75,1.5.")] = "5",
+    fit: Annotated[
+        str, typer.Option("--fit", help="crop-pad keeps the spacing; resize fills the grid.")
+    ] = "crop-pad",
+    file_format: Annotated[str, typer.Option("--format", help="nii.gz or mha.")] = "nii.gz",
+    metadata: Annotated[
+        Path | None, typer.Option("--metadata", help="CT-RATE's metadata CSV, which its v1 volumes need.")
+    ] = None,
+    strict: StrictOption = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
+    workspace: WorkspaceOption = WORKSPACE,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """CT volumes to one grid, in HU and RAS, with a true affine; files that fail are quarantined and named."""
+    from text2ct import workflow
+    from text2ct.manifests import Workspace
+
+    result = workflow.preprocess(
+        Workspace.open(workspace),
+        inputs,
+        out=out,
+        size=three(grid, int, "--grid"),
+        spacing_mm=three(spacing, float, "--spacing"),
+        fit=fit,
+        file_format=file_format,
+        metadata=metadata,
+        workers=workers,
+        dry_run=dry_run,
+    )
+    emit(
+        result,
+        as_json,
+        lambda: say(
+            f"{result['volumes']} volumes, {result['quarantined']} quarantined",
+            f"manifest: {result['manifest']}",
+        ),
+    )
+    if strict and result["quarantined"]:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

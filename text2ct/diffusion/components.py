@@ -1,0 +1,59 @@
+"""The one registry of pack components: a type's name to its configuration and its class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from text2ct.diffusion.clip import Clip3D, ClipConfig
+from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
+from text2ct.diffusion.unet import Unet, UnetConfig
+from text2ct.diffusion.vae import MaisiConfig, MaisiVae, SpaceToDepthConfig, SpaceToDepthVae
+from text2ct.errors import UserError
+
+
+@dataclass(frozen=True)
+class ComponentType:
+    """One way to be a component.
+
+    Attributes:
+        component: ``clip``, ``vae``, ``unet`` or ``scheduler``.
+        config: The pydantic class of its ``config.json``.
+        build: Makes it, randomly initialised, from that configuration.
+        has_weights: Whether a ``model.safetensors`` belongs to it.
+    """
+
+    component: str
+    config: type[BaseModel]
+    build: Callable[[Any], Any]
+    has_weights: bool = True
+
+
+COMPONENT_TYPES: dict[str, ComponentType] = {
+    "clip3d": ComponentType("clip", ClipConfig, Clip3D),
+    "autoencoder_kl_maisi": ComponentType("vae", MaisiConfig, MaisiVae),
+    "space_to_depth": ComponentType("vae", SpaceToDepthConfig, SpaceToDepthVae),
+    "diffusion_unet_maisi": ComponentType("unet", UnetConfig, Unet),
+    "rectified_flow": ComponentType("scheduler", FlowConfig, RectifiedFlow, has_weights=False),
+}
+
+
+def component_type(component: str, name: str) -> ComponentType:
+    """Look a type up.
+
+    Raises:
+        UserError: No such type, or it is another component's.
+    """
+    entry = COMPONENT_TYPES.get(name)
+    if entry is None or entry.component != component:
+        known = ", ".join(key for key, value in COMPONENT_TYPES.items() if value.component == component)
+        raise UserError(f"'{name}' is not a type of the component '{component}'; this version knows {known}")
+    return entry
+
+
+def type_of(config: BaseModel) -> str:
+    """The registered name whose configuration class is exactly that of ``config``."""
+    return next(name for name, entry in COMPONENT_TYPES.items() if entry.config is type(config))

@@ -1,0 +1,128 @@
+"""Rectified flow: a straight path from noise to data, its times, and an Euler sampler.
+
+Symbols follow Liu et al. 2023 (arXiv 2209.03003) with MONAI's sign: at time t in [0, 1], 1 being pure noise,
+``x_t = (1 - t)·x_0 + t·noise`` and the velocity ``v = x_0 - noise`` points to the data. Networks see t·1000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from monai.networks.schedulers.rectified_flow import timestep_transform
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+TIMESTEPS = 1000
+# Latents of this many voxels need no shift of their times (RFlowScheduler's default).
+BASE_NUMEL = 32**3
+
+Velocity = Callable[[Tensor, float], Tensor]
+
+
+class FlowConfig(BaseModel):
+    """Configuration of the scheduler ``rectified_flow``.
+
+    The defaults are the released model's, but for the step sizes: its sampler truncates the next time to an
+    integer, so its steps do not sum to one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    training_times: Literal["uniform", "logit-normal"] = "uniform"
+    timestep_transform: bool = Field(default=True, description="shift times by the latent's size")
+    step_sizes: Literal["exact", "released"] = "exact"
+
+
+@dataclass(frozen=True)
+class PathSample:
+    """A point of the path and what the network should say there.
+
+    Attributes:
+        x_t: (B, C, x, y, z) noised latents.
+        v: (B, C, x, y, z) velocity, ``x_0 - noise``.
+        timesteps: (B,) float32 in [0, 1000].
+    """
+
+    x_t: Tensor
+    v: Tensor
+    timesteps: Tensor
+
+
+class RectifiedFlow:
+    """Path, times and sampler of one scheduler configuration.
+
+    Args:
+        config: :class:`FlowConfig`.
+    """
+
+    def __init__(self, config: FlowConfig) -> None:
+        self.config = config
+
+    def _shift(self, timesteps: Tensor, latent_size: tuple[int, ...]) -> Tensor:
+        if not self.config.timestep_transform:
+            return timesteps
+        # MONAI computes the ratio in the precision of this tensor; float32 as in its own sampling.
+        numel = torch.prod(torch.tensor(latent_size))
+        return timestep_transform(timesteps, numel, BASE_NUMEL, 1.0, TIMESTEPS, 3)
+
+    def training_timesteps(self, draws: Tensor, latent_size: tuple[int, ...]) -> Tensor:
+        """Times for training from random draws.
+
+        Args:
+            draws: (B,) float32; uniform in [0, 1) for ``uniform``, standard normal for ``logit-normal``
+                (Esser et al. 2024, arXiv 2403.03206, eq. 19, location 0 and scale 1).
+            latent_size: (x, y, z) of the latent.
+
+        Returns:
+            (B,) float32 in [0, 1000].
+        """
+        base = torch.sigmoid(draws) if self.config.training_times == "logit-normal" else draws
+        return self._shift(base * TIMESTEPS, latent_size)
+
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Random draws for :meth:`training_timesteps`, on the CPU."""
+        if self.config.training_times == "logit-normal":
+            return torch.randn(batch, generator=generator)
+        return torch.rand(batch, generator=generator)
+
+    @staticmethod
+    def path(x_0: Tensor, noise: Tensor, timesteps: Tensor) -> PathSample:
+        """The point of the straight path at ``timesteps``; all latents (B, C, x, y, z)."""
+        data_share = (1 - timesteps.float() / TIMESTEPS).reshape(-1, 1, 1, 1, 1)
+        x_t = data_share * x_0 + (1 - data_share) * noise
+        return PathSample(x_t=x_t, v=x_0 - noise, timesteps=timesteps)
+
+    def sampling_timesteps(self, steps: int, latent_size: tuple[int, ...]) -> list[float]:
+        """``steps`` times from 1000 downwards; the last step ends at 0."""
+        times = torch.tensor([(1 - i / steps) * TIMESTEPS for i in range(steps)], dtype=torch.float64)
+        if self.config.timestep_transform:
+            numel = 1
+            for size in latent_size:
+                numel *= size
+            times = timestep_transform(times, numel, BASE_NUMEL, 1.0, TIMESTEPS, 3)
+        if self.config.step_sizes == "released":
+            times = times.to(torch.float16)
+        return [float(t) for t in times]
+
+    def sample(self, velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
+        """Integrate ``dx/dt = -v`` from noise to data with Euler steps.
+
+        Args:
+            velocity: Maps (x_t, timestep) to the velocity, same shape as x_t.
+            noise: (B, C, x, y, z) standard normal latents.
+            steps: Number of evaluations.
+        """
+        times = self.sampling_timesteps(steps, tuple(noise.shape[2:]))
+        x = noise
+        for now, after in zip(times, [*times[1:], 0.0], strict=True):
+            reached = int(after) if self.config.step_sizes == "released" else after
+            x = x + velocity(x, now) * ((now - reached) / TIMESTEPS)
+        return x
+
+
+def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): ``v_u + scale·(v_c - v_u)``."""
+    return unconditional + scale * (conditional - unconditional)

@@ -1,0 +1,278 @@
+"""Model packs: a folder of ``pack.json`` and components, opened lazily, checked always."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from text2ct.diffusion.components import COMPONENT_TYPES, ComponentType, component_type, type_of
+from text2ct.diffusion.info import COMPONENTS, PackInfo
+from text2ct.diffusion.tokenizer import TextTokenizer
+from text2ct.errors import UserError
+from text2ct.files import atomic_path, read_json, sha256_file, write_json
+
+if TYPE_CHECKING:
+    from text2ct.diffusion.clip import Clip3D
+    from text2ct.diffusion.flow import RectifiedFlow
+    from text2ct.diffusion.unet import Unet
+    from text2ct.diffusion.vae import Vae
+
+BUNDLED = Path(__file__).parent / "packs"
+DEFAULT_PACK = "simulated-64"
+_CANNOT = {
+    "clip": "text cannot be read, so nothing can be generated from it",
+    "vae": "volumes can be neither encoded nor decoded",
+    "unet": "latents cannot be generated",
+    "scheduler": "latents cannot be sampled",
+}
+
+
+@dataclass
+class Pack:
+    """An opened pack; each component is read from disk when first used.
+
+    Attributes:
+        path: Its folder.
+        info: The contents of ``pack.json``.
+        sha256: SHA-256 of ``pack.json``, which names every other file's: the pack's identity.
+    """
+
+    path: Path
+    info: PackInfo
+    sha256: str
+    _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def has(self, component: str) -> bool:
+        """Whether the pack holds ``component`` (clip, vae, unet or scheduler)."""
+        return component in self.info.components
+
+    @property
+    def clip(self) -> Clip3D:
+        """Both CLIP towers, in evaluation mode."""
+        return self._component("clip")
+
+    @property
+    def vae(self) -> Vae:
+        """The autoencoder, in evaluation mode."""
+        return self._component("vae")
+
+    @property
+    def unet(self) -> Unet:
+        """The velocity network, in evaluation mode."""
+        return self._component("unet")
+
+    @property
+    def scheduler(self) -> RectifiedFlow:
+        """Path, times and sampler."""
+        return self._component("scheduler")
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer beside the CLIP weights."""
+        if "tokenizer" not in self._loaded:
+            self._require("clip")
+            self._check("clip/tokenizer.json")
+            self._loaded["tokenizer"] = TextTokenizer.load(self.path / "clip" / "tokenizer.json")
+        return self._loaded["tokenizer"]
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4) float64 voxel-to-world matrix of what it generates: RAS, spacing true, centred on 0 mm."""
+        spacing = np.asarray(self.info.spacing_mm, dtype=np.float64)
+        affine = np.diag([*spacing, 1.0])
+        affine[:3, 3] = -spacing * (np.asarray(self.info.grid) - 1) / 2
+        return affine
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """(C, x, y, z) of one volume's latent."""
+        factor = self.vae.downsampling
+        x, y, z = (size // factor for size in self.info.grid)
+        return self.vae.config.latent_channels, x, y, z
+
+    def _require(self, component: str) -> str:
+        kind = self.info.components.get(component)  # type: ignore[call-overload]
+        if kind is None:
+            raise UserError(
+                f"the pack '{self.info.name}' has no component '{component}': {_CANNOT[component]}; use another pack"
+            )
+        return kind
+
+    def _check(self, name: str) -> Path:
+        path = self.path / name
+        expected = self.info.files.get(name)
+        if expected is None:
+            raise UserError(f"{self.path}: pack.json lists no checksum for {name}; the pack is incomplete")
+        if not path.is_file():
+            raise UserError(f"the pack '{self.info.name}' lacks its file {path}; get the pack again")
+        found = sha256_file(path)
+        if found != expected:
+            raise UserError(
+                f"{path} is not the file that pack.json describes (SHA-256 {found[:12]}…, expected {expected[:12]}…); "
+                "get the pack again"
+            )
+        return path
+
+    def _component(self, component: str) -> Any:
+        if component not in self._loaded:
+            entry = component_type(component, self._require(component))
+            config = _parse(entry.config, self._check(f"{component}/config.json"))
+            if entry.has_weights:
+                weights = self._check(f"{component}/model.safetensors")
+                self._loaded[component] = _build(entry, config, weights)
+            else:
+                self._loaded[component] = entry.build(config)
+        return self._loaded[component]
+
+
+def _parse(model: type[BaseModel], path: Path) -> Any:
+    try:
+        return model.model_validate(read_json(path))
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()]
+        raise UserError(f"{path} cannot be used by this version of text2ct", problems) from error
+
+
+def _build(entry: ComponentType, config: BaseModel, weights: Path) -> nn.Module:
+    try:
+        state = load_file(weights)
+    except SafetensorError as error:
+        raise UserError(f"{weights} is not a whole safetensors file: {error}") from error
+    bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise UserError(f"{weights} holds NaN or infinite weights; get the pack again", bad[:10])
+    module: nn.Module = entry.build(config)
+    expected = module.state_dict()
+    problems = [f"{name}: missing" for name in expected.keys() - state.keys()]
+    problems += [f"{name}: not a parameter of {type(module).__name__}" for name in state.keys() - expected.keys()]
+    problems += [
+        f"{name}: shape {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in state.keys() & expected.keys()
+        if state[name].shape != expected[name].shape
+    ]
+    if problems:
+        raise UserError(f"{weights} does not fit its config.json", sorted(problems)[:20])
+    module.load_state_dict({name: value.to(expected[name].dtype) for name, value in state.items()})
+    # Sums over channels are contiguous in this layout, which every backend's 3D convolution is fastest in.
+    return module.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+def load_pack(name_or_path: str | Path = DEFAULT_PACK) -> Pack:
+    """Open a pack by the name of a bundled one or by its folder; weights are read when first used.
+
+    Raises:
+        UserError: No such pack, or a ``pack.json`` that this version cannot use.
+    """
+    path = Path(name_or_path)
+    if not path.is_dir() and (BUNDLED / str(name_or_path)).is_dir():
+        path = BUNDLED / str(name_or_path)
+    if not (path / "pack.json").is_file():
+        known = ", ".join(bundled_packs()) or "none"
+        raise UserError(f"'{name_or_path}' is neither a pack's folder nor a bundled pack (bundled: {known})")
+    info = _parse(PackInfo, path / "pack.json")
+    for component, kind in info.components.items():
+        component_type(component, kind)
+    return Pack(path=path, info=info, sha256=sha256_file(path / "pack.json"))
+
+
+def bundled_packs() -> list[str]:
+    """Names of the packs inside the package."""
+    return sorted(path.parent.name for path in BUNDLED.glob("*/pack.json"))
+
+
+def list_packs(folder: Path | None = None) -> list[PackInfo]:
+    """The bundled packs, then those in the subfolders of ``folder``."""
+    paths = [BUNDLED / name for name in bundled_packs()]
+    if folder is not None and Path(folder).is_dir():
+        paths += sorted(path.parent for path in Path(folder).glob("*/pack.json"))
+    return [load_pack(path).info for path in paths]
+
+
+def verify_pack(name_or_path: str | Path) -> PackInfo:
+    """Read every component, comparing checksums, names, shapes and values.
+
+    Raises:
+        UserError: All that is wrong, at once.
+    """
+    pack = load_pack(name_or_path)
+    problems: list[str] = []
+    for name in sorted(pack.info.files):
+        _collect(problems, lambda name=name: pack._check(name))
+    if not problems:
+        for component in pack.info.components:
+            _collect(problems, lambda component=component: pack._component(component))
+        if pack.has("clip"):
+            _collect(problems, lambda: pack.tokenizer)
+    if problems:
+        raise UserError(f"the pack '{pack.info.name}' at {pack.path} is damaged", problems)
+    return pack.info
+
+
+def _collect(problems: list[str], action: Any) -> None:
+    try:
+        action()
+    except UserError as error:
+        problems.append(str(error))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component to be saved: its configuration and, unless it has no weights, its state."""
+
+    config: BaseModel
+    state: dict[str, torch.Tensor] | None = None
+
+
+def save_pack(
+    path: Path,
+    info: PackInfo,
+    parts: dict[str, Part],
+    tokenizer: TextTokenizer | None = None,
+    *,
+    dtype: torch.dtype = torch.float16,
+) -> Pack:
+    """Write a pack; ``pack.json`` comes last, so a folder without it is an unfinished one.
+
+    Args:
+        path: The pack's folder.
+        info: Its description; ``components`` and ``files`` are filled in here.
+        parts: Component name to what is saved of it.
+        tokenizer: Goes beside the CLIP weights.
+        dtype: Of floating-point weights on disk.
+    """
+    files: list[str] = []
+    (path / "pack.json").unlink(missing_ok=True)
+    for component, part in parts.items():
+        folder = path / component
+        write_json(folder / "config.json", part.config.model_dump(mode="json"))
+        files.append(f"{component}/config.json")
+        if part.state is not None:
+            state = {
+                name: value.detach().to(dtype if value.is_floating_point() else value.dtype).cpu().contiguous()
+                for name, value in part.state.items()
+            }
+            with atomic_path(folder / "model.safetensors") as temporary:
+                save_file(state, temporary)
+            files.append(f"{component}/model.safetensors")
+    if tokenizer is not None:
+        tokenizer.save(path / "clip" / "tokenizer.json")
+        files.append("clip/tokenizer.json")
+    filled = info.model_copy(
+        update={
+            "components": {name: type_of(parts[name].config) for name in COMPONENTS if name in parts},
+            "files": {name: sha256_file(path / name) for name in sorted(files)},
+        }
+    )
+    write_json(path / "pack.json", filled.model_dump(mode="json"))
+    return load_pack(path)
+
+
+__all__ = ["COMPONENT_TYPES", "Pack", "Part", "bundled_packs", "list_packs", "load_pack", "save_pack", "verify_pack"]

@@ -1,0 +1,107 @@
+"""The autoencoders: MAISI's KL autoencoder, alone or behind a space-to-depth rearrangement.
+
+Both map intensities in [0, 1] to a latent grid and back; the released model's is ``autoencoder_kl_maisi``.
+"""
+
+from __future__ import annotations
+
+import torch
+from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class MaisiConfig(BaseModel):
+    """Configuration of ``autoencoder_kl_maisi``; the defaults are the released model's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    in_channels: int = 1
+    out_channels: int = 1
+    latent_channels: int = 4
+    num_channels: tuple[int, ...] = (64, 128, 256)
+    num_res_blocks: tuple[int, ...] = (2, 2, 2)
+    attention_levels: tuple[bool, ...] = (False, False, False)
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-6
+    use_convtranspose: bool = False
+    num_splits: int = Field(default=1, description="tiles along one axis, to save memory; changes rounding only")
+
+
+class SpaceToDepthConfig(MaisiConfig):
+    """Configuration of ``space_to_depth``: blocks of ``factor``³ voxels become channels of a small MAISI."""
+
+    factor: int = Field(default=2, ge=2)
+
+
+def space_to_depth(x: Tensor, factor: int) -> Tensor:
+    """(B, C, X, Y, Z) to (B, C·factor³, X/factor, Y/factor, Z/factor), losslessly."""
+    b, c, *size = x.shape
+    x = x.reshape(b, c, *(part for n in size for part in (n // factor, factor)))
+    return x.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, c * factor**3, *(n // factor for n in size))
+
+
+def depth_to_space(x: Tensor, factor: int) -> Tensor:
+    """The inverse of :func:`space_to_depth`."""
+    b, c, *size = x.shape
+    x = x.reshape(b, c // factor**3, factor, factor, factor, *size)
+    return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, c // factor**3, *(n * factor for n in size))
+
+
+class MaisiVae(AutoencoderKlMaisi):
+    """MAISI's autoencoder, whole volumes at once.
+
+    Args:
+        config: :class:`MaisiConfig`.
+    """
+
+    def __init__(self, config: MaisiConfig, blocks: int = 1) -> None:
+        sizes = config.model_dump(exclude={"factor"})
+        sizes["in_channels"] *= blocks
+        sizes["out_channels"] *= blocks
+        super().__init__(spatial_dims=3, norm_float16=False, dim_split=1, **sizes)
+        self.config = config
+
+    @property
+    def downsampling(self) -> int:
+        """Voxels per latent voxel along one axis."""
+        return int(2 ** (len(self.config.num_channels) - 1))
+
+
+class SpaceToDepthVae(nn.Module):
+    """A MAISI autoencoder that works on blocks of voxels: ``factor`` times fewer positions along each axis.
+
+    On a small machine the full-resolution level costs most of an autoencoder's time and learns little; the
+    rearrangement skips it without losing a voxel.
+
+    Args:
+        config: :class:`SpaceToDepthConfig`.
+    """
+
+    def __init__(self, config: SpaceToDepthConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.inner = MaisiVae(config, blocks=config.factor**3)
+
+    @property
+    def downsampling(self) -> int:
+        """Voxels per latent voxel along one axis."""
+        return self.inner.downsampling * self.config.factor
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, X, Y, Z) in [0, 1] to mean and standard deviation, (B, C, x, y, z) each."""
+        mean, deviation = self.inner.encode(space_to_depth(x, self.config.factor))
+        return mean, deviation
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, C, x, y, z) latents, unscaled, to (B, 1, X, Y, Z), nominally in [0, 1] and not clamped."""
+        return depth_to_space(self.inner.decode(z), self.config.factor)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstruction, mean and deviation; in evaluation mode the mean is decoded, not a sample."""
+        mean, deviation = self.encode(x)
+        z = mean + torch.randn_like(mean) * deviation if self.training else mean
+        return self.decode(z), mean, deviation
+
+
+Vae = MaisiVae | SpaceToDepthVae

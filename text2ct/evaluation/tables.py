@@ -1,0 +1,109 @@
+"""Tables for the terminal: imbalance, scores, benchmark arms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+MISSING = "–"
+_STYLE = {"gain": "green", "harm": "red", "no evidence": ""}
+
+
+def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
+    """A number with fixed digits, or a dash where there is none."""
+    if value is None:
+        return MISSING
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+
+
+def span(ci: Sequence[float] | None, digits: int = 3, *, sign: bool = False) -> str:
+    """An interval as ``[0.701, 0.788]``, or a dash."""
+    if ci is None:
+        return MISSING
+    return f"[{number(ci[0], digits, sign=sign)}, {number(ci[1], digits, sign=sign)}]"
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def imbalance_table(summary: Mapping[str, Any]) -> Table:
+    """Findings by prevalence, rarest last, with the rule's choice marked.
+
+    Args:
+        summary: The numbers of ``report --json``.
+    """
+    title = f"{summary['volumes']:,} volumes, {summary['scans']:,} scans, {summary['patients']:,} patients"
+    table = _table(title, "finding", "positive scans", "prevalence", "IRLbl", "detectable ΔAUC", "rare")
+    rows = sorted(summary["findings"].items(), key=lambda item: -(item[1]["prevalence"] or 0.0))
+    for name, entry in rows:
+        rare = bool(entry["underrepresented"])
+        table.add_row(
+            name,
+            f"{entry['positive_scans']:,}",
+            MISSING if entry["prevalence"] is None else f"{100 * entry['prevalence']:.1f}%",
+            number(entry["irlbl"], 2),
+            number(entry["detectable_auc_difference"]),
+            "yes" if rare else "",
+            style="yellow" if rare else "",
+        )
+    table.caption = f"MeanIR {number(summary['mean_ir'], 2)}"
+    return table
+
+
+def score_table(result: Mapping[str, Any]) -> Table:
+    """AUC with interval, average precision and F1 of every finding, then the averages.
+
+    Args:
+        result: The numbers of ``score --json``.
+    """
+    title = f"{result['scans']:,} scans ({result['volumes']:,} volumes)"
+    table = _table(title, "finding", "positive", "AUC", "95% interval", "AP", "F1")
+    for name, entry in result["findings"].items():
+        table.add_row(
+            name,
+            f"{entry['positive']:,}",
+            number(entry["auc"]),
+            span(entry["auc_ci"]),
+            number(entry.get("average_precision")),
+            number(entry.get("f1")),
+        )
+    table.add_section()
+    table.add_row(
+        "macro",
+        "",
+        number(result["macro_auc"]),
+        span(result["macro_auc_ci"]),
+        number(result["macro_average_precision"]),
+        number(result["macro_f1"]),
+        style="bold",
+    )
+    table.add_row("weighted", "", number(result["weighted_auc"]), span(result.get("weighted_auc_ci")), "", "")
+    table.caption = f"CRG {number(result['crg'])}; precision {number(result['macro_precision'])} (macro)"
+    return table
+
+
+def auc_table(result: Mapping[str, Any]) -> Table:
+    """Macro AUC of each benchmark arm and its difference from the arm it is compared with.
+
+    Args:
+        result: The numbers of ``benchmark --json``.
+    """
+    table = _table("Macro AUC by training set", "arm", "AUC", "95% interval", "Δ", "95% interval", "verdict")
+    against = {entry["arm"]: entry for entry in reversed(result["comparisons"])}
+    for name, arm in result["arms"].items():
+        entry = against.get(name)
+        cells = [number(arm["macro_auc"]), span(arm["ci"])]
+        if entry is None:
+            table.add_row(name, *cells, "", "", "")
+            continue
+        outcome = entry.get("verdict", "")
+        cells += [number(entry["delta_macro_auc"], sign=True), span(entry["ci"], sign=True), outcome]
+        table.add_row(name, *cells, style=_STYLE.get(outcome, ""))
+    return table

@@ -1,0 +1,126 @@
+"""Reading the CSV files that people have: separators, byte-order marks, and clear words when it fails."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import pandas as pd
+
+from text2ct.errors import UserError
+
+MAX_PROBLEMS = 100
+"""Problems listed of one file; beyond that a person wants the number, not the list."""
+
+
+_HEAD_BYTES = 1 << 16
+
+
+def existing(path: Path) -> Path:
+    """``path`` if it exists.
+
+    Raises:
+        UserError: It does not; a neighbour with a similar name is suggested.
+    """
+    path = Path(path).expanduser()
+    if path.exists():
+        return path
+    neighbours = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = get_close_matches(path.name, neighbours, n=1)
+    hint = f"; did you mean {path.parent / close[0]}?" if close else "; check the path"
+    raise UserError(f"{path} does not exist{hint}")
+
+
+def read_text(path: Path) -> str:
+    """The whole text of a UTF-8 file, without its byte-order mark.
+
+    Raises:
+        UserError: The path is absent, a folder, empty, unreadable, or not UTF-8 text.
+    """
+    path = existing(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; expected a file")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path} is not UTF-8 text (line {line}, byte 0x{data[error.start]:02x}); save it as 'CSV UTF-8'"
+        ) from error
+    if not text.strip():
+        raise UserError(f"{path} is empty; expected a table with a header line")
+    if "\0" in text:
+        raise UserError(f"{path} holds zero bytes and is no text file; save it as 'CSV UTF-8'")
+    return text
+
+
+def header(path: Path) -> list[str]:
+    """Column names of a CSV file, of which only the beginning is read.
+
+    Raises:
+        UserError: As :func:`read_text`; an odd byte further down is found when the table is read.
+    """
+    path = existing(path)
+    if path.is_dir() or path.stat().st_size <= _HEAD_BYTES:
+        text = read_text(path)
+    else:
+        with path.open("rb") as stream:
+            text = stream.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
+    text = text.lstrip()
+    return [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=_separator(text)))]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV file with every cell as the text that stands in it (empty cells are ``""``).
+
+    Comma, semicolon and tab separators, Windows line ends and a byte-order mark are understood.
+
+    Raises:
+        UserError: The file is absent, a folder, empty, without rows, not UTF-8 or not a table.
+    """
+    text = read_text(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                io.StringIO(text),
+                sep=_separator(text),
+                dtype="str",
+                keep_default_na=False,
+                index_col=False,
+                skip_blank_lines=True,
+            )
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, ValueError) as error:
+        reason = str(error).replace("Error tokenizing data. C error: ", "").strip()
+        raise UserError(
+            f"{path} is not a table: {reason}; check its separators and quotation marks"
+        ) from error
+    frame.columns = frame.columns.str.strip()
+    if frame.empty:
+        raise UserError(f"{path} has a header and no rows")
+    short = frame.index[frame.iloc[:, -1].isna()]
+    if len(short):
+        listed = [f"row {row + 2}: fewer cells than the header has columns" for row in short]
+        raise_problems(f"{path} has cut-off rows; is the file complete?", listed)
+    return frame
+
+
+def raise_problems(message: str, problems: Sequence[str]) -> None:
+    """Raise one :class:`UserError` for all ``problems``, of a long list the first hundred and a count."""
+    shown = list(problems[:MAX_PROBLEMS])
+    if len(problems) > MAX_PROBLEMS:
+        shown.append(f"and {len(problems) - MAX_PROBLEMS} more")
+    raise UserError(message, shown)
+
+
+def _separator(text: str) -> str:
+    line = text.lstrip().split("\n", 1)[0]
+    return max(",;\t", key=line.count)

@@ -1,0 +1,82 @@
+"""The page of ``text2ct report``: what a label table holds and what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from text2ct.files import write_text
+from text2ct.reports.charts import Chart, cooccurrence_chart, prevalence_chart
+from text2ct.reports.page import render, write_charts
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def imbalance_headline(summary: Mapping[str, Any]) -> str:
+    """What the table lacks, in one sentence.
+
+    Args:
+        summary: The numbers of ``report --json``.
+    """
+    findings = summary["findings"]
+    rare = sorted(
+        (name for name, entry in findings.items() if entry["underrepresented"]),
+        key=lambda name: findings[name]["prevalence"] or 0.0,
+    )
+    if not rare:
+        return f"None of the {len(findings)} findings is under-represented by the rule below."
+    verb = "finding is" if len(rare) == 1 else "findings are"
+    return f"{len(rare)} of {len(findings)} {verb} under-represented, rarest first: {_listed(rare)}."
+
+
+def _cooccurrence(summary: Mapping[str, Any]) -> Chart | None:
+    counts = summary.get("cooccurrence")
+    if not counts:
+        return None
+    names = [name for name in summary["findings"] if name in counts]
+    share = [[counts[a][b] / counts[a][a] if counts[a][a] else None for b in names] for a in names]
+    return cooccurrence_chart(names, share)
+
+
+def write_imbalance_report(
+    summary: Mapping[str, Any],
+    out_dir: Path,
+    *,
+    title: str = "Imbalance report",
+    next_steps: Sequence[tuple[str, str]] = (),
+) -> Path:
+    """Write ``report.html``, ``report.md`` and the charts' data for a label table.
+
+    Args:
+        summary: ``text2ct.manifests.summarise(frame).to_json()``: the keys of ``report --json``,
+            and ``cooccurrence``, ``splits``, ``disagreeing_scans``, ``rule`` where present.
+        out_dir: Folder of the report.
+        title: Heading, for example the manifest's name.
+        next_steps: What to do next: words and a command each.
+
+    Returns:
+        Path of ``report.html``.
+    """
+    prevalence = prevalence_chart(summary["findings"])
+    cooccurrence = _cooccurrence(summary)
+    tiles = [(f"{summary[key]:,}", key) for key in ("volumes", "scans", "patients")]
+    measures = (("mean_ir", "MeanIR"), ("cvir", "CVIR"), ("scumble", "SCUMBLE"))
+    tiles += [(f"{summary[key]:.2f}", name) for key, name in measures if summary.get(key) is not None]
+    context = {
+        "title": title,
+        "headline": imbalance_headline(summary),
+        "tiles": tiles,
+        "summary": {"rule": "", "splits": {}, "disagreeing_scans": [], **summary},
+        "findings": sorted(summary["findings"].items(), key=lambda item: -(item[1]["prevalence"] or 0.0)),
+        "prevalence": prevalence,
+        "cooccurrence": cooccurrence,
+        "next_steps": list(next_steps),
+    }
+    out_dir = Path(out_dir)
+    write_charts(out_dir, [chart for chart in (prevalence, cooccurrence) if chart is not None])
+    write_text(out_dir / "report.md", render("imbalance.md.j2", **context))
+    write_text(out_dir / "report.html", render("imbalance.html.j2", **context))
+    return out_dir / "report.html"

@@ -1,0 +1,6 @@
+"""The simulated chest CT cohort: patients, anatomy, findings, reports, and the files of CT-RATE's layout."""
+
+#from text2ct.simulation.cohort import simulate_cohort
+from text2ct.simulation.labels import draw_labels
+
+__all__ = ["draw_labels", "simulate_cohort"]

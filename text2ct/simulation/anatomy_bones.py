@@ -1,0 +1,92 @@
+"""Spine, ribs, sternum, clavicles, scapulae and shoulders."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from text2ct.simulation.anatomy import Array
+from text2ct.simulation.anatomy_scene import Scene
+from text2ct.simulation.anatomy_shape import ellipsoid, spine_x
+
+CORTEX_HU = 700.0  # cortical bone after partial volume at millimetres; 1000 and more in thin slices
+_RIB_PITCH_MM = 23.0
+_RIB_SLOPE_MM = 78.0  # how far the front of a rib lies below its head
+
+
+def paint_ribs(scene: Scene, cage: Array) -> None:
+    """Twelve ribs in the shell outside the cage, sloping down to the front, with costal cartilage.
+
+    Args:
+        scene: The canvas.
+        cage: Depth inside the cage, mm; negative in the wall.
+    """
+    a = scene.anatomy
+    # 0 at the spine, 1 at the sternum, by the angle around the cage.
+    angle = np.arctan2(np.abs(scene.x), -(scene.y + np.float32(8.0))) * np.float32(1 / np.pi)
+    level = (scene.z + np.float32(_RIB_SLOPE_MM) * angle) * np.float32(1 / _RIB_PITCH_MM)
+    number = np.floor(level)
+    offset = np.abs(level - number - np.float32(0.5)) * np.float32(_RIB_PITCH_MM)
+    height = np.float32(5.5) + np.float32(1.5) * angle
+    shell = np.float32(4.0) - np.abs(cage + np.float32(4.8))
+    depth = np.minimum(height - offset, shell)
+    # Levels 5 (first rib) down to -6 (twelfth); the last two end at the side.
+    end = np.where(number > -4, np.float32(0.97), np.float32(0.5))
+    depth = np.where((number <= 5) & (number >= -6) & (angle < end) & (angle > 0.07), depth, np.float32(-9.0))
+    bone = np.where(angle > 0.8, np.float32(95.0), np.float32(0.55 * a.bone_hu + 330.0))
+    scene.mix(scene.coverage(depth), bone)
+
+
+def paint_spine(scene: Scene) -> None:
+    """Vertebral bodies with cortex and discs, canal, arches and processes."""
+    a = scene.anatomy
+    box = scene.box((0.0, -72.0, 0.0), np.array([52.0, 46.0, 400.0]))
+    x, y, z = scene.coordinates(box)
+    x = x - spine_x(a, z)
+    phase = np.abs(((z + 6.0) / np.float32(24.0)) % 1.0 - 0.5) * 24.0  # 12 in the disc, 0 in mid-body
+    body = np.float32(1.0) - np.sqrt((x / 18.0) ** 2 + ((y + 57.0) / 15.0) ** 2)
+    body = body * np.float32(16.0)
+    scene.mix(scene.coverage(body), 85.0, box)  # disc
+    bone = np.minimum(body, np.float32(9.8) - phase)
+    scene.mix(scene.coverage(bone), CORTEX_HU * 0.75, box)
+    scene.mix(scene.coverage(bone - np.float32(2.2)), a.bone_hu, box)
+    arch = np.float32(15.0) - np.sqrt(x**2 + (y + 80.0) ** 2)
+    level = np.float32(8.5) - phase
+    spinous = np.minimum(np.float32(3.4) - np.abs(x), np.float32(11.0) - np.abs(y + 100.0))
+    transverse = np.minimum(np.float32(4.5) - np.abs(y + 78.0 + 0.25 * np.abs(x)), 32.0 - np.abs(x))
+    posterior = np.maximum(np.maximum(arch, spinous), np.minimum(transverse, np.float32(5.5) - phase))
+    scene.mix(scene.coverage(np.minimum(posterior, level)), 0.6 * CORTEX_HU, box)
+    canal = np.float32(8.0) - np.sqrt(x**2 + (y + 80.0) ** 2)
+    scene.mix(scene.coverage(canal), 30.0, box)
+
+
+def paint_front(scene: Scene, cage: Array) -> None:
+    """Sternum in the front wall."""
+    box = scene.box((0.0, 70.0, 25.0), np.array([34.0, 60.0, 90.0]))
+    x, _, z = scene.coordinates(box)
+    wall = np.float32(5.0) - np.abs(cage[box] + np.float32(6.0))
+    width = np.where(z > 60, np.float32(26.0), np.float32(15.0))
+    front = np.where(scene.y[box] > 10, width - np.abs(x), np.float32(-9.0))
+    depth = np.minimum(np.minimum(wall, front), np.minimum(92.0 - z, z + 48.0))
+    scene.mix(scene.coverage(depth), 0.5 * CORTEX_HU, box)
+    scene.mix(scene.coverage(depth - 2), 0.8 * scene.anatomy.bone_hu, box)
+
+
+def paint_shoulders(scene: Scene) -> None:
+    """Clavicles, scapulae and humeral heads; raised arms turn and lift them."""
+    lift = 12.0 if scene.anatomy.arms_up else 0.0
+    for sign in (1.0, -1.0):
+        clavicle = np.array([[14, 50, 92], [55, 44, 104 + lift / 2], [100, 12, 122 + lift], [132, -8, 130 + lift]])
+        blade = np.array([[96, -92, 26], [110, -84, 62], [128, -62, 104 + lift]])
+        border = np.array([[78, -92, 84], [96, -92, 60], [98, -92, 22]])
+        spine = np.array([[80, -96, 86], [112, -88, 104], [138, -58, 122 + lift]])
+        flip = np.array([sign, 1.0, 1.0])
+        for line, radius, hu in (
+            (clavicle, 6.0, 380.0),
+            (blade, 5.0, 330.0),
+            (border, 4.0, 330.0),
+            (spine, 4.5, 360.0),
+        ):
+            scene.mix(scene.tube(line * flip, radius), hu)
+        head = (sign * 152.0, -22.0, 118.0 + 2 * lift)
+        box, cover = scene.local(head, 24.0, lambda x, y, z, c=head: ellipsoid(x, y, z, c, (22.0, 22.0, 24.0)))
+        scene.mix(cover, 300.0, box)

@@ -1,0 +1,47 @@
+"""Lung nodules."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from text2ct.simulation.anatomy import Array
+from text2ct.simulation.anatomy_scene import Scene
+from text2ct.simulation.anatomy_shape import ellipsoid
+from text2ct.simulation.findings.base import FindingModel, choose, draw_severity, side_of
+from text2ct.simulation.instance import LOBES, Instance
+from text2ct.simulation.patients import Patient
+
+
+class LungNodule(FindingModel):
+    """Round opacities up to 30 mm (Fleischner glossary: Bankier et al. 2024), solid or calcified."""
+
+    finding = "Lung nodule"
+    stage = 35
+
+    def draw(self, rng: np.random.Generator, patient: Patient) -> Instance:
+        """Draw lobe, diameter of the largest (10 to 28 mm) and number."""
+        severity = draw_severity(rng)
+        several = rng.random() < 0.6
+        site = "both lungs" if several else choose(rng, dict.fromkeys(LOBES, 1.0))
+        count = 4 + int(rng.integers(0, 5)) + int(4 * severity) if several else 1 + int(rng.integers(0, 3))
+        size = round(float(11.0 + 12.0 * severity + rng.uniform(0, 3) + (0 if several else 3)))
+        return Instance(self.finding, severity, side_of(site), site, size_mm=float(size), count=count)
+
+    def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
+        """Paint slightly lobulated balls, the largest first."""
+        largest = float(instance.size_mm or 12.0) / float(scene.frame.scale.mean())
+        calcified = rng.random() < 0.2
+        hu = 260.0 if calcified else 90.0 if scene.anatomy.contrast else 40.0
+        shrink = rng.uniform(0.6, 1.0, 64)
+        shape = rng.uniform(0.88, 1.1, (64, 3))
+        sites = scene.sites(rng, instance.lobes(), instance.count, 0.45 * largest + 2, 1.2 * largest)
+        for k, site in enumerate(sites):
+            radius = largest / 2 * (1.0 if k == 0 else shrink[k % 64])
+            centre = (float(site[0]), float(site[1]), float(site[2]))
+            axes = tuple(float(v) for v in radius * (shape[k % 64] if k else np.array([1.0, 0.95, 0.95])))
+
+            def depth(x: Array, y: Array, z: Array, c: tuple = centre, a: tuple = axes) -> Array:
+                return ellipsoid(x, y, z, c, a)
+
+            box, cover = scene.local(centre, radius + 4, depth)
+            scene.mix(cover * scene.lung[box], hu, box)

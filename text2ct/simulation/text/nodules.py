@@ -1,0 +1,78 @@
+"""Words for lung nodules: number, size, place and character."""
+
+from __future__ import annotations
+
+from text2ct.simulation.instance import Instance
+from text2ct.simulation.text.wording import Wording
+
+_KIND = "{nonspecific|nonspecific|parenchymal|nonspecific parenchymal|solid|subpleural|}"
+
+
+def _variant(instance: Instance) -> str:
+    number = "one" if instance.count == 1 else "many"
+    return f"{number} small" if (instance.size_mm or 0.0) < 9.5 else f"{number} large"
+
+
+_ONE = (
+    f"A <size> {{diameter |}}{_KIND} nodule <is> in <place>",
+    f"{{A nodule|A {_KIND} nodule}} {{with a diameter of|measuring|of}} <size> <is> in <place>",
+    f"In <place>, {{there is a|a}} {_KIND} nodule {{of|with a diameter of}} <size>",
+    f"There is a {_KIND} nodule measuring <size2> in <place>",
+    f"{_KIND} nodule in <place> measures {{approximately |}}<size>",
+    f"{{Nodular lesion|Nodule|Nodular density}} {{of|with a size of}} <size2> <is> in <place>",
+    "A {calcified|calcific|noncalcified|well-defined} nodule with a diameter of <size> <is> in <place>",
+    f"A {_KIND} pulmonary nodule <is> in <place>, its diameter is <size>",
+)
+_MANY = (
+    f"<many> {_KIND} nodules <are> in <place>, the largest {{of which is|measuring|being}} <size> {{in diameter|}}",
+    f"There are <many> {_KIND} nodules {{with a diameter of up to|measuring up to}} <size> in <place>",
+    f"{{In|Throughout}} <place>, {_KIND} nodules <are>, the largest <size>",
+    f"{_KIND} nodules, <many> in number, {{the largest|the biggest}} <size2> in size, <are> in <place>",
+    f"<many> {{pulmonary|parenchymal}} nodules {{not exceeding|reaching}} <size> <are> in <place>",
+    f"{{Nodular lesions|Nodules}} {{whose largest diameter is|with the largest being}} <size> <are> in <place>",
+    f"There are {_KIND} nodules in <place>, <many>, of which the largest has a diameter of <size>",
+    "{Multiple|Bilateral|Occasional} {solid |calcific |}nodules up to <size> <are> in <place>",
+)
+_MILLIMETRIC = (
+    "{A millimetric|Millimetric} {nonspecific |subpleural |}nodule <is> in <place>",
+    "{A few|Several|} millimetric {nonspecific|parenchymal|} nodules <are> in <place>",
+)
+_MASS = (
+    "A {mass|mass lesion|nodule} with {spiculated|irregular|lobulated} contours measuring <size2> <is> in <place>",
+    "A suspicious {nodule|nodular lesion} of <size> <is> in <place>",
+)
+
+WORDINGS = {
+    "Lung nodule": Wording(
+        region="lung",
+        variant=_variant,
+        findings={
+            "one small": (*_ONE, _MILLIMETRIC[0]),
+            "one large": (*_ONE, *_MASS),
+            "many small": (*_MANY, _MILLIMETRIC[1], _MILLIMETRIC[1]),
+            "many large": _MANY,
+        },
+        impression={
+            "one small": (
+                "{Millimetric|Millimetric nonspecific|Nonspecific} nodule in <place>",
+                "{Nonspecific nodule|Nodule} {of <size>|} in <place>",
+                "{Pulmonary|Parenchymal} nodule in <place>, follow-up is recommended",
+            ),
+            "one large": (
+                "{Nodule|Nodular lesion} of <size> in <place> {, further evaluation is recommended|}",
+                "Nodule {measuring <size>|} in <place>",
+                "{Suspicious nodule|Mass-like nodule} in <place>",
+            ),
+            "many small": (
+                "{Millimetric|Nonspecific|Millimetric nonspecific|Several millimetric} nodules in <place>",
+                "{Several|A few} {nonspecific|parenchymal} nodules {in <place>|}",
+                "Nonspecific {parenchymal |}nodules {|, the largest <size>}",
+            ),
+            "many large": (
+                "<many> nodules in <place> {, the largest <size>|}",
+                "{Multiple|Bilateral} pulmonary nodules {(metastasis?)|}",
+                "Nodules in <place>, {control is recommended|follow-up is appropriate}",
+            ),
+        },
+    )
+}

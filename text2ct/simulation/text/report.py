@@ -1,0 +1,191 @@
+"""A whole radiology report, region by region, true of the instances it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from text2ct.simulation.instance import Instance
+from text2ct.simulation.text import devices, distractors, lungs
+from text2ct.simulation.text.distractors import DISTRACTORS, Distractor
+from text2ct.simulation.text.grammar import Style, choose, draw_style, expand, slots_of
+from text2ct.simulation.text.places import instance_slots
+from text2ct.simulation.text.slips import slip
+from text2ct.simulation.text.vocabulary import JOINTS, NORMALS, WORDINGS
+from text2ct.simulation.text.wording import REGIONS
+
+_LUNG_FIRST = ("airways", "lung", "pleura", "vessels", "heart", "pericardium", "esophagus", "nodes", "abdomen", "bones")
+_COMPLAINTS = (
+    "{Cough|Shortness of breath|Chest pain|Fever|Back pain|Fatigue|Weight loss}",
+    "{Pneumonia|Covid-19 pneumonia|Malignancy|Interstitial lung disease|Pulmonary edema}?",
+    "{Control|Follow-up|Preoperative evaluation|Screening}",
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The four texts of CT-RATE's report table.
+
+    Attributes:
+        clinical: Why the examination was made, or "Not given.".
+        technique: How it was made.
+        findings: What is seen.
+        impression: What it amounts to.
+    """
+
+    clinical: str
+    technique: str
+    findings: str
+    impression: str
+
+    @property
+    def text(self) -> str:
+        """Findings and Impression, one after the other."""
+        return f"{self.findings} {self.impression}"
+
+
+@dataclass
+class _Draft:
+    """Sentences by region and items of the Impression, as they are collected."""
+
+    sentences: dict[str, list[str]]
+    items: list[str]
+
+    def say(self, region: str, sentence: str) -> None:
+        self.sentences[region].append(sentence)
+
+
+def write_report(
+    instances: Sequence[Instance],
+    rng: np.random.Generator,
+    *,
+    unknown: Collection[str] = (),
+    contrast: bool = False,
+    slice_thickness_mm: float = 1.5,
+) -> Report:
+    """Put instances into words.
+
+    Args:
+        instances: The findings present, each at most once.
+        rng: Decides every word; the same stream and instances give the same text.
+        unknown: Findings of which nothing is known, so that nothing denies them.
+        contrast: Whether intravenous contrast was given.
+        slice_thickness_mm: Named in the technique.
+    """
+    style = draw_style(rng)
+    draft = _Draft({region: [] for region in REGIONS}, [])
+    _say_findings(draft, instances, style, rng)
+    positive = bool(draft.items)
+    _say_normals(draft, {instance.finding for instance in instances} | set(unknown), style, rng)
+    _say_distractors(draft, style, rng)
+    return Report(
+        clinical=_clinical(rng),
+        technique=_technique(contrast, slice_thickness_mm, rng),
+        findings=slip(_findings_text(draft, contrast, style, rng), rng),
+        impression=slip(_impression_text(draft, positive or bool(unknown), style, rng), rng),
+    )
+
+
+def _fitting(templates: Sequence[str], slots: dict[str, str]) -> list[str]:
+    """The templates whose slots can all be filled."""
+    return [template for template in templates if slots_of(template) <= slots.keys()]
+
+
+def _say_findings(draft: _Draft, instances: Sequence[Instance], style: Style, rng: np.random.Generator) -> None:
+    by_name = {instance.finding: instance for instance in instances}
+    slots = {name: style.slots() | instance_slots(instance, rng) for name, instance in by_name.items()}
+    said: set[str] = set()
+    mentions: list[tuple[tuple[str, ...], dict[str, str]]] = []
+    for joint in JOINTS:
+        first, second = joint.pair
+        if first not in by_name or second not in by_name or said & set(joint.pair) or rng.random() >= joint.chance:
+            continue
+        both = slots[first] | {f"{key}_b": value for key, value in slots[second].items()}
+        sentences = _fitting(joint.findings, both)
+        if not sentences:
+            continue
+        draft.say(joint.region, expand(choose(sentences, rng), both, rng))
+        mentions.append((tuple(_fitting(joint.impression, both)), both))
+        said |= set(joint.pair)
+    for name, instance in by_name.items():
+        if name in said:
+            continue
+        wording = WORDINGS[name]
+        variant = wording.variant(instance)
+        draft.say(wording.region, expand(choose(_fitting(wording.findings[variant], slots[name]), rng), slots[name], rng))
+        mentions.append((tuple(_fitting(wording.impression[variant], slots[name])), slots[name]))
+    if "Medical material" in by_name and rng.random() < 0.3:
+        draft.say("vessels", expand(choose(devices.SMALL_DEVICES, rng), style.slots(), rng))
+    keep = rng.random(len(mentions)) < 0.8
+    for (templates, words), kept in zip(mentions, keep | (not keep.any()), strict=True):
+        if kept:
+            draft.items.append(expand(choose(templates, rng), words, rng))
+    for sentences in draft.sentences.values():
+        rng.shuffle(sentences)
+    rng.shuffle(draft.items)
+
+
+def _say_normals(draft: _Draft, unsayable: set[str], style: Style, rng: np.random.Generator) -> None:
+    for normal in NORMALS:
+        chance = normal.chance * (0.6 if style.terse else 1.0)
+        if rng.random() >= chance or unsayable & set(normal.unless):
+            continue
+        sentence = expand(choose(normal.text, rng), style.slots(), rng)
+        sentences = draft.sentences[normal.region]
+        # What is abnormal in the lungs and vessels comes first; elsewhere the order varies.
+        sentences.insert(len(sentences) if normal.region == "lung" or rng.random() < 0.5 else 0, sentence)
+
+
+def _say_distractors(draft: _Draft, style: Style, rng: np.random.Generator) -> None:
+    weights = np.array([distractor.weight for distractor in DISTRACTORS])
+    number = int(rng.choice(4, p=[0.3, 0.35, 0.25, 0.1]))
+    for index in rng.choice(len(DISTRACTORS), size=number, replace=False, p=weights / weights.sum()):
+        distractor: Distractor = DISTRACTORS[int(index)]
+        draft.say(distractor.region, expand(choose(distractor.findings, rng), style.slots(), rng))
+        if distractor.impression and rng.random() < 0.5:
+            draft.items.append(expand(choose(distractor.impression, rng), style.slots(), rng))
+
+
+def _findings_text(draft: _Draft, contrast: bool, style: Style, rng: np.random.Generator) -> str:
+    sentences: list[str] = []
+    if rng.random() < 0.35:
+        options = distractors.OPENINGS[2:] if contrast else distractors.OPENINGS
+        sentences.append(f"{expand(choose(options, rng), {}, rng)}.")
+    for region in _LUNG_FIRST if style.lung_first else REGIONS:
+        spoken = [f"{sentence}." for sentence in draft.sentences[region]]
+        if region == "lung" and spoken:
+            opening = expand(choose(lungs.OPENINGS, rng), {}, rng)
+            if opening:
+                spoken[0] = f"{opening}; {spoken[0]}"
+        sentences.extend(spoken)
+    if rng.random() < 0.12:
+        sentences.append(f"{expand(choose(distractors.ENDINGS, rng), {}, rng)}.")
+    return " ".join(sentences)
+
+
+def _impression_text(draft: _Draft, positive: bool, style: Style, rng: np.random.Generator) -> str:
+    items = list(draft.items)
+    if not positive:
+        items.insert(0, expand(choose(distractors.HEALTHY, rng), {}, rng))
+    elif rng.random() < 0.12:
+        items.append(expand(choose(distractors.ENDINGS, rng), {}, rng))
+    if not items:
+        items.append("Findings as described")
+    return " ".join(f"{style.opening}{item}{style.closing}" for item in items)
+
+
+def _clinical(rng: np.random.Generator) -> str:
+    if rng.random() < 0.45:
+        return "Not given."
+    return f"{expand(choose(_COMPLAINTS, rng), {}, rng)}."
+
+
+def _technique(contrast: bool, slice_thickness_mm: float, rng: np.random.Generator) -> str:
+    contrast_text = "{After intravenous contrast|Following IV contrast administration}," if contrast else "Without contrast,"
+    template = (
+        f"{contrast_text} {{axial|thin axial}} {{sections|images}} of {slice_thickness_mm:g} mm {{thickness|slice thickness}} were "
+        "{obtained|taken} {through the thorax|from the chest}"
+    )
+    return f"{expand(template, {}, rng)}."

@@ -1,0 +1,29 @@
+"""One CT volume: read it as HU in RAS+ order, put it on a grid, window it, check it, write it."""
+
+from text2ct.volumes.grid import FITS, Fit, to_grid
+from text2ct.volumes.preprocessing import Preprocessed, preprocess
+from text2ct.volumes.quality import check
+from text2ct.volumes.reading import read
+from text2ct.volumes.volume import HU_MAX, HU_MIN, Volume, hu_to_unit, unit_to_hu
+from text2ct.volumes.windows import WINDOWS, Window, apply_window
+from text2ct.volumes.writing import FORMATS, write
+
+__all__ = [
+    "FITS",
+    "FORMATS",
+    "HU_MAX",
+    "HU_MIN",
+    "WINDOWS",
+    "Fit",
+    "Preprocessed",
+    "Volume",
+    "Window",
+    "apply_window",
+    "check",
+    "hu_to_unit",
+    "preprocess",
+    "read",
+    "to_grid",
+    "unit_to_hu",
+    "write",
+]

@@ -1,0 +1,122 @@
+"""A volume on another grid, with the affine that is true for it.
+
+Both fits are linear and separable, so each is one small matrix an axis: no intermediate volume is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from text2ct.errors import UserError
+from text2ct.volumes.volume import HU_MAX, HU_MIN, Volume
+
+Fit = Literal["crop-pad", "resize"]
+FITS: tuple[str, ...] = get_args(Fit)
+
+
+def to_grid(
+    volume: Volume,
+    size: tuple[int, int, int] = (64, 64, 64),
+    spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0),
+    fit: Fit = "crop-pad",
+    pad_hu: float = HU_MIN,
+) -> Volume:
+    """Bring a volume to a grid of ``size`` voxels, clipped to [-1000, 1000] HU.
+
+    ``crop-pad`` (Text2CT, section 4.1) samples at ``spacing_mm`` around the volume's centre; what does
+    not fit is cut off, what is missing is ``pad_hu``. Downsampling averages with a triangle as wide as
+    two output voxels, so that nothing aliases.
+
+    ``resize`` is what Text2CT's released code does: trilinear to ``spacing_mm``, then trilinear again
+    to ``size`` (both with half-voxel centres and clamped edges, without anti-aliasing). The whole
+    volume is kept and its spacing becomes whatever that makes it. The released code then stamps
+    ``spacing_mm`` on the result; here the affine says the true one.
+
+    The axes stay parallel to the volume's own, so an oblique volume keeps its rotation in the affine.
+
+    Args:
+        volume: Any volume.
+        size: Voxels along x, y, z.
+        spacing_mm: Voxel sizes along x, y, z, of the result (``crop-pad``) or of the step before it
+            (``resize``).
+        fit: ``crop-pad`` or ``resize``.
+        pad_hu: HU of voxels outside the volume (``crop-pad`` only).
+
+    Raises:
+        UserError: A size below 1, a spacing that is not positive, or an unknown fit.
+    """
+    if len(size) != 3 or any(int(n) != n or n < 1 for n in size):
+        raise UserError(f"a grid of size {size} is impossible; give three whole numbers above 0")
+    if len(spacing_mm) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing_mm):
+        raise UserError(f"a voxel spacing of {spacing_mm} mm is impossible; give three numbers above 0")
+    if fit not in FITS:
+        raise UserError(f"there is no fit '{fit}'; use {' or '.join(FITS)}")
+    matrices, inside = [], []
+    step = np.eye(4)
+    for axis in range(3):
+        n_in, n_out = volume.size[axis], int(size[axis])
+        own_mm, wanted_mm = volume.spacing_mm[axis], float(spacing_mm[axis])
+        if fit == "crop-pad":
+            scale = wanted_mm / own_mm
+            start = (n_in - 1) / 2 - scale * (n_out - 1) / 2
+            centres = start + scale * np.arange(n_out, dtype=np.float64)
+            matrices.append(_triangle_weights(centres, n_in, width=max(1.0, scale)))
+            inside.append((centres >= -0.5 - 1e-6) & (centres <= n_in - 0.5 + 1e-6))
+        else:
+            n_mid = max(1, round(n_in * own_mm / wanted_mm))
+            scale = n_in / n_out
+            start = (scale - 1) / 2
+            matrices.append(_linear_weights(n_mid, n_out) @ _linear_weights(n_in, n_mid))
+            inside.append(np.ones(n_out, dtype=bool))
+        step[axis, axis], step[axis, 3] = scale, start
+    hu = _apply(np.clip(volume.hu, HU_MIN, HU_MAX), matrices)
+    for axis, keep in enumerate(inside):
+        np.moveaxis(hu, axis, 0)[~keep] = pad_hu
+    return replace(volume, hu=hu, affine=volume.affine @ step)
+
+
+def _triangle_weights(centres: npt.NDArray[np.floating], n_in: int, width: float) -> Any:
+    """Sparse (n_out, n_in) float32: linear interpolation, widened to a triangle filter when downsampling.
+
+    Rows sum to 1 over the voxels that exist; at ``width`` 1 this is linear interpolation with clamped edges.
+    """
+    reach = int(np.ceil(width))
+    nearest = np.floor(centres).astype(int)
+    taps = nearest[:, None] + np.arange(-reach, reach + 2)[None, :]
+    weights = np.clip(1.0 - np.abs(taps - centres[:, None]) / width, 0.0, None)
+    if width == 1.0:
+        taps = np.clip(taps, 0, n_in - 1)
+    weights[(taps < 0) | (taps >= n_in)] = 0.0
+    return _sparse(weights, np.clip(taps, 0, n_in - 1), n_in)
+
+
+def _linear_weights(n_in: int, n_out: int) -> Any:
+    """Sparse (n_out, n_in) float32: linear interpolation with half-voxel centres and clamped edges."""
+    centres = np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
+    return _triangle_weights(centres, n_in, width=1.0)
+
+
+def _sparse(weights: npt.NDArray[np.float64], taps: npt.NDArray[np.int_], n_in: int) -> Any:
+    from scipy.sparse import csr_array
+
+    total = weights.sum(axis=1, keepdims=True)
+    weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    rows = np.repeat(np.arange(len(taps)), taps.shape[1])
+    matrix = csr_array((weights.ravel().astype(np.float32), (rows, taps.ravel())), shape=(len(taps), n_in))
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def _apply(hu: npt.NDArray[np.float32], matrices: list[Any]) -> npt.NDArray[np.float32]:
+    """Multiply each axis by its matrix, the axis that shrinks most first."""
+    for axis in sorted(range(3), key=lambda k: matrices[k].shape[0] / matrices[k].shape[1]):
+        front = np.moveaxis(hu, axis, 0)
+        flat = np.ascontiguousarray(front).reshape(front.shape[0], -1)
+        mixed = matrices[axis] @ flat
+        hu = np.moveaxis(mixed.reshape(-1, *front.shape[1:]), 0, axis)
+    return np.ascontiguousarray(hu, dtype=np.float32)

@@ -1,0 +1,276 @@
+"""Many volumes to one grid: resumable, past bad files, with a manifest of what came out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from text2ct.console import progress, warn
+from text2ct.errors import UserError
+from text2ct.files import atomic_path
+from text2ct.volumes.grid import FITS, Fit
+from text2ct.volumes.jobs import Job, Outcome, Settings, run
+from text2ct.volumes.metadata import Scale, read_metadata, stem
+from text2ct.volumes.readers import READERS, find_reader
+from text2ct.volumes.writing import FORMATS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The dataset of volumes that come as bare paths.
+LOCAL_DATASET = "local"
+
+
+class Roots(Protocol):
+    """The part of a workspace that this needs: where the files of a manifest lie."""
+
+    def resolve(self, root: str, path: str) -> Path:
+        """The absolute path of a manifest row's file."""
+        ...
+
+    def root_for(self, folder: Path, preferred: str) -> tuple[str, str]:
+        """The root that a folder belongs to and the folder's place in it ("" or "some/folder/")."""
+        ...
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """What `preprocess` made.
+
+    Args:
+        manifest: One row a volume, in the order given; the columns of `text2ct.manifests.COLUMNS`.
+        manifest_path: The same as a file.
+        quarantine: ``dataset, volume, source, reasons`` of every volume that was left out.
+        quarantine_path: The same as a file; it is written even when it is empty.
+        resumed: How many outputs were there already.
+    """
+
+    manifest: pd.DataFrame
+    manifest_path: Path
+    quarantine: pd.DataFrame
+    quarantine_path: Path
+    resumed: int
+
+
+def find_volumes(paths: Sequence[Path | str]) -> list[Path]:
+    """Files and DICOM folders under the paths given, sorted within each path.
+
+    Raises:
+        UserError: A path is absent or holds nothing readable.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        try:
+            find_reader(path)
+            found.append(path)
+        except UserError:
+            if not path.is_dir():
+                raise
+            inside = [item for item in sorted(path.rglob("*")) if _readable(item)]
+            if not inside:
+                raise
+            found.extend(inside)
+    return list(dict.fromkeys(found))
+
+
+def preprocess(
+    inputs: Sequence[Path | str] | pd.DataFrame,
+    out_dir: Path | str,
+    *,
+    size: tuple[int, int, int] = (64, 64, 64),
+    spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0),
+    fit: Fit = "crop-pad",
+    format: str = "nii.gz",
+    metadata: Path | str | pd.DataFrame | None = None,
+    workspace: Roots | None = None,
+    workers: int = 1,
+) -> Preprocessed:
+    """Convert volumes to one grid of HU and write a manifest of them.
+
+    Writes ``volumes/<dataset>/<name>``, ``records/<dataset>/<name>.json`` (evidence and geometry of
+    each), ``manifest.csv`` and ``quarantine.csv`` under ``out_dir``. A volume that cannot be read or
+    fails `check` is quarantined and the rest go on. Outputs whose source content, metadata and settings
+    are unchanged are kept, so the same command continues what was interrupted.
+
+    Args:
+        inputs: Files, DICOM folders or folders of these; or a manifest (rows without a file are left out).
+        out_dir: Where the outputs go.
+        size: Voxels along x, y, z.
+        spacing_mm: See `text2ct.volumes.to_grid`.
+        fit: ``crop-pad`` or ``resize``.
+        format: ``nii.gz``, ``nii`` or ``mha``.
+        metadata: CT-RATE's metadata table (``VolumeName, RescaleSlope, RescaleIntercept, ...``), which
+            volumes of its first generation need.
+        workspace: Resolves a manifest's files, and gives the outputs their root. Without it the root is
+            named after ``out_dir`` and still has to be declared.
+        workers: Processes; the outputs do not depend on it.
+
+    Raises:
+        UserError: A setting is impossible, two inputs have one name, an output would overwrite its
+            source, or the outputs cannot be written.
+    """
+    import pandas as pd
+
+    from text2ct.manifests import write_manifest
+
+    out_dir = Path(out_dir)
+    settings = _settings(size, spacing_mm, fit, format, workers)
+    rows, sources = _rows(inputs, workspace, format)
+    scales = {} if metadata is None else read_metadata(metadata)
+    jobs = [_job(row, source, out_dir, settings, scales) for row, source in zip(rows, sources, strict=True)]
+    _refuse_collisions(jobs)
+    outcomes = list(_run_all(jobs, workers))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    root, prefix = _root(out_dir, workspace)
+    kept, left_out = [], []
+    for row, job, outcome in zip(rows, jobs, outcomes, strict=True):
+        if outcome.record is None:
+            left_out.append([row["dataset"], row["volume"], str(job.source), "; ".join(outcome.reasons)])
+            continue
+        geometry = zip("xyz", outcome.record["size"], outcome.record["spacing_mm"], strict=True)
+        for axis, extent, spacing in geometry:
+            row |= {f"size_{axis}": float(extent), f"spacing_{axis}": float(spacing)}
+        path = prefix + job.target.relative_to(out_dir).as_posix()
+        kept.append(row | {"root": root, "path": path, "sha256": outcome.record["sha256"]})
+    quarantine = pd.DataFrame(left_out, columns=["dataset", "volume", "source", "reasons"])
+    with atomic_path(out_dir / "quarantine.csv") as temporary:
+        quarantine.to_csv(temporary, index=False, lineterminator="\n")
+    manifest = _frame(kept)
+    write_manifest(manifest, out_dir / "manifest.csv")
+    return Preprocessed(
+        manifest=manifest,
+        manifest_path=out_dir / "manifest.csv",
+        quarantine=quarantine,
+        quarantine_path=out_dir / "quarantine.csv",
+        resumed=sum(outcome.resumed for outcome in outcomes),
+    )
+
+
+def _settings(
+    size: tuple[int, int, int], spacing_mm: tuple[float, float, float], fit: Fit, format: str, workers: int
+) -> Settings:
+    problems = []
+    if len(size) != 3 or any(n < 1 for n in size):
+        problems.append(f"size {tuple(size)}: expected three whole numbers above 0")
+    if len(spacing_mm) != 3 or not all(s > 0 for s in spacing_mm):
+        problems.append(f"spacing {tuple(spacing_mm)}: expected three numbers of mm above 0")
+    if fit not in FITS:
+        problems.append(f"fit '{fit}': expected {' or '.join(FITS)}")
+    if format not in FORMATS:
+        problems.append(f"format '{format}': expected {', '.join(FORMATS)}")
+    if workers < 1:
+        problems.append(f"workers {workers}: expected 1 or more")
+    if problems:
+        raise UserError("the preprocessing is impossible as asked", problems)
+    x, y, z = (int(n) for n in size)
+    dx, dy, dz = (float(s) for s in spacing_mm)
+    return Settings((x, y, z), (dx, dy, dz), fit, format)
+
+
+def _rows(
+    inputs: Sequence[Path | str] | pd.DataFrame, workspace: Roots | None, format: str
+) -> tuple[list[dict], list[Path]]:
+    """Manifest rows and their sources."""
+    import pandas as pd
+
+    from text2ct.manifests import parse_volume_name
+
+    if not isinstance(inputs, pd.DataFrame):
+        rows = []
+        paths = find_volumes(inputs)
+        for path in paths:
+            name = f"{stem(path.name)}.{format}"
+            patient, scan, _ = parse_volume_name(name)
+            identity = {"dataset": LOCAL_DATASET, "volume": name, "patient": patient, "scan": scan}
+            rows.append(identity | {"split": "", "source": "real"})
+        return rows, paths
+    if workspace is None:
+        raise UserError("a manifest names its files by root; give the workspace that declares the roots")
+    with_file = inputs[inputs["path"] != ""]
+    if with_file.empty:
+        raise UserError("no row of the manifest has a file; read the data set again with its volumes' folder")
+    if len(with_file) < len(inputs):
+        warn(f"{len(inputs) - len(with_file)} of {len(inputs)} rows have no file and are left out")
+    rows = [{str(key): value for key, value in row.items()} for row in with_file.to_dict("records")]
+    return rows, [workspace.resolve(row["root"], row["path"]) for row in rows]
+
+
+def _job(row: dict, source: Path, out_dir: Path, settings: Settings, scales: dict[str, Scale]) -> Job:
+    folder, name = re.sub(r"[^A-Za-z0-9._-]", "_", row["dataset"]) or LOCAL_DATASET, stem(row["volume"])
+    return Job(
+        source=source,
+        target=out_dir / "volumes" / folder / f"{name}.{settings.format}",
+        record=out_dir / "records" / folder / f"{name}.json",
+        settings=settings,
+        scale=scales.get(name, Scale()),
+        expected_sha256=row.get("sha256", ""),
+    )
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    by_target: dict[Path, list[Path]] = {}
+    for job in jobs:
+        by_target.setdefault(job.target, []).append(job.source)
+    double = [f"{target.name}: {', '.join(map(str, of))}" for target, of in by_target.items() if len(of) > 1]
+    if double:
+        raise UserError(
+            "several inputs have one name; rename them or convert them into separate folders", double
+        )
+    own = [str(job.source) for job in jobs if job.target.resolve() == job.source.resolve()]
+    if own:
+        raise UserError("outputs would overwrite their sources; choose another folder", own)
+
+
+def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+    """Outcomes in the order of the jobs."""
+    with progress("volumes to the grid", len(jobs)) as advance:
+        if workers == 1 or len(jobs) < 2:
+            for job in jobs:
+                yield _say(job, run(job), advance)
+            return
+        # Spawned, not forked: the caller may hold threads of torch or ITK.
+        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+            try:
+                for job, outcome in zip(jobs, pool.map(run, jobs), strict=True):
+                    yield _say(job, outcome, advance)
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "a worker was ended from outside, most often for lack of memory; "
+                    "run the same command again with fewer workers: what is done is kept"
+                ) from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _say(job: Job, outcome: Outcome, advance: Callable[[int], None]) -> Outcome:
+    advance(1)
+    if outcome.record is None:
+        warn(f"{job.source} is quarantined: {'; '.join(outcome.reasons)}")
+    elif not outcome.resumed:
+        for note in outcome.record["notes"]:
+            warn(f"{job.source.name}: {note}")
+    return outcome
+
+
+def _root(out_dir: Path, workspace: Roots | None) -> tuple[str, str]:
+    preferred = re.sub(r"[^A-Za-z0-9._-]", "-", out_dir.resolve().name).lstrip("._-") or "preprocessed"
+    return (preferred, "") if workspace is None else workspace.root_for(out_dir, preferred)
+
+
+def _frame(rows: list[dict]) -> pd.DataFrame:
+    """A manifest of rows; columns that they lack are unknown."""
+    import pandas as pd
+
+    from text2ct.manifests import COLUMNS, validate
+
+    return validate(pd.DataFrame(rows, columns=None if rows else list(COLUMNS)), "the preprocessed volumes")
+
+
+def _readable(path: Path) -> bool:
+    return not path.name.startswith(".") and any(reader.accepts(path) for reader in READERS.values())

@@ -1,0 +1,85 @@
+"""MetaImage and NRRD through SimpleITK."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from text2ct.volumes.readers.stored import HU_MARK, Stored, lps_to_ras
+
+# The header field that holds `HU_MARK` in a MetaImage.
+MARK_FIELD = "IntensityUnit"
+
+
+class _ItkFile:
+    """A format that SimpleITK reads as one file."""
+
+    name: str
+    looks_like: str
+    suffixes: tuple[str, ...]
+
+    def accepts(self, path: Path) -> bool:
+        """Whether the name ends in one of the format's suffixes."""
+        return path.name.lower().endswith(self.suffixes) and not path.is_dir()
+
+    def load(self, path: Path) -> Stored:
+        """Read voxels and geometry."""
+        import SimpleITK as sitk
+
+        with quiet_itk():
+            image = sitk.ReadImage(str(path))
+        fields = image.GetMetaDataKeys()
+        marked = MARK_FIELD in fields and image.GetMetaData(MARK_FIELD).startswith(HU_MARK)
+        return Stored(voxels=itk_voxels(image), affine=itk_affine(image), marked_hu=marked)
+
+
+class MetaImage(_ItkFile):
+    """``.mha``, and ``.mhd`` with its raw file."""
+
+    name = "MetaImage"
+    looks_like = ".mha, .mhd"
+    suffixes = (".mha", ".mhd")
+
+
+class Nrrd(_ItkFile):
+    """``.nrrd``, and ``.nhdr`` with its raw file; its space (LPS, RAS) is honoured."""
+
+    name = "NRRD"
+    looks_like = ".nrrd, .nhdr"
+    suffixes = (".nrrd", ".nhdr")
+
+
+def itk_voxels(image: Any) -> np.ndarray:
+    """The voxels of a SimpleITK image with the axes in index order (i, j, k, ..., component)."""
+    import SimpleITK as sitk
+
+    dimension = image.GetDimension()
+    return np.moveaxis(sitk.GetArrayFromImage(image), range(dimension), range(dimension)[::-1])
+
+
+def itk_affine(image: Any) -> np.ndarray:
+    """(4, 4) float64 from index to RAS+ world coordinates in mm, of the first three axes."""
+    dimension = image.GetDimension()
+    axes = min(dimension, 3)
+    direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:axes, :axes]
+    affine = np.eye(4)
+    affine[:axes, :axes] = direction * np.array(image.GetSpacing())[:axes]
+    affine[:axes, 3] = image.GetOrigin()[:axes]
+    return lps_to_ras(affine)
+
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Keep ITK from printing warnings; what they would say is checked and worded by the readers."""
+    import SimpleITK as sitk
+
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)

@@ -1,0 +1,157 @@
+"""From a file of any known format to a volume in HU and RAS+ order."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from text2ct.errors import UserError
+from text2ct.volumes.intensity import AIR_HU, PADDING_BELOW_HU, Decision, decide
+from text2ct.volumes.readers import Stored, find_reader
+from text2ct.volumes.volume import Volume, affine_problem, obliquity_deg
+
+# Axes tilted by less than this look parallel to the world's at any size a chest has.
+OBLIQUE_DEG = 1.0
+# Voxel sizes of a header and of the metadata that differ by more than this are two statements.
+_SPACING_TOLERANCE = 0.02
+
+
+def read(
+    path: Path | str,
+    *,
+    slope: float | None = None,
+    intercept: float | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
+) -> Volume:
+    """Read a CT volume: NIfTI, MetaImage (MHA, MHD), NRRD or a folder of DICOM slices.
+
+    Axes are flipped and permuted to the nearest of R, A, S; voxels are not interpolated. Padding
+    outside the scanner's field of view becomes air (-1000 HU); nothing else is clipped.
+
+    Args:
+        path: A file, or a folder of one DICOM series.
+        slope: ``RescaleSlope`` of a metadata table. It is applied only if the voxels need it.
+        intercept: ``RescaleIntercept`` of a metadata table, in HU. It is applied only if the voxels need it.
+        spacing_mm: (x, y, z) voxel sizes of a metadata table. They are used only for files of CT-RATE's
+            first generation, whose headers lack them.
+
+    Returns:
+        The volume; its ``intensity`` says how the voxels were found to be HU and on what evidence.
+
+    Raises:
+        UserError: The file is absent or damaged, is no single 3D volume, has an unusable affine, or its
+            voxels cannot be HU.
+    """
+    path = Path(path)
+    stored = _load(path)
+    problems = _structural_problems(stored)
+    if problems:
+        raise UserError(f"{path} is not a usable CT volume", problems)
+    metadata = None if slope is None and intercept is None else (_or(slope, 1.0), _or(intercept, 0.0))
+    decision = _decide(path, stored, metadata)
+    hu = stored.voxels.reshape(stored.voxels.shape[:3]).astype(np.float32)
+    if (decision.slope, decision.intercept) != (1.0, 0.0):
+        hu = hu * np.float32(decision.slope) + np.float32(decision.intercept)
+    words = decision.words
+    padding = hu < PADDING_BELOW_HU
+    if padding.any() and not stored.marked_hu:
+        hu[padding] = AIR_HU
+        words += (
+            f"; {padding.mean():.1%} of voxels below {PADDING_BELOW_HU:.0f} are padding, set to {AIR_HU:.0f}"
+        )
+    hu, affine = _to_ras(hu, stored.affine)
+    affine, notes = _apply_metadata_spacing(affine, spacing_mm, decision, stored)
+    tilt = obliquity_deg(affine)
+    if tilt > OBLIQUE_DEG:
+        notes = (*notes, f"oblique: its axes are tilted by {tilt:.1f} degrees, which the affine keeps")
+    return Volume(hu, affine, intensity=words, notes=(*stored.notes, *notes))
+
+
+def _load(path: Path) -> Stored:
+    reader = find_reader(path)
+    try:
+        return reader.load(path)
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise UserError(f"{path} does not fit into memory") from error
+    except Exception as error:  # nibabel, ITK, zlib and the file system each raise their own
+        damaged = isinstance(error, (EOFError, zlib.error, gzip.BadGzipFile))
+        reason = "it ends early or is damaged" if damaged else _last_line(error)
+        raise UserError(f"cannot read {path} as {reader.name}: {reason}") from error
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _structural_problems(stored: Stored) -> list[str]:
+    """What keeps stored contents from being one 3D volume with a place in the world."""
+    problems = []
+    shape = stored.voxels.shape
+    text = " x ".join(map(str, shape))
+    if stored.voxels.dtype.kind not in "iufb":
+        problems.append(f"its voxels are of type {stored.voxels.dtype}; expected one number each")
+    if len(shape) < 3 or min(shape[:3], default=0) < 2:
+        problems.append(f"it is a single picture ({text}); expected a 3D volume")
+    if any(extent != 1 for extent in shape[3:]):
+        problems.append(
+            f"it has {len(shape)} dimensions ({text}); expected a 3D volume: take one time point out"
+        )
+    if not np.isfinite([stored.slope, stored.intercept]).all() or stored.slope == 0:
+        problems.append(f"its header has slope {stored.slope:g} and intercept {stored.intercept:g}")
+    affine = affine_problem(stored.affine)
+    if affine:
+        problems.append(f"its affine {affine}")
+    return problems
+
+
+def _decide(path: Path, stored: Stored, metadata: tuple[float, float] | None) -> Decision:
+    if stored.marked_hu:
+        words = "HU: the header's mark says so" + (
+            "; the metadata's scale was not applied" if metadata else ""
+        )
+        return Decision(stored.slope, stored.intercept, words)
+    fixed = any(part.endswith("_fixed") for part in path.parts)
+    try:
+        return decide(
+            stored.voxels, header_scale=(stored.slope, stored.intercept), metadata_scale=metadata, fixed=fixed
+        )
+    except UserError as error:
+        first, *rest = str(error).splitlines()
+        raise UserError(f"{path}: {first}", [line.removeprefix("  - ") for line in rest]) from error
+
+
+def _to_ras(hu: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flip and permute axes until they are nearest to R, A, S; the affine follows."""
+    from nibabel import orientations
+
+    turn = orientations.io_orientation(affine)
+    turned = orientations.apply_orientation(hu, turn)
+    return np.ascontiguousarray(turned), affine @ orientations.inv_ornt_aff(turn, hu.shape)
+
+
+def _apply_metadata_spacing(
+    affine: np.ndarray, spacing_mm: tuple[float, float, float] | None, decision: Decision, stored: Stored
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Take voxel sizes from the metadata where the header's generation does not hold them."""
+    own = np.linalg.norm(affine[:3, :3], axis=0)
+    if spacing_mm is None or np.allclose(own, spacing_mm, rtol=_SPACING_TOLERANCE):
+        return affine, ()
+    stated = " x ".join(f"{value:g}" for value in spacing_mm)
+    header = " x ".join(f"{value:g}" for value in own)
+    first_generation = (decision.slope, decision.intercept) != (stored.slope, stored.intercept)
+    usable = np.isfinite(spacing_mm).all() and min(spacing_mm) > 0
+    if not (first_generation and usable):
+        return affine, (f"the metadata says {stated} mm, the header {header} mm, which is used",)
+    scaled = affine.copy()
+    scaled[:3, :3] *= np.array(spacing_mm) / own
+    return scaled, (f"the header says {header} mm, the metadata {stated} mm, which is used",)
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else float(value)

@@ -1,0 +1,329 @@
+"""What each command does, as functions: they take a workspace, return the command's JSON object and log to stderr."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from text2ct import augment, manifests
+from text2ct.console import info, warn
+from text2ct.errors import UserError
+from text2ct.files import atomic_path
+from text2ct.findings import resolve_list, slug
+from text2ct.manifests import UnderrepresentedRule, Workspace
+
+# The embedded cohort: small enough to render in about a minute, large enough for a test set of
+# about a hundred patients. Half of the patients are CT-RATE's `valid`, of which three quarters are the test set.
+EMBEDDED_PATIENTS = 280
+EMBEDDED_VALID_FRACTION = 0.55
+EMBEDDED_SEED = 0
+BUNDLED_PACK = "simulated-64"
+
+
+def real_manifest(workspace: Workspace, path: Path | None = None) -> tuple[pd.DataFrame, Path]:
+    """The manifest of the real data: ``path``, else the workspace's, else a new embedded cohort.
+
+    Args:
+        workspace: Where to look, and where the embedded cohort is made.
+        path: A manifest or anything that :func:`text2ct.manifests.read` takes.
+
+    Returns:
+        The manifest and its path.
+
+    Raises:
+        UserError: The input cannot be read.
+    """
+    target = workspace.run_dir("real") / "manifest.csv"
+    if path is not None:
+        if path.name == "manifest.csv" and path.is_file():
+            return manifests.read_manifest(path), path
+        frame = manifests.read(path, workspace=workspace)
+        if (frame["path"] != "").any():
+            _adopt(frame, target)
+        return frame, path
+    if not target.exists():
+        embed_cohort(workspace)
+    return manifests.read_manifest(target), target
+
+
+def embed_cohort(workspace: Workspace, patients: int = EMBEDDED_PATIENTS) -> Path:
+    """Simulate the embedded cohort inside the workspace and make it the workspace's real data.
+
+    Returns:
+        The path of ``real/manifest.csv``.
+    """
+    from text2ct.simulation import simulate_cohort
+
+    folder = workspace.path / "cohorts" / f"simulated-seed{EMBEDDED_SEED}"
+    info(
+        f"no real data in {workspace.path}: simulating the embedded cohort of {patients} patients in {folder}"
+    )
+    simulate_cohort(folder, patients, seed=EMBEDDED_SEED, valid_fraction=EMBEDDED_VALID_FRACTION)
+    target = workspace.run_dir("real") / "manifest.csv"
+    _adopt(manifests.read(folder, workspace=workspace), target)
+    return target
+
+
+def _adopt(frame: pd.DataFrame, target: Path) -> None:
+    """Make a manifest the workspace's real data; another one that was there is kept beside it."""
+    if target.exists():
+        with atomic_path(target.with_name("manifest-new.csv")) as temporary:
+            manifests.write_manifest(frame, temporary)
+        new = target.with_name("manifest-new.csv")
+        if new.read_bytes() == target.read_bytes():
+            new.unlink()
+            return
+        previous = target.with_name("manifest-previous.csv")
+        target.replace(previous)
+        new.replace(target)
+        warn(f"{target} now describes another data set; the one before is kept as {previous.name}")
+        return
+    manifests.write_manifest(frame, target)
+
+
+def findings_of(labels: str) -> list[str]:
+    """Findings from what a user typed, saying what was understood.
+
+    Raises:
+        UserError: A label is unknown; the nearest names are given.
+    """
+    names = []
+    for match in resolve_list(labels):
+        if match.given.strip().lower() != match.finding.lower():
+            others = f" (not {' or '.join(match.others)})" if match.others else ""
+            info(f"'{match.given}' means {match.finding}{others}")
+        names.append(match.finding)
+    return list(dict.fromkeys(names))
+
+
+def simulate(
+    out: Path,
+    patients: int,
+    *,
+    seed: int = 0,
+    grid: Sequence[int] = (64, 64, 64),
+    spacing_mm: Sequence[float] = (5.0, 5.0, 5.0),
+    valid_fraction: float = 0.4,
+    workers: int | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """A simulated cohort in CT-RATE's layout; see :func:`text2ct.simulation.simulate_cohort`."""
+    from text2ct.simulation import simulate_cohort
+
+    return simulate_cohort(
+        out,
+        patients,
+        seed=seed,
+        size=tuple(grid),
+        spacing_mm=tuple(spacing_mm),
+        valid_fraction=valid_fraction,
+        workers=workers,
+        dry_run=dry_run,
+    )
+
+
+def report(
+    workspace: Workspace,
+    path: Path | None = None,
+    *,
+    rule: UnderrepresentedRule | None = None,
+    target_prevalence: float = 0.15,
+    seed: int = 0,
+    names: Path | None = None,
+    run: str | None = None,
+) -> dict[str, Any]:
+    """Prevalence, imbalance, a plan and the prompts for the under-represented findings.
+
+    Args:
+        workspace: Where the report is written.
+        path: A manifest, a CT-RATE folder, a label table or annotated reports; by default the real data.
+        rule: When a finding counts as under-represented.
+        target_prevalence: What the plan aims at, in (0, 1).
+        seed: Seed of the plan's draws.
+        names: The table of CT-RATE names of annotated reports.
+        run: Name of the report's folder.
+
+    Returns:
+        The ``report`` object of the command line.
+    """
+    from text2ct.reports import write_imbalance_report
+
+    if path is not None and names is not None:
+        frame = manifests.read(path, names=names, workspace=workspace)
+    else:
+        frame, _ = real_manifest(workspace, path)
+    summary = manifests.summarise(frame, rule=rule or UnderrepresentedRule())
+    source = path.resolve().stem if path is not None else "real"
+    folder = workspace.run_dir("reports", run or f"imbalance-{slug(source)}")
+    result = summary.to_json() | {"plan": None, "prompts": None}
+    if (frame["split"] == "train").any():
+        targets = summary.underrepresented
+        plan = augment.make_plan(
+            frame, findings=targets or None, target_prevalence=target_prevalence, seed=seed
+        )
+        plan.write(folder / "plan.json")
+        prompts = augment.make_prompts(frame, plan, seed=seed) if plan.total else None
+        result["plan"] = str(folder / "plan.json")
+        result["plan_notes"] = list(plan.notes)
+        result["planned_volumes"] = plan.total
+        if prompts is not None:
+            with atomic_path(folder / "prompts.csv") as temporary:
+                prompts.to_csv(temporary, index=False)
+            result["prompts"] = str(folder / "prompts.csv")
+    else:
+        warn(
+            "no row is in the train split, so there is nothing to plan from: plan.json and prompts.csv are left out"
+        )
+    page = write_imbalance_report(result, folder)
+    result["report"] = str(page)
+    return result
+
+
+def requests_for(
+    workspace: Workspace,
+    *,
+    labels: str | None = None,
+    plan: Path | None = None,
+    prompts: Path | None = None,
+    text: str | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    source: str = "reports",
+) -> pd.DataFrame:
+    """The prompts that ``synthesize`` was asked for, whichever way.
+
+    Raises:
+        UserError: Nothing or more than one of plan, prompts and text is given, or the input is bad.
+    """
+    given = [
+        name
+        for name, value in (("--plan", plan), ("--prompts", prompts), ("--text", text))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} exclude each other; give one of them")
+    findings = findings_of(labels) if labels else None
+    if text is not None:
+        return augment.text_request(text, findings or ())
+    if prompts is not None:
+        return augment.read_requests(prompts, findings=findings, count=count, seed=seed)
+    if plan is not None:
+        if findings:
+            raise UserError("--labels and --plan exclude each other; the plan names its findings")
+        frame, _ = real_manifest(workspace)
+        return augment.make_prompts(frame, augment.read_plan(plan), count=count, seed=seed)
+    if not findings:
+        raise UserError(
+            "say what to make: --labels effusion, --plan plan.json, --prompts FILE or --text '...'"
+        )
+    frame, _ = real_manifest(workspace)
+    return augment.make_prompts(
+        frame, findings, count=8 if count is None else count, seed=seed, source=source
+    )
+
+
+def mix(
+    workspace: Workspace,
+    *,
+    ratio: float,
+    strategy: str = "targeted",
+    real: Path | None = None,
+    synthetic: Path | None = None,
+    seed: int = 0,
+    strict: bool = False,
+    run: str | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Real and synthetic training volumes in one manifest; see :func:`text2ct.augment.mix`."""
+    frame, _ = real_manifest(workspace, real)
+    source = synthetic or workspace.newest("synthetic")
+    info(f"mixing with {source}")
+    made = manifests.read_manifest(source)
+    return augment.mix(
+        frame,
+        made,
+        ratio=ratio,
+        strategy=strategy,
+        seed=seed,
+        strict=strict,
+        workspace=workspace,
+        run=run,
+        dry_run=dry_run,
+    )
+
+
+def preprocess(
+    workspace: Workspace,
+    inputs: Sequence[Path],
+    *,
+    out: Path | None = None,
+    size: tuple[int, int, int] = (64, 64, 64),
+    spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0),
+    fit: str = "crop-pad",
+    file_format: str = "nii.gz",
+    metadata: Path | None = None,
+    workers: int | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Volumes on one grid, with a manifest and a list of what was quarantined.
+
+    Args:
+        workspace: Declares the outputs' root.
+        inputs: Volumes, DICOM folders, folders of these, or one ``manifest.csv``.
+        out: Output folder; by default ``preprocessed`` in the workspace.
+        size: Voxels along x, y, z.
+        spacing_mm: Voxel size.
+        fit: ``crop-pad`` or ``resize``.
+        file_format: ``nii.gz`` or ``mha``.
+        metadata: CT-RATE's metadata table, for volumes of its first generation.
+        workers: Processes; by default one a core.
+        dry_run: Only count what would be done.
+
+    Returns:
+        The ``preprocess`` object of the command line.
+    """
+    from text2ct import volumes
+
+    folder = out or workspace.path / "preprocessed"
+    given: Any = list(inputs)
+    if len(inputs) == 1 and inputs[0].suffix == ".csv":
+        given = manifests.read_manifest(inputs[0])
+    if dry_run:
+        count = (
+            int((given["path"] != "").sum())
+            if isinstance(given, pd.DataFrame)
+            else len(volumes.find_volumes(given))
+        )
+        size_bytes = count * int(np.prod(size)) * 2
+        return {
+            "manifest": str(folder / "manifest.csv"),
+            "volumes": count,
+            "quarantined": 0,
+            "dry_run": True,
+            "bytes": size_bytes,
+        }
+    done = volumes.preprocess(
+        given,
+        folder,
+        size=size,
+        spacing_mm=spacing_mm,
+        fit=fit,  # type: ignore[arg-type]
+        format=file_format,
+        metadata=metadata,
+        workspace=workspace,
+        workers=workers or os.cpu_count() or 1,
+    )
+    for row in done.quarantine.to_dict("records"):
+        warn(f"quarantined {row['source']}: {row['reasons']}")
+    return {
+        "manifest": str(done.manifest_path),
+        "volumes": len(done.manifest),
+        "quarantined": len(done.quarantine),
+        "quarantine": str(done.quarantine_path),
+        "resumed": done.resumed,
+    }
