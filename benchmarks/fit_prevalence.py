@@ -2,7 +2,7 @@
 
 Run once, by hand, on tables of CT-RATE's format; only summary statistics are stored, never a row:
 
-    python benchmarks/fit_prevalence.py --labels validation_label_matrix.csv --metadata validation_metadata.csv
+    python benchmarks/fit_prevalence.py --labels label_matrix.csv --metadata validation_metadata.csv
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from text2ct.findings import FINDINGS
 TARGET = Path(__file__).resolve().parents[1] / "text2ct" / "simulation" / "prevalence.json"
 AGE_QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
-# Correlation of each finding's latent liability with age and with male sex. The label table carries neither, so
-# these are chosen, mild on purpose, from the direction of well-known associations: calcification, cardiac and
-# degenerative findings rise with age; coronary calcification and emphysema are commoner in men.
+# Correlation of each finding's latent liability with age and with male sex. The label table carries
+# neither, so these are chosen, mild on purpose, from the direction of well-known associations: calcification,
+# cardiac and degenerative findings rise with age; coronary calcification and emphysema are commoner in men.
 AGE_LOADING = {
     "Arterial wall calcification": 0.55,
     "Coronary artery wall calcification": 0.50,
@@ -64,7 +64,7 @@ def tetrachoric(labels: np.ndarray) -> np.ndarray:
 
 
 def nearest_correlation(matrix: np.ndarray, floor: float = 0.02, rounds: int = 200) -> np.ndarray:
-    """Nearest correlation matrix with eigenvalues of at least ``floor`` (Higham 2002, alternating projections)."""
+    """Nearest correlation matrix, eigenvalues at least ``floor`` (Higham 2002, alternating projections)."""
     estimate, correction = matrix.copy(), np.zeros_like(matrix)
     for _ in range(rounds):
         shifted = estimate - correction
@@ -102,7 +102,8 @@ def fit(labels: pd.DataFrame, metadata: pd.DataFrame) -> dict[str, object]:
     scans = metadata.assign(scan=names[0], patient=names[1]).groupby("scan").first()
     ages = scans["PatientAge"].dropna().astype(str).str.extract(r"(\d+)")[0].astype(float)
     return {
-        "source": "fitted by benchmarks/fit_prevalence.py on the labels and metadata of CT-RATE's validation volumes",
+        "source": "fitted by benchmarks/fit_prevalence.py on the labels and metadata of CT-RATE's "
+        "validation volumes",
         "volumes": len(table),
         "findings": list(FINDINGS),
         "prevalence": [round(float(value), 5) for value in table.mean(axis=0)],
@@ -119,8 +120,12 @@ def fit(labels: pd.DataFrame, metadata: pd.DataFrame) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--labels", type=Path, required=True, help="a CSV with the 18 findings, one volume a row")
-    parser.add_argument("--metadata", type=Path, required=True, help="CT-RATE's metadata CSV of the same volumes")
+    parser.add_argument(
+        "--labels", type=Path, required=True, help="a CSV with the 18 findings, one volume a row"
+    )
+    parser.add_argument(
+        "--metadata", type=Path, required=True, help="CT-RATE's metadata CSV of the same volumes"
+    )
     parser.add_argument("--out", type=Path, default=TARGET)
     options = parser.parse_args()
     write_json(options.out, fit(pd.read_csv(options.labels), pd.read_csv(options.metadata)))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from text2ct._cli_shared import (
     WORKSPACE,
-    DeviceOption,
     JsonOption,
-    SeedOption,
     WorkspaceOption,
     emit,
     guarded,

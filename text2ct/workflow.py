@@ -297,7 +297,7 @@ def preprocess(
         count = (
             int((given["path"] != "").sum())
             if isinstance(given, pd.DataFrame)
-            else len(volumes.find_volumes(given))
+            else len(volumes.find_volumes(given, leave_out=folder))
         )
         size_bytes = count * int(np.prod(size)) * 2
         return {

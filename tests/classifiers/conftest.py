@@ -23,10 +23,12 @@ TINY_OPTIONS = {
 
 
 def toy_volume(rng: np.random.Generator, bright: bool) -> np.ndarray:
-    """Noisy lung-like block; a bright cube of 4 voxels somewhere where ``bright``."""
-    hu = rng.normal(-800, 40, SIZE)
+    """Noisy lung within a body within air; a bright cube of 4 voxels in the lung where ``bright``."""
+    hu = np.full(SIZE, -1000.0)
+    hu[1:-1, 1:-1] = rng.normal(30, 15, (14, 14, 16))
+    hu[3:-3, 3:-3] = rng.normal(-800, 40, (10, 10, 16))
     if bright:
-        x, y, z = rng.integers(1, 11, 3)
+        x, y, z = rng.integers(3, 9, 3)
         hu[x : x + 4, y : y + 4, z : z + 4] = 400
     return hu.round().astype(np.int16)
 
@@ -87,7 +89,7 @@ def tiny_training(workspace: Workspace) -> Callable[..., dict]:
             "batch_size": 2,
             "size": SIZE,
             "spacing_mm": SPACING,
-            "options": TINY_OPTIONS[str(changes.get("name", "cnn3d"))],
+            "options": TINY_OPTIONS.get(str(changes.get("name", "cnn3d")), {}),
             "recipe": {"validate_every": 2},
             "device": "cpu",
         }

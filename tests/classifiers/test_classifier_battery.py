@@ -32,7 +32,11 @@ def make(name: str, seed: int = 0, **options: object) -> Classifier:
         ),
         training=Training(seed=seed, learning_rate=1e-3, validate_every=1),
         data=DataRecord(
-            train_volumes=1, validation_volumes=1, left_out_without_label=0, weighted_sampling=False, sha256=""
+            train_volumes=1,
+            validation_volumes=1,
+            left_out_without_label=0,
+            weighted_sampling=False,
+            sha256="",
         ),
     )
     return build_classifier(config, initial=True)
@@ -145,7 +149,7 @@ def test_absent_pretrained_weights_are_an_error(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_unknown_backbone_gets_near_names() -> None:
-    with pytest.raises(UserError, match="no backbone 'resnet1'.*near: .*resnet1"):
+    with pytest.raises(UserError, match=r"no backbone 'resnet1'.*near: .*resnet1"):
         make("slices", backbone="resnet1")
 
 

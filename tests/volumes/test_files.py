@@ -39,7 +39,7 @@ def write_dicom(volume, folder, series="1.2.3.1", modality="CT", tilt_mm=0.0, le
     for k in range(image.GetDepth()):
         if k in leave_out:
             continue
-        position = np.array(image.TransformIndexToPhysicalPoint((0, 0, k))) + [0, k * tilt_mm, 0]
+        x, y, z = image.TransformIndexToPhysicalPoint((0, 0, k))
         piece = image[:, :, k]  # ITK stores it by the inverse of the rescale tags
         tags = {
             "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
@@ -48,7 +48,7 @@ def write_dicom(volume, folder, series="1.2.3.1", modality="CT", tilt_mm=0.0, le
             "0020|000d": "1.2.3",
             "0020|000e": series,
             "0020|0013": str(k + 1),
-            "0020|0032": "\\".join(f"{value:.6f}" for value in position),
+            "0020|0032": "\\".join(f"{value:.6f}" for value in (x, y + k * tilt_mm, z)),
             "0020|0037": "\\".join(f"{value:.6f}" for value in cosines),
             "0028|1052": "-1024",
             "0028|1053": "1",
@@ -84,7 +84,9 @@ class TestEveryReader:
         np.testing.assert_array_equal(volume.hu, phantom.hu)
         np.testing.assert_allclose(volume.affine, placed.affine, atol=1e-3)
         assert volume.obliquity_deg == pytest.approx(degrees, abs=0.01)
-        assert any("oblique: its axes are tilted by 20.0 degrees" in note for note in volume.notes) == bool(degrees)
+        assert any("oblique: its axes are tilted by 20.0 degrees" in note for note in volume.notes) == bool(
+            degrees
+        )
 
     @pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
     def test_flips_commute_with_reading(self, reader, axes, phantom, tmp_path):
@@ -128,7 +130,7 @@ class TestEveryWriter:
         write(phantom, first)
         write(replace(phantom, hu=phantom.hu + 0.3), second)
         assert first.read_bytes() == second.read_bytes()
-            assert not list(tmp_path.rglob(".partial*"))
+        assert not list(tmp_path.rglob(".partial*"))
 
     def test_other_software_agrees(self, suffix, phantom, rotated, tmp_path):
         placed = rotated(phantom, 12)
@@ -185,7 +187,9 @@ def test_dicom_tilted_gantry_is_kept_as_shear(phantom, tmp_path):
 
 
 def test_dicom_refusals(phantom, make_phantom, tmp_path):
-    with pytest.raises(UserError, match="missing or repeated slices: the usual gap is 14 mm, but 28 mm after slice 5"):
+    with pytest.raises(
+        UserError, match="missing or repeated slices: the usual gap is 14 mm, but 28 mm after slice 5"
+    ):
         read(write_dicom(phantom, tmp_path / "gap", leave_out=(5,)))
     with pytest.raises(UserError, match="modality 'MR'; expected CT"):
         read(write_dicom(phantom, tmp_path / "mr", modality="MR"))
@@ -239,7 +243,74 @@ def test_every_structural_problem_is_named_at_once(tmp_path, save_foreign):
     path = save_foreign(tmp_path / "ct.nii", np.zeros((8, 8, 8, 2), np.int16), affine, (1, 0))
     with pytest.raises(UserError, match="not a usable CT volume") as caught:
         read(path)
-    assert ["dimensions" in caught.value.problems[0], "zero voxel spacing" in caught.value.problems[1]] == [True, True]
+    assert ["dimensions" in caught.value.problems[0], "zero voxel spacing" in caught.value.problems[1]] == [
+        True,
+        True,
+    ]
+
+
+def nifti_header(path, **fields):
+    """Overwrite header fields of an uncompressed NIfTI file."""
+    content = path.read_bytes()
+    header = nib.Nifti1Header(content[:348], check=False)
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            for index, number in value.items():
+                header[name][index] = number
+        else:
+            header[name] = value
+    path.write_bytes(header.binaryblock + content[348:])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"pixdim": {3: 0}}, "voxel sizes are 10 x 12 x 0 mm; expected three numbers above 0"),
+        ({"pixdim": {3: -14}, "sform_code": 0}, "voxel sizes are 10 x 12 x -14 mm"),
+        ({"pixdim": {1: np.nan}}, "voxel sizes are nan x 12 x 14 mm"),
+        ({"srow_y": {1: np.nan}}, "affine has NaN or infinite entries"),
+        ({"srow_y": {1: 0}}, "zero voxel spacing: 10 x 0 x 14 mm"),
+        ({"scl_slope": np.inf}, "slope is inf and intercept"),
+    ],
+    ids=str,
+)
+def test_impossible_nifti_headers_are_not_mended(foreign, capfd, fields, message):
+    with pytest.raises(UserError, match=message):
+        read(nifti_header(foreign("ct.nii"), **fields))
+    assert capfd.readouterr().err == ""
+
+
+META = (
+    "NDims = 3\nDimSize = 24 20 16\nElementSpacing = {}\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+)
+NRRD = "NRRD0004\ntype: short\ndimension: 3\nsizes: 24 20 16\nspacings: {}\nendian: little\nencoding: raw\n\n"
+
+
+@pytest.mark.parametrize(("name", "header"), [("ct.mha", META), ("ct.nrrd", NRRD)])
+def test_impossible_itk_headers_are_not_mended(phantom, tmp_path, name, header):
+    voxels = phantom.hu.astype("<i2").tobytes(order="F")
+    path = tmp_path / name
+    path.write_bytes(header.format("10 -12 14").encode() + voxels)
+    with pytest.raises(UserError, match="voxel sizes are '10 -12 14'; expected three numbers above 0"):
+        read(path)
+    for spacing in ("10 0 14", "10 nan 14", "10 x 14"):
+        path.write_bytes(header.format(spacing).encode() + voxels)
+        with pytest.raises(UserError, match=name):
+            read(path)
+    path.write_bytes(header.format("10 12 14").encode() + voxels)
+    assert read(path).spacing_mm == phantom.spacing_mm
+    assert [("LPS is assumed" in note) for note in read(path).notes] == ([True] if name == "ct.nrrd" else [])
+
+
+def test_empty_and_short_files(foreign, tmp_path):
+    (tmp_path / "empty.nii.gz").touch()
+    with pytest.raises(UserError, match="it is empty"):
+        read(tmp_path / "empty.nii.gz")
+    path = foreign("ct.nii")
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(UserError, match="could the file be damaged"):
+        read(path)
 
 
 def test_colour_is_refused(tmp_path):
@@ -249,19 +320,12 @@ def test_colour_is_refused(tmp_path):
         read(tmp_path / "ct.nii")
 
 
-def test_header_remarks(tmp_path, phantom):
-    image = nib.Nifti1Image(phantom.hu.astype(np.int16), phantom.affine)
-    image.header["pixdim"][3] = 3
-    content = bytearray(image.to_bytes())
-    (tmp_path / "zooms.nii").write_bytes(content)
-    header = nib.Nifti1Header(bytes(content[:348]))
-    header["pixdim"][3] = 3
-    (tmp_path / "zooms.nii").write_bytes(header.binaryblock + bytes(content[348:]))
-    (note,) = read(tmp_path / "zooms.nii").notes
+def test_header_remarks(foreign):
+    path = nifti_header(foreign("ct.nii"), pixdim={3: 3})
+    (note,) = read(path).notes
     assert "(10 x 12 x 3 mm) disagree with its affine (10 x 12 x 14 mm), which is used" in note
-    header["sform_code"] = header["qform_code"] = 0
-    (tmp_path / "lost.nii").write_bytes(header.binaryblock + bytes(content[348:]))
-    assert "no orientation" in read(tmp_path / "lost.nii").notes[0]
+    (note,) = read(nifti_header(path, sform_code=0, qform_code=0)).notes
+    assert "no orientation (qform and sform codes are 0); LAS is assumed" in note
 
 
 def test_metadata_spacing_is_for_the_first_generation(foreign, phantom):
@@ -286,7 +350,7 @@ def test_the_three_real_volumes(shared, tmp_path):
     for volume in (nrrd, dicom, crop):
         assert volume.intensity.startswith("HU as stored")
         assert volume.hu[volume.hu < -950].mean() == pytest.approx(-985, abs=25)
-    # A supine patient: the back is flat against bone, the front of the chest is air; lungs lie above the liver.
+    # Upright: the spine's bone lies in the back half, and the lungs above the liver.
     chest = nrrd.hu
     assert (chest[24:40, :32] > 200).sum() > 3 * (chest[24:40, 32:] > 200).sum()
     assert (chest[..., 45:60] < -700).mean() > (chest[..., :10] < -700).mean()

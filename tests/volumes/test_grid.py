@@ -20,7 +20,10 @@ COARSE = {"size": (9, 8, 7), "spacing_mm": (27.0, 30.0, 33.0)}
 def centre_of_mass(volume):
     """World coordinates of the centre of what stands out from air."""
     weight = volume.hu.astype(np.float64) + 1000
-    index = [(np.arange(n) * weight.sum(axis=tuple({0, 1, 2} - {a}))).sum() / weight.sum() for a, n in enumerate(weight.shape)]
+    index = [
+        (np.arange(n) * weight.sum(axis=tuple({0, 1, 2} - {a}))).sum() / weight.sum()
+        for a, n in enumerate(weight.shape)
+    ]
     return volume.affine[:3, :3] @ index + volume.affine[:3, 3]
 
 

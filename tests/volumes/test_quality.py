@@ -25,16 +25,31 @@ def test_a_good_volume_has_no_problem(phantom):
 
 CASES = {
     "nan": (lambda v: edited(v, lambda hu: hu.__setitem__((0, 0, 0), np.nan)), "1 of 7680 voxels are NaN"),
-    "infinite": (lambda v: edited(v, lambda hu: hu.__setitem__((0, 0), np.inf)), "16 of 7680 voxels are NaN or inf"),
+    "infinite": (
+        lambda v: edited(v, lambda hu: hu.__setitem__((0, 0), np.inf)),
+        "16 of 7680 voxels are NaN or inf",
+    ),
     "constant": (lambda v: replace(v, hu=np.zeros_like(v.hu)), "every voxel is 0: the volume is constant"),
-    "two slices": (lambda v: replace(v, hu=v.hu[..., 7:9]), r"only 2 slice\(s\) along one axis \(24 x 20 x 2\)"),
+    "two slices": (
+        lambda v: replace(v, hu=v.hu[..., 7:9]),
+        r"only 2 slice\(s\) along one axis \(24 x 20 x 2\)",
+    ),
     "fine spacing": (lambda v: with_spacing(v, 0.01, 12, 14), "spacing of 0.01 x 12 x 14 mm is absurd"),
     "coarse spacing": (lambda v: with_spacing(v, 10, 12, 90), "spacing of 10 x 12 x 90 mm is absurd"),
     "tiny view": (lambda v: with_spacing(v, 1, 1, 1), "field of view of 24 x 20 x 16 mm is tiny"),
     "not HU": (lambda v: replace(v, hu=v.hu + 1024), "do not look like HU of a chest: 0.0% of voxels at air"),
-    "flat inside": (lambda v: edited(v, lambda hu: hu[..., 6].fill(0)), r"1 axial slice\(s\) between others are flat"),
-    "mostly flat": (lambda v: edited(v, lambda hu: hu[..., 5:].fill(-1000)), "11 of 16 axial slices are flat"),
-    "repeated": (lambda v: replace(v, hu=np.repeat(v.hu[..., ::2], 2, axis=2)), "8 of 16 axial slices repeat"),
+    "flat inside": (
+        lambda v: edited(v, lambda hu: hu[..., 6].fill(0)),
+        r"1 axial slice\(s\) between others are flat",
+    ),
+    "mostly flat": (
+        lambda v: edited(v, lambda hu: hu[..., 5:].fill(-1000)),
+        "11 of 16 axial slices are flat",
+    ),
+    "repeated": (
+        lambda v: replace(v, hu=np.repeat(v.hu[..., ::2], 2, axis=2)),
+        "8 of 16 axial slices repeat",
+    ),
 }
 
 

@@ -70,8 +70,8 @@ def _pack_problems(synthetic: pd.DataFrame, held_out: HeldOut, workspace: Worksp
         record = _pack_record(rows, digest, workspace)
         if record is None:
             yield (
-                f"{len(rows)} volumes of pack '{pack}', {rows['volume'].iloc[0]} among them: its pack.json is "
-                "not beside the volumes, or is another one, so its training patients cannot be checked"
+                f"{len(rows)} volumes of pack '{pack}', {rows['volume'].iloc[0]} among them: its pack.json "
+                "is not beside the volumes, or is another one, so its training patients cannot be checked"
             )
             continue
         seen = [f"{d}/{p}" for d, p in sorted(held_out.patients) if trained_on(record, d, p)]

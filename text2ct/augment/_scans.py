@@ -48,10 +48,3 @@ def training_scans(frame: pd.DataFrame) -> pd.DataFrame:
 def label_matrix(frame: pd.DataFrame) -> np.ndarray:
     """The labels as ``(n, 18)`` float64: 1, 0 or NaN for unknown."""
     return frame[NAMES].to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def shuffled_cycle(rng: np.random.Generator, items: np.ndarray, count: int) -> np.ndarray:
-    """Draw ``count`` items so that none is used twice before every other one was used once."""
-    rounds = -(-count // max(len(items), 1))
-    drawn = [rng.permutation(items) for _ in range(rounds)]
-    return np.concatenate(drawn)[:count] if drawn else items[:0]

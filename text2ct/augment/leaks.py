@@ -65,7 +65,11 @@ class HeldOut:
 
     def has_text(self, prompt: str) -> bool:
         """Whether a prompt is, word for word, a held-out report or its Findings."""
-        return normalise_text(prompt) in self._texts
+        return self.has_key(normalise_text(prompt))
+
+    def has_key(self, normalised: str) -> bool:
+        """The same for a text that :func:`normalise_text` has reduced already."""
+        return normalised in self._texts
 
     def among(self, identities: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """The held-out ones among (dataset, patient) identities, sorted."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from heapq import heappop, heappush
 from itertools import cycle, islice
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from text2ct.augment._scans import NAMES, label_matrix, shuffled_cycle, training_scans
+from text2ct.augment._scans import NAMES, label_matrix, training_scans
 from text2ct.augment.leaks import HeldOut, normalise_text, report_prompt
 from text2ct.augment.plan import LabelSet, Plan
 from text2ct.console import warn
@@ -150,26 +151,39 @@ class _Writer:
         self._rng, self._max_uses, self._compose = rng, max_uses, compose
         texts = zip(scans["findings_text"], scans["impression_text"], strict=True)
         self._texts = [report_prompt(*t) if source == "reports" else "" for t in texts]
-        self._keys = [normalise_text(text) for text in self._texts]
+        self._keys: dict[int, str] = {}
         self._uses: Counter[str] = Counter()
-        self._queues: dict[str, list[int]] = {}
+        # Per group a heap of (uses when it was put there, turn, scan): the least used text comes first.
+        self._queues: dict[str, list[tuple[int, int, int]]] = {}
+        self._turn = 0
         self._composed_for: dict[str, list[int]] = {}
 
     def next(self, group: str, candidates: np.ndarray, labels: np.ndarray) -> list[object] | None:
         """A row of the prompts' table, or None when the limit leaves nothing."""
         if group not in self._queues:
-            usable = [i for i in candidates if self._keys[i] and not self._held_out.has_text(self._texts[i])]
-            self._queues[group] = shuffled_cycle(self._rng, np.array(usable, dtype=int), len(usable)).tolist()
+            order = self._rng.permutation(candidates).tolist()
+            self._queues[group] = [(0, turn, scan) for turn, scan in enumerate(order, start=self._turn)]
+            self._turn += len(order)
         queue = self._queues[group]
-        queue[:] = [i for i in queue if self._uses[self._keys[i]] < self._max_uses]
-        if queue:
-            # min keeps the first of equals, and the queue turns, so all scans have their turn.
-            chosen = min(queue, key=lambda i: self._uses[self._keys[i]])
-            queue.remove(chosen)
-            queue.append(chosen)
-            self._uses[self._keys[chosen]] += 1
-            return self._row(self._texts[chosen], self._labels[chosen], chosen)
+        while queue:
+            seen, _, scan = heappop(queue)
+            key = self._key(scan)
+            uses = self._uses[key]
+            if not key or uses >= self._max_uses or self._held_out.has_key(key):
+                continue
+            self._turn += 1
+            if uses > seen:  # another scan or group has used the same text meanwhile
+                heappush(queue, (uses, self._turn, scan))
+                continue
+            self._uses[key] += 1
+            heappush(queue, (uses + 1, self._turn, scan))
+            return self._row(self._texts[scan], self._labels[scan], scan)
         return self._next_composed(group, candidates, labels)
+
+    def _key(self, scan: int) -> str:
+        if scan not in self._keys:
+            self._keys[scan] = normalise_text(self._texts[scan])
+        return self._keys[scan]
 
     def _next_composed(self, group: str, candidates: np.ndarray, labels: np.ndarray) -> list[object] | None:
         chosen = None
@@ -182,7 +196,7 @@ class _Writer:
         for _ in range(_COMPOSE_ATTEMPTS):
             text = self._compose(labels, self._rng)
             key = normalise_text(text)
-            if key and self._uses[key] < self._max_uses and not self._held_out.has_text(text):
+            if key and self._uses[key] < self._max_uses and not self._held_out.has_key(key):
                 self._uses[key] += 1
                 return self._row(text, labels, chosen)
         return None

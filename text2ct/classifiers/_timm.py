@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from typing import Any
 
@@ -31,7 +32,7 @@ def backbone(
         UserError: timm does not know the name, or cannot get the weights.
     """
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name[:6]}*")[:5]
+        near = difflib.get_close_matches(name, timm.list_models(), n=5)
         raise UserError(f"timm has no backbone '{name}'" + (f"; near: {', '.join(near)}" if near else ""))
     options: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
     try:

@@ -77,7 +77,7 @@ class VolumeCache:
             return False
         try:
             array = self.load(target)
-        except (OSError, ValueError):
+        except (OSError, EOFError, ValueError):
             return False
         return array.shape == self.preprocessing.size and array.dtype == np.int16
 

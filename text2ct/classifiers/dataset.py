@@ -77,7 +77,7 @@ def make_table(frame: pd.DataFrame, workspace: Workspace, cache: VolumeCache, pu
         names=[str(name) for name in frame["volume"]],
         scans=(frame["dataset"].astype(str) + "/" + frame["scan"].astype(str)).to_numpy(dtype=object),
         patients=list(zip(frame["dataset"].astype(str), frame["patient"].astype(str), strict=True)),
-        labels=frame[list(FINDINGS)].to_numpy(dtype=np.float32),
+        labels=frame[list(FINDINGS)].to_numpy(dtype=np.float32, copy=True),
         entries=entries,
     )
 

@@ -245,6 +245,8 @@ def _quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             # volumes are memory-mapped from the cache: workers would only compete for the same cores
             warnings.simplefilter("ignore", PossibleUserWarning)
+            # Lightning's own use of a torch class that torch is renaming
+            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

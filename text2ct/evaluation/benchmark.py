@@ -240,7 +240,9 @@ class _Runner:
             table = place / f"predictions-{split}.csv"
             if not table.is_file() or sha256_file(table) != checksum:
                 return None
-            tables[split] = pd.read_csv(table, dtype={"VolumeName": "str"}, float_precision="round_trip")
+            # Cells as text first: float() gives back the very number that was written.
+            cells = pd.read_csv(table, dtype="str", keep_default_na=False)
+            tables[split] = cells.astype(dict.fromkeys(FINDINGS, "float64"))
         return {"train": done["train"], "predictions": tables, "resumed": True}
 
     def run(self, arm: Arm, seed: int, folder: Path) -> dict[str, Any]:

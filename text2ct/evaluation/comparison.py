@@ -1,4 +1,4 @@
-"""Does one training set beat another? Paired differences that resample patients and trainings."""
+"""Does one training set beat another? Paired differences over resampled patients and trainings."""
 
 from __future__ import annotations
 
@@ -74,53 +74,75 @@ def _measure(cases: Sequence[Cases], weights: NDArray[np.float64], rare: NDArray
     return _Arm(np.array(point), np.array(samples), np.array([run.scores for run in cases]), cases[0])
 
 
-def _resample_trainings(arm: _Arm, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Bootstrap means over patients and trainings, ``(B, K)``.
+@dataclass(frozen=True)
+class _Training:
+    """Luck of training in the mean over S trainings, each ``(K,)``.
 
-    Drawing S trainings out of S shrinks their variance by (S - 1)/S; deviations from the mean
-    over all trainings are stretched to undo it (Efron 1982, "The Jackknife, the Bootstrap and
-    Other Resampling Plans", section 5.3).
+    ``observed``: variance between the trainings' AUCs on this test set, over S. ``shared``: the
+    part of it that patients cause, since trainings rank the same patients differently; the
+    bootstrap over patients holds it already. ``dof``: S - 1.
     """
-    n_trainings, n_samples = arm.samples.shape[:2]
-    everyone = arm.samples.mean(axis=0)
-    if n_trainings == 1:
-        return everyone
-    share = (
-        rng.multinomial(n_trainings, np.full(n_trainings, 1.0 / n_trainings), size=n_samples) / n_trainings
-    )
-    drawn = np.einsum("bs,sbk->bk", share, arm.samples)
-    return everyone + np.sqrt(n_trainings / (n_trainings - 1)) * (drawn - everyone)
+
+    observed: NDArray[np.float64]
+    shared: NDArray[np.float64]
+    dof: int
 
 
-def _training_variance(arm: _Arm) -> tuple[NDArray[np.float64], int]:
-    """Variance of the mean over trainings, ``(K,)``, and its degrees of freedom."""
-    n_trainings = len(arm.point)
+def _variance(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Variance over the bootstrap samples ``(B, K)``, without the undefined ones; NaN if there are few."""
+    defined = ~np.isnan(samples)
+    n = defined.sum(axis=0)
+    mean = np.where(defined, samples, 0.0).sum(axis=0) / np.maximum(n, 1)
+    squares = np.where(defined, (samples - mean) ** 2, 0.0).sum(axis=0) / np.maximum(n - 1, 1)
+    return np.where(n > len(samples) / 2, squares, np.nan)
+
+
+def _training(arm: _Arm) -> _Training:
+    n_trainings, _, n_numbers = arm.samples.shape
     if n_trainings == 1:
-        return np.zeros(arm.point.shape[1]), 0
-    return arm.point.var(axis=0, ddof=1) / n_trainings, n_trainings - 1
+        return _Training(np.zeros(n_numbers), np.zeros(n_numbers), 0)
+    deviations = arm.samples - arm.samples.mean(axis=0)
+    shared = sum(_variance(one) for one in deviations) / (n_trainings - 1)
+    observed = arm.point.var(axis=0, ddof=1)
+    return _Training(observed / n_trainings, shared / n_trainings, n_trainings - 1)
 
 
 def _estimate(
-    value: float, samples: NDArray[np.float64], training: Sequence[tuple[float, int]], n_patients: int
-) -> _Estimate:
-    """Interval and p from the bootstrap standard error and Student's t.
+    values: NDArray[np.float64],
+    samples: NDArray[np.float64],
+    trainings: Sequence[_Training],
+    n_patients: int,
+) -> list[_Estimate]:
+    """Intervals and p-values that cover the choice of patients and the luck of training.
 
-    Degrees of freedom follow Welch and Satterthwaite, so that two or three trainings are not taken
-    for many: variance of trainings has their number less one, that of patients has n - 1.
+    The design is that of readers who judge the same cases, with trainings as readers. Resampling
+    both at once would count their interaction three times (Owen 2007, "The pigeonhole bootstrap",
+    Annals of Applied Statistics 1:386-411), so the variance is put together from its parts:
+    patients by bootstrap, trainings from their spread, less what both contain. Degrees of freedom
+    of Student's t follow Welch and Satterthwaite: three trainings are not taken for thirty.
+
+    Args:
+        values: ``(K,)`` estimates.
+        samples: ``(B, K)`` the same, averaged over trainings, for resampled patients.
+        trainings: Luck of training of each arm involved.
+        n_patients: Patients of the test set.
     """
-    defined = samples[~np.isnan(samples)]
-    if np.isnan(value) or len(defined) <= len(samples) / 2:
-        return _Estimate(value, np.nan, np.nan, np.nan, False)
-    total = float(defined.var(ddof=1))
-    if total < 1e-24:  # rounding of one and the same prediction
-        return _Estimate(value, value, value, 1.0 if abs(value) < 1e-12 else 0.0, True)
-    patients = max(total - sum(variance for variance, _ in training), 0.0)
-    terms = [(patients, max(n_patients - 1, 1)), *training]
-    denominator = sum(variance**2 / dof for variance, dof in terms if dof > 0)
-    dof = sum(variance for variance, _ in terms) ** 2 / denominator if denominator > 0 else np.inf
-    half = float(student.ppf(1 - ALPHA / 2, dof)) * total**0.5
-    p = float(2.0 * student.sf(abs(value) / total**0.5, dof))
-    return _Estimate(value, value - half, value + half, p, True)
+    patients = _variance(samples)
+    total = patients + sum(np.maximum(one.observed - one.shared, 0.0) for one in trainings)
+    spread = patients**2 / max(n_patients - 1, 1)
+    spread = spread + sum(one.observed**2 / one.dof for one in trainings if one.dof > 0)
+    estimates = []
+    for value, variance, below in zip(values, total, spread, strict=True):
+        if np.isnan(value) or np.isnan(variance):
+            estimates.append(_Estimate(value, np.nan, np.nan, np.nan, False))
+        elif variance < 1e-24:  # rounding of one and the same prediction
+            estimates.append(_Estimate(value, value, value, 1.0 if abs(value) < 1e-12 else 0.0, True))
+        else:
+            dof, error = variance**2 / below, variance**0.5
+            half = float(student.ppf(1 - ALPHA / 2, dof)) * error
+            p = float(2.0 * student.sf(abs(value) / error, dof))
+            estimates.append(_Estimate(value, value - half, value + half, p, True))
+    return estimates
 
 
 def _number(value: float) -> float | None:
@@ -152,8 +174,8 @@ def compare(
 ) -> dict[str, Any]:
     """Compare benchmark arms on one real test set.
 
-    All arms see the same resampled patients (paired), and each arm's trainings are resampled as
-    well, since another seed would have given another classifier. Findings of one comparison are
+    All arms see the same resampled patients (paired), and the luck of each arm's trainings widens
+    the intervals, since another seed would have given another classifier. Findings of one comparison are
     corrected together by Holm's method, macro differences across the comparisons. The verdict
     rests on the bootstrap, which knows of patients and trainings; DeLong's p, which knows of
     neither, stands beside it. With a single training in an arm every verdict is ``no evidence``.
@@ -192,9 +214,8 @@ def compare(
     weights = cluster_weights(cases.patients, n_bootstrap, rng)
     rare = np.isin(FINDINGS, list(underrepresented))
     measured = {name: _measure(runs, weights, rare) for name, runs in aligned.items()}
-    drawn = {name: _resample_trainings(arm, rng) for name, arm in measured.items()}
 
-    comparisons = [_comparison(a, b, measured, drawn, alpha) for a, b in chosen]
+    comparisons = [_comparison(a, b, measured, alpha) for a, b in chosen]
     macro = holm([np.nan if entry["p"] is None else entry["p"] for entry in comparisons])
     for entry, p_adjusted in zip(comparisons, macro, strict=True):
         entry["p_adjusted"] = _number(p_adjusted)
@@ -202,7 +223,7 @@ def compare(
         delta = entry["delta_macro_auc"] or 0.0
         entry["verdict"] = "no evidence" if single else verdict(delta, p_adjusted, alpha)
     return {
-        "arms": {name: _arm(measured[name], drawn[name]) for name in names},
+        "arms": {name: _arm(measured[name]) for name in names},
         "comparisons": comparisons,
         "underrepresented": list(underrepresented),
         "test": {
@@ -222,13 +243,9 @@ def compare(
     }
 
 
-def _arm(arm: _Arm, drawn: NDArray[np.float64]) -> dict[str, Any]:
-    variance, dof = _training_variance(arm)
+def _arm(arm: _Arm) -> dict[str, Any]:
     means = arm.point.mean(axis=0)
-    estimates = [
-        _estimate(means[k], drawn[:, k], [(variance[k], dof)], arm.cases.n_patients)
-        for k in range(len(means))
-    ]
+    estimates = _estimate(means, arm.samples.mean(axis=0), [_training(arm)], arm.cases.n_patients)
     return {
         "macro_auc": _number(means[0]),
         "ci": _ci(estimates[0]),
@@ -242,23 +259,15 @@ def _arm(arm: _Arm, drawn: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def _comparison(
-    name: str, against: str, arms: Mapping[str, _Arm], drawn: Mapping[str, NDArray[np.float64]], alpha: float
-) -> dict[str, Any]:
+def _comparison(name: str, against: str, arms: Mapping[str, _Arm], alpha: float) -> dict[str, Any]:
     arm, base = arms[name], arms[against]
     single = min(len(arm.point), len(base.point)) == 1
-    (arm_variance, arm_dof), (base_variance, base_dof) = _training_variance(arm), _training_variance(base)
-    difference = arm.point.mean(axis=0) - base.point.mean(axis=0)
-    samples = drawn[name] - drawn[against]
-    estimates = [
-        _estimate(
-            difference[k],
-            samples[:, k],
-            [(arm_variance[k], arm_dof), (base_variance[k], base_dof)],
-            arm.cases.n_patients,
-        )
-        for k in range(len(difference))
-    ]
+    estimates = _estimate(
+        arm.point.mean(axis=0) - base.point.mean(axis=0),
+        arm.samples.mean(axis=0) - base.samples.mean(axis=0),
+        [_training(arm), _training(base)],
+        arm.cases.n_patients,
+    )
     adjusted = holm([estimate.p for estimate in estimates[2:]])
     tests = []
     for column in range(len(FINDINGS)):

@@ -106,10 +106,13 @@ def read_table(path: Path) -> pd.DataFrame:
     frame.columns = frame.columns.str.strip()
     if frame.empty:
         raise UserError(f"{path} has a header and no rows")
-    short = frame.index[frame.iloc[:, -1].isna()]
-    if len(short):
-        listed = [f"row {row + 2}: fewer cells than the header has columns" for row in short]
-        raise_problems(f"{path} has cut-off rows; is the file complete?", listed)
+    # The parser fills a row that ends too early with empty cells; only such rows are worth a second reading.
+    if (frame.iloc[:, -1] == "").any():
+        rows = [row for row in csv.reader(io.StringIO(text), delimiter=_separator(text)) if row]
+        short = [number for number, row in enumerate(rows, start=1) if len(row) < len(rows[0])]
+        if short:
+            listed = [f"row {number}: fewer cells than the header has columns" for number in short]
+            raise_problems(f"{path} has cut-off rows; is the file complete?", listed)
     return frame
 
 

@@ -45,7 +45,17 @@ def stem(name: str) -> str:
 def stems(names: pd.Series) -> pd.Series:
     """Volume names without folder and file extension."""
     # A plain loop over strings is four times as fast as pandas' string methods, which loop as well.
-    return pd.Series([stem(name) for name in names], index=names.index, dtype="str")
+    return pd.Series([stem(name) for name in names.tolist()], index=names.index, dtype="str")
+
+
+def _parts(name: str) -> tuple[str, str, int, str]:
+    """Patient, scan, reconstruction, and CT-RATE's part or "" of one name."""
+    bare = stem(name)
+    found = _CT_RATE.fullmatch(bare)
+    if found is None:
+        return bare, bare, 1, ""
+    patient, part, letter, reconstruction = found.groups()
+    return patient, f"{patient}_{letter}", int(reconstruction or 1), part
 
 
 def parse_volume_names(names: pd.Series) -> pd.DataFrame:
@@ -58,15 +68,7 @@ def parse_volume_names(names: pd.Series) -> pd.DataFrame:
         (n,) rows with the index of ``names``: ``patient``, ``scan``, ``reconstruction`` (int), and
         ``part``, which is ``train`` or ``valid`` for a CT-RATE name and ``""`` for any other.
     """
-    parts = []
-    for name in names:
-        bare = stem(name)
-        found = _CT_RATE.fullmatch(bare)
-        if found is None:
-            parts.append((bare, bare, 1, ""))
-        else:
-            patient, part, letter, reconstruction = found.groups()
-            parts.append((patient, f"{patient}_{letter}", int(reconstruction or 1), part))
+    parts = [_parts(name) for name in names.tolist()]
     frame = pd.DataFrame(parts, index=names.index, columns=["patient", "scan", "reconstruction", "part"])
     return frame.astype({"patient": "str", "scan": "str", "reconstruction": "int64", "part": "str"})
 
@@ -80,5 +82,5 @@ def parse_volume_name(name: str) -> VolumeId:
         >>> parse_volume_name("case-07.mha")
         VolumeId(patient='case-07', scan='case-07', reconstruction=1)
     """
-    row = parse_volume_names(pd.Series([name])).iloc[0]
-    return VolumeId(str(row["patient"]), str(row["scan"]), int(row["reconstruction"]))
+    patient, scan, reconstruction, _ = _parts(name)
+    return VolumeId(patient, scan, reconstruction)

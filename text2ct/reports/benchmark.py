@@ -54,6 +54,13 @@ def _prevalences(result: Mapping[str, Any], arm: str) -> tuple[Mapping[str, Any]
     return before, after
 
 
+def _association(result: Mapping[str, Any], arm: str) -> tuple[str, float] | None:
+    """The finding whose label says most about being generated, and its phi coefficient."""
+    values = result.get("training", {}).get(arm, {}).get("source_label_association") or {}
+    known = {name: value for name, value in values.items() if value is not None}
+    return max(known.items(), key=lambda item: abs(item[1])) if known else None
+
+
 def outcome_of(comparison: Mapping[str, Any] | None) -> str:
     """``gain``, ``harm`` or ``none`` for the macro AUC: the colour of the headline."""
     verdict = "" if comparison is None else comparison.get("verdict", "")
@@ -84,7 +91,11 @@ def benchmark_headline(result: Mapping[str, Any]) -> str:
         "harm": f"{arm} is worse than {against}",
         "none": f"No evidence that {arm} differs from {against}",
     }[outcome_of(entry)]
-    findings = f"{counts['gain']} better, {counts['harm']} worse, {counts['no evidence']} without evidence"
+    harmed = [name for name, row in entry["findings"].items() if row["verdict"] == "harm"]
+    worse = f" ({', '.join(harmed)})" if harmed else ""
+    findings = (
+        f"{counts['gain']} better, {counts['harm']} worse{worse}, {counts['no evidence']} without evidence"
+    )
     chosen = " The ratio was chosen on validation patients." if _chosen_on_validation(result) else ""
     return f"{said}: {numbers}. Of {sum(counts.values())} findings {findings}.{chosen}"
 
@@ -107,7 +118,7 @@ def _volume(index: int, volume: Mapping[str, Any], window: str) -> tuple[dict[st
 
 def _tiles(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     test = result.get("test", {})
-    names = (("scans", "test scans, all real"), ("patients", "test patients"))
+    names = (("scans", "test scans, none generated"), ("patients", "test patients"))
     tiles = [(f"{test[key]:,}", name) for key, name in names if key in test]
     tiles.append((str(len(result["arms"])), "training sets"))
     trainings = {len(arm["per_seed"]) for arm in result["arms"].values()}
@@ -171,6 +182,7 @@ def write_benchmark_report(
         "seeds": seeds,
         "mix": mix,
         "mixed_arm": first["arm"] if first else "",
+        "association": _association(result, first["arm"] if first else ""),
         "training": result.get("training", {}),
         "volumes": [shown for shown, _ in pictures],
         "window": window.replace("_", " "),

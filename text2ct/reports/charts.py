@@ -29,8 +29,9 @@ _THEME = {
 }
 INK, MUTED, LINE, ACCENT, GAIN, HARM, SECOND, CARD = _THEME
 VERDICT_COLOUR = {"gain": GAIN, "harm": HARM, "no evidence": MUTED}
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {  # matplotlib types its keys one by one, differently in each version
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "svg.hashsalt": "text2ct",
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
@@ -268,7 +269,7 @@ def seeds_chart(arms: Mapping[str, Mapping[str, Any]]) -> Chart:
         axes.plot([], [], "o", color=SECOND, label="one training", markersize=4.5)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=0.2)
         _rows_axis(axes, list(arms))
-        axes.set_xlabel("macro AUC on real test scans")
+        axes.set_xlabel("macro AUC on the test scans")
 
     caption = "Macro AUC of every single training and the mean of each arm."
     return _chart(
@@ -284,7 +285,9 @@ def mix_chart(before: Mapping[str, float], after: Mapping[str, float]) -> Chart:
         after: The same after mixing.
     """
     order = sorted(before, key=lambda name: -(before[name] or 0.0))
-    rows = [{"finding": name, "before": before[name], "after": after.get(name)} for name in order]
+    rows: list[dict[str, Any]] = [
+        {"finding": name, "before": before[name], "after": after.get(name)} for name in order
+    ]
 
     def draw(axes: Axes) -> None:
         for y, row in enumerate(rows):

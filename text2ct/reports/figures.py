@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -103,7 +104,7 @@ def slice_montage(
         )
         axes.set_axis_off()
         outline = [withStroke(linewidth=2, foreground="black")]
-        mark = {"color": "#8fd3ff", "fontsize": 8, "va": "center", "path_effects": outline}
+        mark: dict[str, Any] = {"color": "#8fd3ff", "fontsize": 8, "va": "center", "path_effects": outline}
         mark["transform"] = axes.transAxes
         axes.text(0.015, 0.5, piece.left, ha="left", **mark)
         axes.text(0.985, 0.5, piece.right, ha="right", **mark)

@@ -28,8 +28,8 @@ def imbalance_headline(summary: Mapping[str, Any]) -> str:
     )
     if not rare:
         return f"None of the {len(findings)} findings is under-represented by the rule below."
-    verb = "finding is" if len(rare) == 1 else "findings are"
-    return f"{len(rare)} of {len(findings)} {verb} under-represented, rarest first: {_listed(rare)}."
+    verb = "is" if len(rare) == 1 else "are"
+    return f"{len(rare)} of {len(findings)} findings {verb} under-represented, rarest first: {_listed(rare)}."
 
 
 def _cooccurrence(summary: Mapping[str, Any]) -> Chart | None:
@@ -65,12 +65,13 @@ def write_imbalance_report(
     tiles = [(f"{summary[key]:,}", key) for key in ("volumes", "scans", "patients")]
     measures = (("mean_ir", "MeanIR"), ("cvir", "CVIR"), ("scumble", "SCUMBLE"))
     tiles += [(f"{summary[key]:.2f}", name) for key, name in measures if summary.get(key) is not None]
+    findings = {name: {"prevalence_by_patient": None, **entry} for name, entry in summary["findings"].items()}
     context = {
         "title": title,
         "headline": imbalance_headline(summary),
         "tiles": tiles,
         "summary": {"rule": "", "splits": {}, "disagreeing_scans": [], **summary},
-        "findings": sorted(summary["findings"].items(), key=lambda item: -(item[1]["prevalence"] or 0.0)),
+        "findings": sorted(findings.items(), key=lambda item: -(item[1]["prevalence"] or 0.0)),
         "prevalence": prevalence,
         "cooccurrence": cooccurrence,
         "next_steps": list(next_steps),

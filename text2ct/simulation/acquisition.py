@@ -1,7 +1,7 @@
 """The scanner: slice profile, kernel, correlated noise, table.
 
-Kernel and noise share one modulation transfer function: white noise filtered like the image, with the ramp of
-filtered back projection, which makes noise power vanish at zero frequency (Kijewski & Judy 1987, Phys Med Biol
+Kernel and noise share one modulation transfer function: white noise filtered like the image, with the ramp
+of filtered back projection, so that noise power falls towards zero frequency (Kijewski & Judy 1987, Phys Med Biol
 32:565).
 """
 
@@ -52,11 +52,13 @@ def acquire(
     if 2 * sigma_xy > 0.5 * spacing_mm[0] or sigma_z > 0.3 * spacing_mm[2]:
         hu = irfftn(rfftn(hu, workers=1) * mtf, s=shape, workers=1)
     # Photon statistics: less noise in air than in the body.
-    return np.asarray(hu + texture * (np.float32(0.55) + np.float32(0.45) * np.clip(hu / 1000 + 1, 0, 1)), np.float32)
+    return np.asarray(
+        hu + texture * (np.float32(0.55) + np.float32(0.45) * np.clip(hu / 1000 + 1, 0, 1)), np.float32
+    )
 
 
 def table(x_mm: Array, y_mm: Array, surface_mm: float) -> Array:
-    """Fraction of each voxel in the shell of the patient table, world mm; its curved top ends at ``surface_mm``."""
+    """Fraction of each voxel in the shell of the table, world mm; its curved top touches ``surface_mm``."""
     top = np.float32(surface_mm) + np.float32(0.0006) * x_mm**2
     depth = np.float32(1.6) - np.minimum(np.abs(y_mm - top), np.abs(y_mm - top + np.float32(26.0)))
     return np.clip(depth / np.float32(4.0) + np.float32(0.5), 0, 1) * (np.abs(x_mm) < 215)

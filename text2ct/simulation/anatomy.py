@@ -1,7 +1,7 @@
 """The numbers that make one patient's chest differ from another's.
 
-Everything is drawn in *canonical* millimetres: x to the patient's right, y anterior, z superior, the origin in
-the middle of the thorax (about the level of the left atrium). `text2ct.simulation.anatomy_frame.Frame` maps the scanner's world to it.
+Everything is drawn in *canonical* millimetres: x to the patient's right, y anterior, z superior, the origin
+in the middle of the thorax (about the level of the left atrium). `Frame` maps the scanner's world to it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Mass:
         semi_axes: Along x, y and z, mm.
     """
 
-    centre: tuple[float, float, float]
-    semi_axes: tuple[float, float, float]
+    centre: tuple[float, ...]
+    semi_axes: tuple[float, ...]
 
 
 @dataclass
@@ -107,13 +107,17 @@ def draw_anatomy(patient: Patient, scan: Scan) -> Anatomy:
         kyphosis_mm=float(max(0.0, 4.0 + 5.0 * age + 3.0 * g[6])),
         scoliosis_mm=float(3.0 * g[7]),
         dome_z=[float(dome), float(dome - 10.0 - 3.0 * g[8])],
-        heart_centre=[float(-16.0 + 3.0 * g[9]), float(24.0 + 2.0 * g[10]), float(-30.0 + 0.3 * (dome + 58.0))],
+        heart_centre=[
+            float(-16.0 + 3.0 * g[9]),
+            float(24.0 + 2.0 * g[10]),
+            float(-30.0 + 0.3 * (dome + 58.0)),
+        ],
         heart_axes=[float(60.0 * heart), float(46.0 * heart), float(47.0 * heart)],
         aorta_mm=float(13.0 + (1.0 if male else 0.0) + 1.3 * age + 0.8 * g[11]),
         unfolding_mm=float(max(0.0, 5.0 * age + 3.0 * g[12])),
-        bone_hu=float(np.clip(190.0 - 45.0 * age + 20.0 * g[13], 80.0, 300.0)),  # trabecular, Pickhardt 2011
+        bone_hu=float(np.clip(170.0 - 40.0 * age + 20.0 * g[13], 80.0, 280.0)),  # trabecular, Pickhardt 2011
         blood_hu=blood,
-        lung_hu=float(-868.0 - 45.0 * (scan.inspiration - 0.7) + 9.0 * g[14] - 5.0 * age),
+        lung_hu=float(-880.0 - 45.0 * (scan.inspiration - 0.7) + 14.0 * g[14] - 5.0 * age),
         gradient_hu=float(38.0 + 45.0 * (1.0 - scan.inspiration) + 6.0 * g[15]),
         vessel_gain=float(0.9 + 0.2 * u[2]),
         epicardial_fat_mm=float(2.5 + 4.0 * habitus + 1.0 * max(age, 0.0)),

@@ -6,7 +6,7 @@ import numpy as np
 
 from text2ct.simulation.anatomy import Array
 from text2ct.simulation.anatomy_scene import Scene
-from text2ct.simulation.anatomy_shape import ellipsoid, spine_x
+from text2ct.simulation.anatomy_shape import cage_depth, spine_x
 
 CORTEX_HU = 700.0  # cortical bone after partial volume at millimetres; 1000 and more in thin slices
 _RIB_PITCH_MM = 23.0
@@ -26,7 +26,7 @@ def paint_ribs(scene: Scene, cage: Array) -> None:
     level = (scene.z + np.float32(_RIB_SLOPE_MM) * angle) * np.float32(1 / _RIB_PITCH_MM)
     number = np.floor(level)
     offset = np.abs(level - number - np.float32(0.5)) * np.float32(_RIB_PITCH_MM)
-    height = np.float32(5.5) + np.float32(1.5) * angle
+    height = np.float32(4.2) + np.float32(1.6) * angle
     shell = np.float32(4.0) - np.abs(cage + np.float32(4.8))
     depth = np.minimum(height - offset, shell)
     # Levels 5 (first rib) down to -6 (twelfth); the last two end at the side.
@@ -47,7 +47,7 @@ def paint_spine(scene: Scene) -> None:
     body = body * np.float32(16.0)
     scene.mix(scene.coverage(body), 85.0, box)  # disc
     bone = np.minimum(body, np.float32(9.8) - phase)
-    scene.mix(scene.coverage(bone), CORTEX_HU * 0.75, box)
+    scene.mix(scene.coverage(bone), CORTEX_HU * 0.6, box)
     scene.mix(scene.coverage(bone - np.float32(2.2)), a.bone_hu, box)
     arch = np.float32(15.0) - np.sqrt(x**2 + (y + 80.0) ** 2)
     level = np.float32(8.5) - phase
@@ -75,10 +75,14 @@ def paint_shoulders(scene: Scene) -> None:
     """Clavicles, scapulae and humeral heads; raised arms turn and lift them."""
     lift = 12.0 if scene.anatomy.arms_up else 0.0
     for sign in (1.0, -1.0):
-        clavicle = np.array([[14, 50, 92], [55, 44, 104 + lift / 2], [100, 12, 122 + lift], [132, -8, 130 + lift]])
-        blade = np.array([[96, -92, 26], [110, -84, 62], [128, -62, 104 + lift]])
-        border = np.array([[78, -92, 84], [96, -92, 60], [98, -92, 22]])
-        spine = np.array([[80, -96, 86], [112, -88, 104], [138, -58, 122 + lift]])
+        clavicle = np.array(
+            [[14, 50, 92], [55, 44, 104 + lift / 2], [100, 12, 122 + lift], [132, -8, 130 + lift]]
+        )
+        blade = np.array([_on_wall(scene, 48, 20, 18), _on_wall(scene, 58, 60, 18), [118, -44, 100 + lift]])
+        border = np.array(
+            [_on_wall(scene, 36, 84, 18), _on_wall(scene, 42, 56, 18), _on_wall(scene, 46, 18, 18)]
+        )
+        spine = np.array([_on_wall(scene, 38, 88, 20), _on_wall(scene, 60, 98, 24), [136, -42, 120 + lift]])
         flip = np.array([sign, 1.0, 1.0])
         for line, radius, hu in (
             (clavicle, 6.0, 380.0),
@@ -88,5 +92,15 @@ def paint_shoulders(scene: Scene) -> None:
         ):
             scene.mix(scene.tube(line * flip, radius), hu)
         head = (sign * 152.0, -22.0, 118.0 + 2 * lift)
-        box, cover = scene.local(head, 24.0, lambda x, y, z, c=head: ellipsoid(x, y, z, c, (22.0, 22.0, 24.0)))
+        box, cover = scene.ball(head, (22.0, 22.0, 24.0))
         scene.mix(cover, 300.0, box)
+
+
+def _on_wall(scene: Scene, angle_deg: float, z: float, outside_mm: float) -> tuple[float, float, float]:
+    """The right-sided point ``outside_mm`` outside the cage, at an angle from straight back, at height z."""
+    rho = np.arange(20.0, 180.0, 1.0, dtype=np.float32)
+    turn = np.radians(angle_deg)
+    x, y = rho * np.float32(np.sin(turn)), -20.0 - rho * np.float32(np.cos(turn))
+    depth = cage_depth(scene.anatomy, x, y, np.full_like(x, z))
+    k = int(np.argmax(depth < -outside_mm))
+    return float(x[k]), float(y[k]), z

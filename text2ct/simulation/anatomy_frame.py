@@ -58,7 +58,7 @@ class Frame:
         c, s = np.cos(self.tilt), np.sin(self.tilt)
         target = np.asarray(points, np.float64)
         x, y, z = (target[:, i].copy() for i in range(3))
-        for _ in range(5):
+        for _ in range(3):
             dx, dy = self._warp(x, y, z)
             u, v = target[:, 0] - dx, target[:, 1] - dy
             x, y = c * u - s * v, s * u + c * v

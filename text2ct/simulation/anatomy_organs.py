@@ -47,7 +47,13 @@ def coronaries(anatomy: Anatomy) -> dict[str, NDArray]:
     """Centre lines ``(n, 3)`` on the surface of the heart: left main + LAD, circumflex, right coronary."""
     # Points as (along the axis, across, down) in units of the heart's semi-axes; on the unit sphere.
     tracks = {
-        "lad": [(-0.35, 0.75, -0.55), (-0.05, 0.85, -0.52), (0.3, 0.83, -0.47), (0.6, 0.7, -0.38), (0.82, 0.5, -0.27)],
+        "lad": [
+            (-0.35, 0.75, -0.55),
+            (-0.05, 0.85, -0.52),
+            (0.3, 0.83, -0.47),
+            (0.6, 0.7, -0.38),
+            (0.82, 0.5, -0.27),
+        ],
         "lcx": [(-0.35, 0.45, -0.82), (-0.3, -0.05, -0.95), (-0.15, -0.6, -0.78), (-0.05, -0.88, -0.47)],
         "rca": [(-0.5, 0.8, -0.33), (-0.55, 0.83, 0.05), (-0.45, 0.72, 0.53), (-0.3, 0.4, 0.87)],
     }

@@ -41,8 +41,8 @@ def paint(scene: Scene, number: int, trees: dict[str, Tree]) -> None:
     paint_shoulders(scene)
     paint_heart(scene)
     paint_vessels(scene)
-    scene.depth = lung_depth(a, scene.x, scene.y, scene.z)
-    scene.lung = scene.coverage(scene.depth)
+    scene.depth[scene.chest] = lung_depth(a, *scene.coordinates(scene.chest))
+    scene.lung[scene.chest] = scene.coverage(scene.depth[scene.chest])
     _paint_lungs(scene, number, trees)
     paint_trachea(scene)
 
@@ -68,23 +68,22 @@ def _paint_wall(scene: Scene, cage: Array) -> None:
     if a.breast_mm > 0:
         for sign in (1.0, -1.0):
             centre = (sign * 62.0, 78.0 + a.muscle_mm, -2.0)
-            breast = ellipsoid(x, y, z, centre, (54.0, 14.0 + a.breast_mm, 56.0))
-            body = np.maximum(body, breast)
+            axes = (54.0, 14.0 + a.breast_mm, 56.0)
+            box = scene.box(centre, max(axes) + 3)
+            body[box] = np.maximum(body[box], ellipsoid(*scene.coordinates(box), centre, axes))
     scene.mix(scene.coverage(body), FAT_HU)
     skin = np.minimum(body, np.float32(2.2) - body)
     scene.mix(scene.coverage(skin) * np.float32(0.8), 30.0)
     scene.mix(scene.coverage(deep), MUSCLE_HU)
     for sign in (1.0, -1.0):
         axilla = (sign * 128.0, -8.0, 76.0)
-        box, pad = scene.local(axilla, 34.0, lambda x, y, z, c=axilla: ellipsoid(x, y, z, c, (16.0, 26.0, 32.0)))
+        box, pad = scene.ball(axilla, (16.0, 26.0, 32.0))
         scene.mix(pad * (body[box] > 6), FAT_HU, box)
     if a.breast_mm > 0:
         for sign in (1.0, -1.0):
             centre = (sign * 64.0, 88.0 + a.muscle_mm, -4.0)
             share = 0.75 if a.age < 50 else 0.35
-            box, gland = scene.local(
-                centre, 42.0, lambda x, y, z, c=centre: ellipsoid(x, y, z, c, (34.0, 6.0 + 0.5 * a.breast_mm, 34.0))
-            )
+            box, gland = scene.ball(centre, (34.0, 6.0 + 0.5 * a.breast_mm, 34.0))
             keep = np.clip(-(deep[box]) / np.float32(4.0), 0, 1)
             scene.mix(gland * keep * np.float32(share), 30.0, box)
     if not a.arms_up:
@@ -97,10 +96,10 @@ def _paint_wall(scene: Scene, cage: Array) -> None:
 
 def _shoulder_depth(a: Anatomy, x: Array, y: Array, z: Array) -> Array:
     """Depth in shoulders and neck."""
-    wide, deep = np.float32(150.0 if a.arms_up else 172.0), np.float32(60.0 + 0.35 * a.fat_mm)
+    wide, deep = np.float32(140.0 if a.arms_up else 172.0), np.float32(60.0 + 0.35 * a.fat_mm)
     u, v = (x / wide) ** 2, ((y + 22) / deep) ** 2
     r = np.sqrt(np.sqrt(u * u + v * v + u * v))
-    slope = np.float32(0.12 if a.arms_up else 0.4)
+    slope = np.float32(0.25 if a.arms_up else 0.4)
     top = np.float32(152.0) - slope * np.maximum(np.abs(x) - 55, 0)
     depth = np.minimum((1 - r) * deep, np.float32(0.9) * (top - z))
     depth = np.minimum(depth, np.float32(0.45) * (z - np.float32(72.0)))
@@ -112,15 +111,22 @@ def _paint_lungs(scene: Scene, number: int, trees: dict[str, Tree]) -> None:
     """Parenchyma with gravity gradient and texture, fissures, vessels and bronchi."""
     a = scene.anatomy
     rng = generator(number, "lung texture")
+    chest = scene.chest
+    x, y, z = scene.coordinates(chest)
+    lung = scene.lung[chest]
     # Supine: blood and collapse weigh on the back (about 40 HU at full inspiration; Verschakelen 1998).
-    parenchyma = np.float32(a.lung_hu) - np.float32(a.gradient_hu) * (scene.y / np.float32(75.0))
-    parenchyma += np.float32(9.0) * scene.noise(rng, 34.0) + np.float32(13.0) * scene.noise(rng, 9.0)
-    rim = np.clip(1 - scene.depth / np.float32(9.0), 0, 1) * np.clip(-(scene.y + 25) / np.float32(50.0), 0, 1)
+    parenchyma = np.float32(a.lung_hu) - np.float32(a.gradient_hu) * (y / np.float32(75.0))
+    parenchyma += (
+        np.float32(9.0) * scene.noise(rng, 34.0)[chest] + np.float32(13.0) * scene.noise(rng, 9.0)[chest]
+    )
+    rim = np.clip(1 - scene.depth[chest] / np.float32(9.0), 0, 1) * np.clip(
+        -(y + 25) / np.float32(50.0), 0, 1
+    )
     parenchyma += np.float32(45.0) * rim
-    scene.mix(scene.lung, parenchyma)
-    fissure = np.abs(scene.z - oblique_fissure_z(scene.y)) * np.float32(0.75)
+    scene.mix(lung, parenchyma, chest)
+    fissure = np.abs(z - oblique_fissure_z(x, y)) * np.float32(0.75)
     thin = np.float32(0.9 / scene.blur_mm)
-    scene.mix(scene.lung * np.clip(1 - fissure / np.float32(scene.blur_mm), 0, 1) * thin, -640.0)
+    scene.mix(lung * np.clip(1 - fissure / np.float32(scene.blur_mm), 0, 1) * thin, -640.0, chest)
     step = 0.62 * min(min(scene.spacing_mm) / float(max(scene.frame.scale)), 6.0)
     for name in ("veins", "arteries"):
         points, volumes = trees[name].points(step, factor=a.vessel_gain)
@@ -131,5 +137,3 @@ def _paint_lungs(scene: Scene, number: int, trees: dict[str, Tree]) -> None:
     lumen, volumes = airways.points(step)
     scene.mix(scene.splat(lumen, volumes) * scene.lung, -980.0)
     scene.trees = trees
-
-

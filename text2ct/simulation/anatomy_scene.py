@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from text2ct.simulation.anatomy import Anatomy, Array
 from text2ct.simulation.anatomy_frame import PERIOD_MM, Frame, spline_weights
-from text2ct.simulation.anatomy_shape import lobe_depth, lung_depth
+from text2ct.simulation.anatomy_shape import ellipsoid, lobe_depth, lung_depth
 from text2ct.simulation.anatomy_trees import Tree
 
 Box = tuple[slice, slice, slice]
@@ -31,25 +31,35 @@ class Scene:
         blur_mm: Canonical width of the partial volume at a surface.
         lung: ``(X, Y, Z)`` fraction of each voxel inside the lungs; set by the painter.
         depth: ``(X, Y, Z)`` depth inside the lungs, mm; set by the painter.
-        arteries: Pulmonary arteries of the right and the left lung.
-        airways: Bronchi of the right and the left lung.
+        trees: "arteries", "veins" and "airways" of both lungs; set by the painter.
+        chest: The box outside which there is no lung.
     """
 
     def __init__(
-        self, anatomy: Anatomy, frame: Frame, size: tuple[int, int, int], spacing_mm: tuple[float, float, float]
+        self,
+        anatomy: Anatomy,
+        frame: Frame,
+        size: tuple[int, int, int],
+        spacing_mm: tuple[float, float, float],
     ) -> None:
         self.anatomy = anatomy
         self.frame = frame
         self.size = size
         self.spacing_mm = spacing_mm
-        world = [((np.arange(n) - (n - 1) / 2) * s).astype(np.float32) for n, s in zip(size, spacing_mm, strict=True)]
+        world = [
+            ((np.arange(n) - (n - 1) / 2) * s).astype(np.float32)
+            for n, s in zip(size, spacing_mm, strict=True)
+        ]
         self.world = world
-        x, y, self.z = frame.to_canonical(world[0][:, None, None], world[1][None, :, None], world[2][None, None, :])
+        x, y, self.z = frame.to_canonical(
+            world[0][:, None, None], world[1][None, :, None], world[2][None, None, :]
+        )
         self.x, self.y = (np.ascontiguousarray(np.broadcast_to(v, size)) for v in (x, y))
         self.blur_mm = float(np.mean(np.array(spacing_mm) / frame.scale))
         self.hu: Array = np.full(size, -1000.0, np.float32)
         self.lung: Array = np.zeros(size, np.float32)
-        self.depth: Array = np.zeros(size, np.float32)
+        self.depth: Array = np.full(size, -40.0, np.float32)
+        self.chest: Box = self.box((0.0, 0.0, 0.0), np.array([128.0, 96.0, 400.0]))
         self.trees: dict[str, Tree] = {}
 
     def coverage(self, depth: Array) -> Array:
@@ -61,10 +71,13 @@ class Scene:
         part = self.hu[box]
         part += fraction * (np.asarray(hu, np.float32) - part)
 
-    def box(self, centre: NDArray | tuple[float, float, float], half_mm: NDArray | float) -> Box:
+    def box(self, centre: ArrayLike, half_mm: ArrayLike) -> Box:
         """Slices that hold everything within ``half_mm`` (one value or three) of a canonical point."""
         middle = self.frame.to_world(np.asarray(centre, np.float64)[None])[0]
-        half = np.broadcast_to(np.asarray(half_mm, np.float64), 3) * self.frame.scale * 1.12 + 4.0
+        return self._world_box(middle, np.asarray(half_mm, np.float64))
+
+    def _world_box(self, middle: NDArray, half_mm: NDArray) -> Box:
+        half = np.broadcast_to(half_mm, 3) * self.frame.scale * 1.12 + 4.0
         slices = []
         for axis in range(3):
             n, s = self.size[axis], self.spacing_mm[axis]
@@ -78,20 +91,24 @@ class Scene:
         return self.x[box], self.y[box], self.z[:, :, box[2]]
 
     def local(
-        self, centre: tuple[float, float, float], half_mm: float, depth: Callable[[Array, Array, Array], Array]
+        self, centre: tuple[float, ...], half_mm: float, depth: Callable[[Array, Array, Array], Array]
     ) -> tuple[Box, Array]:
         """Coverage of a shape given by its depth function, on the box around ``centre``."""
         box = self.box(centre, half_mm)
         return box, self.coverage(depth(*self.coordinates(box)))
 
-    def tube(self, points: NDArray, radii: NDArray | float, growth_mm: float = 0.0) -> Array:
-        """Coverage ``(X, Y, Z)`` of a smooth tube along canonical ``points (n, 3)`` with ``radii (n,)`` mm."""
+    def ball(self, centre: tuple[float, ...], semi_axes: tuple[float, ...]) -> tuple[Box, Array]:
+        """Coverage of an ellipsoid, canonical mm, on the box around it."""
+        return self.local(centre, max(semi_axes) + 4, lambda x, y, z: ellipsoid(x, y, z, centre, semi_axes))
+
+    def tube(self, points: NDArray, radii: ArrayLike, growth_mm: float = 0.0) -> Array:
+        """Coverage ``(X, Y, Z)`` of a tube along canonical ``points (n, 3)`` with ``radii (n,)`` mm."""
         points = np.asarray(points, np.float32)
         radii = np.broadcast_to(np.asarray(radii, np.float32), len(points)) + np.float32(growth_mm)
         out = np.zeros(self.size, np.float32)
-        for p, q, a, b in zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True):
-            half = np.abs(q - p) / 2 + max(a, b) + self.blur_mm
-            box = self.box((p + q) / 2, half)
+        middles = self.frame.to_world((points[:-1] + points[1:]) / 2)
+        for middle, p, q, a, b in zip(middles, points[:-1], points[1:], radii[:-1], radii[1:], strict=True):
+            box = self._world_box(middle, np.abs(q - p) / 2 + max(a, b) + self.blur_mm)
             x, y, z = self.coordinates(box)
             d = q - p
             length2 = np.float32(max(float(d @ d), 1e-6))
@@ -107,7 +124,7 @@ class Scene:
         Each point is shared out to its eight neighbours trilinearly, so things thinner than a voxel keep
         their volume at any grid.
         """
-        out = np.zeros(int(np.prod(self.size)), np.float64)
+        total: NDArray = np.zeros(int(np.prod(self.size)))
         if len(points):
             spacing = np.array(self.spacing_mm)
             size = np.array(self.size)
@@ -122,8 +139,8 @@ class Scene:
                 inside = np.all((at >= 0) & (at < size), axis=1)
                 cells.append(np.ravel_multi_index(tuple(at[inside].T), self.size))
                 parts.append(share[inside])
-            out = np.bincount(np.concatenate(cells), np.concatenate(parts), minlength=len(out))
-        return np.minimum(out, 1.0).astype(np.float32).reshape(self.size)
+            total = np.bincount(np.concatenate(cells), np.concatenate(parts), minlength=len(total))
+        return np.minimum(total, 1.0).astype(np.float32).reshape(self.size)
 
     def noise(self, rng: np.random.Generator, scale_mm: float) -> Array:
         """A smooth random field ``(X, Y, Z)``, mean 0 and variance about 1, with structure of ``scale_mm``.
@@ -148,7 +165,12 @@ class Scene:
         return out * self.lung
 
     def sites(
-        self, rng: np.random.Generator, lobes: tuple[str, ...], count: int, margin_mm: float, apart_mm: float = 0.0
+        self,
+        rng: np.random.Generator,
+        lobes: tuple[str, ...],
+        count: int,
+        margin_mm: float,
+        apart_mm: float = 0.0,
     ) -> NDArray:
         """Random canonical points ``(n <= count, 3)`` in the lobes, ``margin_mm`` inside the lung."""
         x, y, z = rng.uniform([-130, -90, -150], [130, 85, 130], (4000, 3)).astype(np.float32).T

@@ -1,7 +1,7 @@
 """Implicit shapes of the thorax: cage, diaphragm, mediastinum, lungs, lobes.
 
-All functions take canonical mm, as arrays that broadcast (a whole grid or a list of points), and return depths
-in mm: positive inside, negative outside, about Euclidean near the surface.
+All functions take canonical mm, as arrays that broadcast (a whole grid or a list of points), and return
+depths in mm: positive inside, negative outside, about Euclidean near the surface.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ def ellipsoid(x: Array, y: Array, z: Array, centre: tuple[float, ...], axes: tup
     cx, cy, cz = (np.float32(v) for v in centre)
     ax, ay, az = (np.float32(v) for v in axes)
     dx, dy, dz = x - cx, y - cy, z - cz
-    k = np.sqrt((dx / ax) ** 2 + (dy / ay) ** 2 + (dz / az) ** 2) + np.float32(1e-4)
+    tiny = np.float32(1e-6)  # keeps the centre itself at the smallest semi-axis
+    k = np.sqrt((dx / ax) ** 2 + (dy / ay) ** 2 + (dz / az) ** 2 + tiny / np.float32(min(axes)) ** 2)
     # |p| (1/k - 1) is exact along the ray; bounded at the centre by the smallest semi-axis.
-    length = np.sqrt(dx * dx + dy * dy + dz * dz)
+    length = np.sqrt(dx * dx + dy * dy + dz * dz + tiny)
     return np.minimum(length / k - length, np.float32(min(axes)))
 
 
@@ -112,9 +113,10 @@ def lung_depth(anatomy: Anatomy, x: Array, y: Array, z: Array) -> Array:
     return np.minimum(depth, np.float32(0.75) * (z - diaphragm_z(anatomy, x, y)))
 
 
-def oblique_fissure_z(y: Array) -> Array:
-    """Height of the oblique fissures at y: from T4 behind to the front of the diaphragm."""
-    return np.float32(2.0) - np.float32(0.85) * y
+def oblique_fissure_z(x: Array, y: Array) -> Array:
+    """Height of the oblique fissures over (x, y): from T4 behind to the front of the diaphragm, domed."""
+    bend = (np.abs(x) - np.float32(58.0)) / np.float32(14.0)
+    return np.float32(6.0) - np.float32(0.85) * y - bend * bend
 
 
 def lobe_depth(lobe: str, x: Array, y: Array, z: Array) -> Array:
@@ -122,10 +124,12 @@ def lobe_depth(lobe: str, x: Array, y: Array, z: Array) -> Array:
 
     Args:
         lobe: One of `LOBES`.
-        x: Canonical mm; likewise y and z.
+        x: Canonical mm.
+        y: Canonical mm.
+        z: Canonical mm.
     """
     side = x if lobe.startswith("right") else -x
-    above = np.float32(0.75) * (z - oblique_fissure_z(y))
+    above = np.float32(0.75) * (z - oblique_fissure_z(x, y))
     if lobe.endswith("lower lobe"):
         return np.minimum(side, -above)
     depth = np.minimum(side, above)
@@ -134,5 +138,3 @@ def lobe_depth(lobe: str, x: Array, y: Array, z: Array) -> Array:
     if lobe == "right middle lobe":
         return np.minimum(depth, np.float32(4.0) - z)
     return depth
-
-

@@ -101,8 +101,8 @@ def grow_trees(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, Tree]:
     """Arteries, veins and airways of both lungs.
 
     Returns:
-        ``arteries``, ``veins`` and ``airways``, each both lungs together. Airways are the larger arteries moved
-        aside by the sum of the radii: a bronchus and its artery run in one bundle.
+        ``arteries``, ``veins`` and ``airways``, each both lungs together. Airways are the larger arteries
+        moved aside by the sum of the radii: a bronchus and its artery run in one bundle.
     """
     parts: dict[str, list[Tree]] = {"arteries": [], "veins": [], "airways": []}
     for sign in (1.0, -1.0):

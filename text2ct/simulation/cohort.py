@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,8 @@ def simulate_cohort(
         dry_run: Write nothing; say how long it would take and how much disk.
 
     Returns:
-        ``root``, ``patients``, ``scans``, ``volumes``, ``rendered`` and ``resumed`` (volumes that were there),
-        or for a dry run ``seconds`` and ``megabytes`` in place of the last two.
+        ``root``, ``manifest``, ``patients``, ``scans``, ``volumes``, ``rendered`` and ``resumed``
+        (volumes that were there), or for a dry run ``seconds`` and ``megabytes`` in place of the last two.
 
     Raises:
         UserError: Zero patients, a seed or grid out of range, or a folder that holds something else.
@@ -115,6 +116,7 @@ def simulate_cohort(
     jobs = [job for member, patient in members for job in _jobs(root, member, patient, request)]
     counts: dict[str, Any] = {
         "root": str(root),
+        "manifest": str(root / "manifest.csv"),
         "patients": len(members),
         "scans": sum(len(patient.scans) for _, patient in members),
         "volumes": len(jobs),
@@ -122,7 +124,10 @@ def simulate_cohort(
     if dry_run:
         voxels = float(np.prod(request.size))
         seconds = _SECONDS_PER_VOLUME + _SECONDS_PER_MEGAVOXEL * voxels / 1e6
-        estimate = {"seconds": round(len(jobs) * seconds / workers, 1), "megabytes": round(len(jobs) * voxels * _BYTES_PER_VOXEL / 1e6, 1)}
+        estimate = {
+            "seconds": round(len(jobs) * seconds / workers, 1),
+            "megabytes": round(len(jobs) * voxels * _BYTES_PER_VOXEL / 1e6, 1),
+        }
         info(
             f"would write {len(jobs)} volumes of {counts['patients']} patients to {root}: "
             f"about {estimate['seconds']:g} s with {workers} processes and {estimate['megabytes']:g} MB"
@@ -135,29 +140,41 @@ def simulate_cohort(
         advance(len(jobs) - len(missing))
         for _ in _run(missing, workers):
             advance(1)
+    _write_manifest(root)
     return counts | {"rendered": len(missing), "resumed": len(jobs) - len(missing)}
 
 
 def _checked(
     patients: int, seed: int, size: Sequence[int], spacing_mm: Sequence[float], valid_fraction: float
 ) -> _Request:
-    from text2ct.simulation.render import check_grid
+    from text2ct.simulation.render import _check_grid as check_grid
 
     if not 1 <= patients <= MAX_PATIENTS:
-        raise UserError(f"a cohort needs 1 to {MAX_PATIENTS} patients, not {patients}; choose another --patients")
+        raise UserError(
+            f"a cohort needs 1 to {MAX_PATIENTS} patients, not {patients}; choose another --patients"
+        )
     if not 0.0 <= valid_fraction < 1.0:
-        raise UserError(f"the share of validation patients is {valid_fraction}; expected at least 0 and below 1")
+        raise UserError(
+            f"the share of validation patients is {valid_fraction}; expected at least 0 and below 1"
+        )
     patient_number(seed, patients - 1)
-    check_grid(tuple(size), tuple(spacing_mm))
+    if len(size) != 3 or len(spacing_mm) != 3:
+        raise UserError(
+            f"a grid needs three sizes and three spacings, not {tuple(size)} and {tuple(spacing_mm)}"
+        )
     x, y, z = (int(count) for count in size)
     dx, dy, dz = (float(step) for step in spacing_mm)
+    check_grid((x, y, z), (dx, dy, dz))
     return _Request(int(seed), int(patients), (x, y, z), (dx, dy, dz), float(valid_fraction))
 
 
 def _workers(workers: int | None) -> int:
     if workers is not None and workers < 1:
         raise UserError(f"{workers} worker processes cannot do anything; choose at least 1")
-    return workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count() or 1
+    if workers is not None:
+        return workers
+    affinity = getattr(os, "sched_getaffinity", None)  # absent outside Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _check_folder(root: Path, request: _Request) -> None:
@@ -174,12 +191,16 @@ def _check_folder(root: Path, request: _Request) -> None:
         old = stored if isinstance(stored, dict) else {}
         raise UserError(
             f"{root} holds another cohort; choose a new folder, or remove it to simulate again",
-            [f"{key} was {old.get(key)}, now {value}" for key, value in wanted.items() if old.get(key) != value],
+            [
+                f"{key} was {old.get(key)}, now {value}"
+                for key, value in wanted.items()
+                if old.get(key) != value
+            ],
         )
 
 
 def _members(request: _Request) -> Iterator[_Member]:
-    """Patients in order, those of ``valid`` spread evenly, so that a longer cohort starts with a shorter one."""
+    """Patients in order, those of ``valid`` spread evenly: a longer cohort starts with a shorter one."""
     counts = {"train": 0, "valid": 0}
     for index in range(request.patients):
         # A small bias keeps sums such as 5 * 0.4 from falling just short of a whole number.
@@ -198,20 +219,34 @@ def _volumes(member: _Member, patient: Patient) -> Iterator[tuple[str, int, int]
 
 def _jobs(root: Path, member: _Member, patient: Patient, request: _Request) -> Iterator[_Job]:
     for volume, scan, reconstruction in _volumes(member, patient):
-        folder = root / "dataset" / f"{member.part}_fixed" / member.name / f"{member.name}_{patient.scans[scan].letter}"
-        yield _Job(member.number, scan, reconstruction, request.size, request.spacing_mm, str(folder / volume))
+        folder = (
+            root
+            / "dataset"
+            / f"{member.part}_fixed"
+            / member.name
+            / f"{member.name}_{patient.scans[scan].letter}"
+        )
+        yield _Job(
+            member.number, scan, reconstruction, request.size, request.spacing_mm, str(folder / volume)
+        )
 
 
 def _run(jobs: Sequence[_Job], workers: int) -> Iterator[None]:
     """Render all jobs, here or in processes that share nothing but their job."""
     if workers == 1 or len(jobs) < 2:
         for job in jobs:
-            yield _render(job)
+            _render(job)
+            yield
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context)
     try:
         yield from pool.map(_render, jobs, chunksize=max(1, min(8, len(jobs) // (4 * workers))))
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a rendering process ended before its time (out of memory?); the same command with fewer "
+            "workers goes on"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -247,9 +282,20 @@ def _write_tables(root: Path, members: Sequence[tuple[_Member, Patient]], reques
                 reports.append([volume, text.clinical, text.technique, text.findings, text.impression])
                 metadata.append([row[column] for column in COLUMNS])
         if labels:
-            _write_csv(root / "multi_abnormality_labels" / f"{part}_predicted_labels.csv", ("VolumeName", *FINDINGS), labels)
+            _write_csv(
+                root / "multi_abnormality_labels" / f"{part}_predicted_labels.csv",
+                ("VolumeName", *FINDINGS),
+                labels,
+            )
             _write_csv(root / "radiology_text_reports" / f"{part}_reports.csv", _REPORT_COLUMNS, reports)
             _write_csv(root / "metadata" / f"{part}_metadata.csv", COLUMNS, metadata)
+
+
+def _write_manifest(root: Path) -> None:
+    """Write ``manifest.csv``, its paths relative to the cohort's folder."""
+    from text2ct.manifests import read, write_manifest
+
+    write_manifest(read(root), root / "manifest.csv")
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -1,8 +1,8 @@
 """Which of the 18 findings a simulated patient has: a Gaussian copula fitted on CT-RATE's validation labels.
 
-Each finding has a latent liability; the finding is present where the liability exceeds a threshold. The liabilities'
-correlations are tetrachoric (Pearson 1900). A part of each liability is the patient's age and sex, so older
-patients have more calcification, while over the whole population marginals and co-occurrence stay as fitted.
+Each finding has a latent liability; the finding is present where the liability exceeds a threshold. The
+liabilities' correlations are tetrachoric (Pearson 1900). Age and sex are a part of each liability, so older
+patients have more calcification, while marginals and co-occurrence of the population stay as fitted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from text2ct.findings import FINDINGS
 from text2ct.simulation.patients import Scan
 
 PREVALENCE_FILE = Path(__file__).with_name("prevalence.json")
+
 
 @dataclass(frozen=True)
 class Prevalence:
@@ -59,8 +60,12 @@ def fitted(path: Path = PREVALENCE_FILE) -> Prevalence:
     """
     stored = read_json(path)
     if tuple(stored["findings"]) != FINDINGS:
-        raise UserError(f"{path} was fitted for other findings; fit it again with benchmarks/fit_prevalence.py")
-    numbers = {key: np.array(value) for key, value in stored.items() if isinstance(value, list) and key != "findings"}
+        raise UserError(
+            f"{path} was fitted for other findings; fit it again with benchmarks/fit_prevalence.py"
+        )
+    numbers = {
+        key: np.array(value) for key, value in stored.items() if isinstance(value, list) and key != "findings"
+    }
     explained = sum(np.outer(numbers[key], numbers[key]) for key in ("age_loading", "sex_loading"))
     residual = np.linalg.cholesky(numbers["correlation"] - explained)
     return Prevalence(**numbers, residual=residual, male_share=float(stored["male_share"]))
@@ -78,7 +83,7 @@ def draw_age(rng: np.random.Generator) -> int:
 
 
 def _age_score(rng: np.random.Generator, age: float) -> float:
-    """Normal score of an age; within a year the rank is random, so that scores over a population are N(0, 1)."""
+    """Normal score of an age; the rank within a year is random, so that a population scores N(0, 1)."""
     probabilities, ages = fitted().age_quantiles.T
     lower, upper = np.interp([age, age + 1], ages, probabilities)
     return float(ndtri(np.clip(rng.uniform(lower, max(upper, lower)), 0.002, 0.998)))

@@ -75,7 +75,16 @@ class _Scanner:
 
 
 _SCANNERS = (
-    _Scanner(0.53, "Philips", "iCT 256", {"soft": "B", "sharp": "YA"}, {"soft": "", "sharp": "HRCT"}, -1024, "Z DOM", 622),
+    _Scanner(
+        0.53,
+        "Philips",
+        "iCT 256",
+        {"soft": "B", "sharp": "YA"},
+        {"soft": "", "sharp": "HRCT"},
+        -1024,
+        "Z DOM",
+        622,
+    ),
     _Scanner(
         0.28,
         "Siemens Healthineers",
@@ -86,8 +95,26 @@ _SCANNERS = (
         "OFF_OFF",
         507,
     ),
-    _Scanner(0.11, "Philips", "Brilliance Big Bore", {"soft": "A", "sharp": "L"}, {"soft": "", "sharp": "HRCT"}, -1024, "Z DOM", 923),
-    _Scanner(0.05, "PNMS", "MX 16", {"soft": "SA", "sharp": "EA"}, {"soft": "Toraks", "sharp": "HRCT"}, -1024, "Z DOM", 1000),
+    _Scanner(
+        0.11,
+        "Philips",
+        "Brilliance Big Bore",
+        {"soft": "A", "sharp": "L"},
+        {"soft": "", "sharp": "HRCT"},
+        -1024,
+        "Z DOM",
+        923,
+    ),
+    _Scanner(
+        0.05,
+        "PNMS",
+        "MX 16",
+        {"soft": "SA", "sharp": "EA"},
+        {"soft": "Toraks", "sharp": "HRCT"},
+        -1024,
+        "Z DOM",
+        1000,
+    ),
     _Scanner(
         0.03,
         "SIEMENS",

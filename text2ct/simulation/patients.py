@@ -105,7 +105,9 @@ def patient_number(seed: int, index: int) -> int:
     if not 0 <= seed < MAX_SEED:
         raise UserError(f"the cohort seed {seed} is out of range; choose one from 0 to {MAX_SEED - 1}")
     if not 0 <= index < MAX_PATIENTS:
-        raise UserError(f"patient index {index} is out of range; a cohort has patients 0 to {MAX_PATIENTS - 1}")
+        raise UserError(
+            f"patient index {index} is out of range; a cohort has patients 0 to {MAX_PATIENTS - 1}"
+        )
     return seed * MAX_PATIENTS + index
 
 
@@ -119,7 +121,8 @@ def generator(number: int, *stream: int | str) -> np.random.Generator:
         stream: Names or indices, such as ``("finding", 0, "Lung nodule")``.
     """
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in stream]
-    return np.random.default_rng(np.random.SeedSequence([number, *words]))
+    # The stream goes into the spawn key: in a list of entropy, trailing zeros would not count.
+    return np.random.default_rng(np.random.SeedSequence(number, spawn_key=tuple(words)))
 
 
 def draw_patient(
@@ -143,7 +146,9 @@ def draw_patient(
     if prevalence != "ct-rate":
         raise UserError(f"unknown prevalence {prevalence!r}; the only one is 'ct-rate'")
     if labels is not None and np.shape(labels) != (len(FINDINGS),):
-        raise UserError(f"labels have shape {np.shape(labels)}; expected one value for each of {len(FINDINGS)} findings")
+        raise UserError(
+            f"labels have shape {np.shape(labels)}; expected one value for each of {len(FINDINGS)} findings"
+        )
     rng = generator(number, "person")
     sex = "M" if rng.random() < 0.58 else "F"  # CT-RATE: 58% men
     age = int(np.clip(rng.normal(49.0, 16.5), 18, 92))  # CT-RATE: mean age 48.8 years
@@ -159,10 +164,7 @@ def draw_patient(
     scans: list[Scan] = []
     present = np.zeros(len(FINDINGS), bool)
     for index in range(n_scans):
-        if labels is not None:
-            present = np.asarray(labels, bool)
-        else:
-            present = _scan_labels(person, index, present)
+        present = _scan_labels(person, index, present) if labels is None else np.asarray(labels, bool)
         instances = tuple(
             models.draw(name, generator(number, "finding", index, name), person)
             for name, positive in zip(FINDINGS, present, strict=True)
@@ -173,7 +175,7 @@ def draw_patient(
 
 
 def _scan_labels(person: Patient, index: int, before: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Labels of scan ``index``: drawn for the first scan; later only the transient findings are drawn anew."""
+    """Labels of scan ``index``; after the first scan only the transient findings are drawn anew."""
     from text2ct.simulation.labels import draw_labels
 
     drawn = np.asarray(draw_labels(generator(person.number, "labels", index), person.age, person.sex), bool)

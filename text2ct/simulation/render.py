@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from text2ct.errors import UserError
@@ -33,7 +35,7 @@ def render(
         scan: Index into ``patient.scans``.
         reconstruction: Index into the scan's reconstructions.
         size: Voxels along x, y, z.
-        spacing_mm: Voxel spacing; the grid is centred on the isocentre, and another grid shows the same anatomy.
+        spacing_mm: Voxel spacing; the grid is centred on the isocentre, another grid shows the same anatomy.
 
     Returns:
         ``(X, Y, Z)`` float32 HU in [-1000, 1500], RAS order: x to the patient's right.
@@ -44,7 +46,9 @@ def render(
     ideal = render_ideal(patient, scan, size, spacing_mm)
     reconstructions = patient.scans[scan].reconstructions
     if not 0 <= reconstruction < len(reconstructions):
-        raise UserError(f"scan {scan} has {len(reconstructions)} reconstructions; there is no number {reconstruction}")
+        raise UserError(
+            f"scan {scan} has {len(reconstructions)} reconstructions; there is no {reconstruction}"
+        )
     noise = generator(patient.number, "noise", scan)
     hu = acquire(ideal, spacing_mm, reconstructions[reconstruction], noise)
     return np.clip(hu, HU_FLOOR, HU_CEILING, out=hu)
@@ -56,7 +60,7 @@ def render_ideal(
     """The scan before the scanner: no noise, no blur but the voxel's own. Arguments as for `render`."""
     if not 0 <= scan < len(patient.scans):
         raise UserError(f"patient {patient.number} has {len(patient.scans)} scans; there is no number {scan}")
-    _check_grid(size, spacing_mm)
+    check_grid(size, spacing_mm)
     record = patient.scans[scan]
     anatomy = draw_anatomy(patient, record)
     # Vessels grow in the healthy chest, so that a finding never redraws them.
@@ -80,7 +84,12 @@ def _stream(patient: Patient, scan: int, finding: str) -> np.random.Generator:
     return generator(patient.number, "apply", scan, finding)
 
 
-def _check_grid(size: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> None:
+def check_grid(size: Sequence[int], spacing_mm: Sequence[float]) -> None:
+    """Refuse a grid on which a chest and its findings cannot be seen.
+
+    Raises:
+        UserError: All axes that are too small, too coarse or absurdly large.
+    """
     problems = []
     if len(size) != 3 or len(spacing_mm) != 3:
         raise UserError(f"a grid needs three sizes and three spacings, not {size} and {spacing_mm}")
@@ -88,8 +97,13 @@ def _check_grid(size: tuple[int, int, int], spacing_mm: tuple[float, float, floa
         if not 0.1 <= s <= MAX_SPACING_MM:
             problems.append(f"{axis}: spacing {s} mm is outside 0.1 to {MAX_SPACING_MM} mm")
         elif n * s < MIN_FIELD_MM:
-            problems.append(f"{axis}: {n} voxels of {s} mm cover {n * s:g} mm; at least {MIN_FIELD_MM:g} mm is needed")
+            problems.append(
+                f"{axis}: {n} voxels of {s} mm cover {n * s:g} mm; at least {MIN_FIELD_MM:g} mm needed"
+            )
         elif n * s > 2 * PERIOD_MM:
-            problems.append(f"{axis}: {n} voxels of {s} mm cover {n * s:g} mm; at most {2 * PERIOD_MM:g} mm makes sense")
+            problems.append(f"{axis}: {n} voxels of {s} mm cover {n * s:g} mm; at most {2 * PERIOD_MM:g} mm")
     if problems:
-        raise UserError("the grid is too small or too coarse to show a chest; try 64 voxels of 5 mm", problems)
+        raise UserError("the grid is too small or coarse to show a chest; try 64 voxels of 5 mm", problems)
+
+
+_check_grid = check_grid  # the cohort writer's name for it

@@ -1,7 +1,7 @@
 """One CT volume: read it as HU in RAS+ order, put it on a grid, window it, check it, write it."""
 
 from text2ct.volumes.grid import FITS, Fit, to_grid
-from text2ct.volumes.preprocessing import Preprocessed, preprocess
+from text2ct.volumes.preprocessing import Preprocessed, find_volumes, preprocess
 from text2ct.volumes.quality import check
 from text2ct.volumes.reading import read
 from text2ct.volumes.volume import HU_MAX, HU_MIN, Volume, hu_to_unit, unit_to_hu
@@ -20,6 +20,7 @@ __all__ = [
     "Window",
     "apply_window",
     "check",
+    "find_volumes",
     "hu_to_unit",
     "preprocess",
     "read",

@@ -15,6 +15,8 @@ from text2ct.errors import UserError
 from text2ct.volumes.volume import HU_MAX, HU_MIN, Volume
 
 Fit = Literal["crop-pad", "resize"]
+# Headers round their numbers: a centre this near to the edge of a volume, in its voxels, lies inside.
+_EDGE = 1e-3
 FITS: tuple[str, ...] = get_args(Fit)
 
 
@@ -65,7 +67,7 @@ def to_grid(
             start = (n_in - 1) / 2 - scale * (n_out - 1) / 2
             centres = start + scale * np.arange(n_out, dtype=np.float64)
             matrices.append(_triangle_weights(centres, n_in, width=max(1.0, scale)))
-            inside.append((centres >= -0.5 - 1e-6) & (centres <= n_in - 0.5 + 1e-6))
+            inside.append((centres >= -0.5 - _EDGE) & (centres <= n_in - 0.5 + _EDGE))
         else:
             n_mid = max(1, round(n_in * own_mm / wanted_mm))
             scale = n_in / n_out

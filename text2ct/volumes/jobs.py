@@ -11,7 +11,6 @@ from typing import Any
 from text2ct.errors import UserError
 from text2ct.files import read_json, sha256_file, write_json
 from text2ct.volumes.grid import Fit, to_grid
-from text2ct.volumes.metadata import Scale
 from text2ct.volumes.quality import check
 from text2ct.volumes.reading import read
 from text2ct.volumes.writing import write
@@ -29,6 +28,21 @@ class Settings:
     fit: Fit
     format: str
     version: int = METHOD_VERSION
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a metadata table says of one volume; None where it is silent.
+
+    Args:
+        slope: ``RescaleSlope``.
+        intercept: ``RescaleIntercept`` in HU.
+        spacing_mm: Voxel sizes along x, y, z.
+    """
+
+    slope: float | None = None
+    intercept: float | None = None
+    spacing_mm: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)

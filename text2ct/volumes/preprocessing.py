@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -15,16 +15,18 @@ from text2ct.console import progress, warn
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
 from text2ct.volumes.grid import FITS, Fit
-from text2ct.volumes.jobs import Job, Outcome, Settings, run
-from text2ct.volumes.metadata import Scale, read_metadata, stem
+from text2ct.volumes.jobs import Job, Outcome, Scale, Settings, run
 from text2ct.volumes.readers import READERS, find_reader
 from text2ct.volumes.writing import FORMATS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_EXTENSION = re.compile(r"\.(nii\.gz|nii|mha|mhd|nrrd|nhdr)$", re.IGNORECASE)
 # The dataset of volumes that come as bare paths.
 LOCAL_DATASET = "local"
+# So many remarks on sources are shown; a cohort may have thousands.
+_SHOWN_NOTES = 5
 
 
 class Roots(Protocol):
@@ -58,8 +60,12 @@ class Preprocessed:
     resumed: int
 
 
-def find_volumes(paths: Sequence[Path | str]) -> list[Path]:
+def find_volumes(paths: Sequence[Path | str], leave_out: Path | None = None) -> list[Path]:
     """Files and DICOM folders under the paths given, sorted within each path.
+
+    Args:
+        paths: Volumes, or folders that are searched for them.
+        leave_out: A folder that is not searched: earlier outputs are no inputs.
 
     Raises:
         UserError: A path is absent or holds nothing readable.
@@ -72,7 +78,12 @@ def find_volumes(paths: Sequence[Path | str]) -> list[Path]:
         except UserError:
             if not path.is_dir():
                 raise
-            inside = [item for item in sorted(path.rglob("*")) if _readable(item)]
+            own = leave_out.resolve() if leave_out else None
+            inside = [
+                item
+                for item in sorted(path.rglob("*"))
+                if _readable(item) and not (own and item.resolve().is_relative_to(own))
+            ]
             if not inside:
                 raise
             found.extend(inside)
@@ -105,8 +116,8 @@ def preprocess(
         spacing_mm: See `text2ct.volumes.to_grid`.
         fit: ``crop-pad`` or ``resize``.
         format: ``nii.gz``, ``nii`` or ``mha``.
-        metadata: CT-RATE's metadata table (``VolumeName, RescaleSlope, RescaleIntercept, ...``), which
-            volumes of its first generation need.
+        metadata: CT-RATE's metadata CSV, or what `text2ct.manifests.read_metadata` makes of it; volumes
+            of the first generation need it.
         workspace: Resolves a manifest's files, and gives the outputs their root. Without it the root is
             named after ``out_dir`` and still has to be declared.
         workers: Processes; the outputs do not depend on it.
@@ -121,11 +132,12 @@ def preprocess(
 
     out_dir = Path(out_dir)
     settings = _settings(size, spacing_mm, fit, format, workers)
-    rows, sources = _rows(inputs, workspace, format)
-    scales = {} if metadata is None else read_metadata(metadata)
+    rows, sources = _rows(inputs, out_dir, workspace, format)
+    scales = {} if metadata is None else _scales(metadata)
     jobs = [_job(row, source, out_dir, settings, scales) for row, source in zip(rows, sources, strict=True)]
     _refuse_collisions(jobs)
     outcomes = list(_run_all(jobs, workers))
+    _tell_notes(outcomes)
     out_dir.mkdir(parents=True, exist_ok=True)
     root, prefix = _root(out_dir, workspace)
     kept, left_out = [], []
@@ -174,7 +186,7 @@ def _settings(
 
 
 def _rows(
-    inputs: Sequence[Path | str] | pd.DataFrame, workspace: Roots | None, format: str
+    inputs: Sequence[Path | str] | pd.DataFrame, out_dir: Path, workspace: Roots | None, format: str
 ) -> tuple[list[dict], list[Path]]:
     """Manifest rows and their sources."""
     import pandas as pd
@@ -183,9 +195,9 @@ def _rows(
 
     if not isinstance(inputs, pd.DataFrame):
         rows = []
-        paths = find_volumes(inputs)
+        paths = find_volumes(inputs, leave_out=out_dir)
         for path in paths:
-            name = f"{stem(path.name)}.{format}"
+            name = f"{_stem(path.name)}.{format}"
             patient, scan, _ = parse_volume_name(name)
             identity = {"dataset": LOCAL_DATASET, "volume": name, "patient": patient, "scan": scan}
             rows.append(identity | {"split": "", "source": "real"})
@@ -201,8 +213,25 @@ def _rows(
     return rows, [workspace.resolve(row["root"], row["path"]) for row in rows]
 
 
+def _scales(metadata: Path | str | pd.DataFrame) -> dict[str, Scale]:
+    """The metadata's statements by the stem of a volume's name."""
+    import pandas as pd
+
+    from text2ct.manifests import read_metadata
+
+    table = metadata if isinstance(metadata, pd.DataFrame) else read_metadata(metadata)
+    scales = {}
+    for name, row in zip(table.index, table.to_dict("records"), strict=True):
+        slope, intercept, x, y, z = (
+            None if pd.isna(row[key]) else float(row[key])
+            for key in ("slope", "intercept", "spacing_x", "spacing_y", "spacing_z")
+        )
+        scales[str(name)] = Scale(slope, intercept, (x, y, z) if x and y and z else None)
+    return scales
+
+
 def _job(row: dict, source: Path, out_dir: Path, settings: Settings, scales: dict[str, Scale]) -> Job:
-    folder, name = re.sub(r"[^A-Za-z0-9._-]", "_", row["dataset"]) or LOCAL_DATASET, stem(row["volume"])
+    folder, name = re.sub(r"[^A-Za-z0-9._-]", "_", row["dataset"]) or LOCAL_DATASET, _stem(row["volume"])
     return Job(
         source=source,
         target=out_dir / "volumes" / folder / f"{name}.{settings.format}",
@@ -232,13 +261,15 @@ def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     with progress("volumes to the grid", len(jobs)) as advance:
         if workers == 1 or len(jobs) < 2:
             for job in jobs:
-                yield _say(job, run(job), advance)
+                yield run(job)
+                advance(1)
             return
         # Spawned, not forked: the caller may hold threads of torch or ITK.
         with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
             try:
-                for job, outcome in zip(jobs, pool.map(run, jobs), strict=True):
-                    yield _say(job, outcome, advance)
+                for outcome in pool.map(run, jobs):
+                    yield outcome
+                    advance(1)
             except BrokenProcessPool as error:
                 raise UserError(
                     "a worker was ended from outside, most often for lack of memory; "
@@ -248,14 +279,14 @@ def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
                 pool.shutdown(cancel_futures=True)
 
 
-def _say(job: Job, outcome: Outcome, advance: Callable[[int], None]) -> Outcome:
-    advance(1)
-    if outcome.record is None:
-        warn(f"{job.source} is quarantined: {'; '.join(outcome.reasons)}")
-    elif not outcome.resumed:
-        for note in outcome.record["notes"]:
-            warn(f"{job.source.name}: {note}")
-    return outcome
+def _tell_notes(outcomes: Sequence[Outcome]) -> None:
+    """Say what was remarkable about new outputs: some in full, the rest by number."""
+    made = [outcome.record for outcome in outcomes if outcome.record and not outcome.resumed]
+    remarks = [f"{record['source']}: {note}" for record in made for note in record["notes"]]
+    for remark in remarks[:_SHOWN_NOTES]:
+        warn(remark)
+    if len(remarks) > _SHOWN_NOTES:
+        warn(f"{len(remarks) - _SHOWN_NOTES} more remarks of this kind; see the folder records")
 
 
 def _root(out_dir: Path, workspace: Roots | None) -> tuple[str, str]:
@@ -270,6 +301,11 @@ def _frame(rows: list[dict]) -> pd.DataFrame:
     from text2ct.manifests import COLUMNS, validate
 
     return validate(pd.DataFrame(rows, columns=None if rows else list(COLUMNS)), "the preprocessed volumes")
+
+
+def _stem(name: str) -> str:
+    """A volume's name without its extension: the key that tables and files share."""
+    return _EXTENSION.sub("", name)
 
 
 def _readable(path: Path) -> bool:

@@ -53,7 +53,7 @@ def _geometry(volume: Volume) -> list[str]:
         problems.append(
             f"a voxel spacing of {spacing} mm is absurd; expected {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm"
         )
-    elif min(extents) < MIN_EXTENT_MM:
+    if not problems and min(extents) < MIN_EXTENT_MM:
         view = " x ".join(f"{extent:.0f}" for extent in extents)
         problems.append(f"a field of view of {view} mm is tiny; expected at least {MIN_EXTENT_MM:g} mm")
     return problems

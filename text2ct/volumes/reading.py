@@ -79,19 +79,23 @@ def _load(path: Path) -> Stored:
     except MemoryError as error:
         raise UserError(f"{path} does not fit into memory") from error
     except Exception as error:  # nibabel, ITK, zlib and the file system each raise their own
-        damaged = isinstance(error, (EOFError, zlib.error, gzip.BadGzipFile))
-        reason = "it ends early or is damaged" if damaged else _last_line(error)
-        raise UserError(f"cannot read {path} as {reader.name}: {reason}") from error
+        raise UserError(f"cannot read {path} as {reader.name}: {_reason(error, path)}") from error
 
 
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _reason(error: Exception, path: Path) -> str:
+    """A library's complaint in one line."""
+    if path.is_file() and path.stat().st_size == 0:
+        return "it is empty"
+    if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
+        return "it ends early or is damaged"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    # ITK ends with its reason; nibabel begins with it.
+    return lines[-1].removeprefix("sitk::ERROR: ") if isinstance(error, RuntimeError) else " ".join(lines)
 
 
 def _structural_problems(stored: Stored) -> list[str]:
     """What keeps stored contents from being one 3D volume with a place in the world."""
-    problems = []
+    problems = list(stored.problems)
     shape = stored.voxels.shape
     text = " x ".join(map(str, shape))
     if stored.voxels.dtype.kind not in "iufb":
@@ -105,7 +109,7 @@ def _structural_problems(stored: Stored) -> list[str]:
     if not np.isfinite([stored.slope, stored.intercept]).all() or stored.slope == 0:
         problems.append(f"its header has slope {stored.slope:g} and intercept {stored.intercept:g}")
     affine = affine_problem(stored.affine)
-    if affine:
+    if affine and not stored.problems:
         problems.append(f"its affine {affine}")
     return problems
 

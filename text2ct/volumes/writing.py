@@ -16,8 +16,8 @@ from text2ct.volumes.volume import Volume
 FORMATS = ("nii.gz", "nii", "mha")
 # NIfTI code for "scanner-based anatomical coordinates".
 _SCANNER = 1
-# Level 4 is within 3% of the smallest size of CT voxels at a third of the time of level 9.
-_GZIP_LEVEL = 4
+# Noise hardly compresses: level 1 is within 3% of level 6 on chest CT, in less than half the time.
+_GZIP_LEVEL = 1
 
 
 def write(volume: Volume, path: Path | str) -> None:

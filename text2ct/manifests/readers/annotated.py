@@ -80,7 +80,7 @@ def _rename(frame: pd.DataFrame, ids: pd.Series, path: Path) -> list[str]:
 ANNOTATED = Reader(
     "annotated-reports",
     "annotated reports with AccessionNo, report_text and the 18 findings",
-    lambda path, columns: any(column.lower() in _TEXT for column in columns),
+    lambda path, columns: {"accessionno", *_TEXT} <= {column.lower() for column in columns},
     read_annotated,
     frozenset({"split", "names", "dataset"}),
 )

@@ -49,7 +49,7 @@ def identify(ids: pd.Series) -> tuple[pd.DataFrame, pd.Series]:
     """
     parsed = parse_volume_names(ids)
     full = parsed["scan"] + "_" + parsed["reconstruction"].astype("str")
-    volume = pd.Series([base_name(name) for name in ids], index=ids.index, dtype="str")
+    volume = pd.Series([base_name(name) for name in ids.tolist()], index=ids.index, dtype="str")
     bare = (parsed["part"] != "") & (volume == full)
     frame = pd.DataFrame({"volume": volume.mask(bare, volume + ".nii.gz"), "patient": parsed["patient"]})
     frame["scan"] = parsed["scan"]

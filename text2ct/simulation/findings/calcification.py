@@ -31,10 +31,12 @@ class ArterialCalcification(FindingModel):
         """Draw the segment and the number of plaques."""
         site = choose(rng, {"aortic arch": 0.35, "descending aorta": 0.2, "thoracic aorta": 0.45})
         severity = draw_severity(rng)
-        return Instance(self.finding, severity, "", site, count=4 + int(rng.integers(0, 3)) + int(8 * severity))
+        return Instance(
+            self.finding, severity, "", site, count=6 + int(rng.integers(0, 3)) + int(8 * severity)
+        )
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
-        """Paint each plaque as a patch of the wall, 3 to 4 mm thick."""
+        """Paint each plaque as a patch of the wall, 3 to 5 mm thick."""
         line, radii = aorta(scene.anatomy)
         first, last = {"aortic arch": (2, 7), "descending aorta": (6, 11)}.get(instance.site, (1, 11))
         path = resample(line[first : last + 1].astype(float), 1.0)
@@ -52,7 +54,7 @@ class ArterialCalcification(FindingModel):
             side = np.cross(axis, [0.3, 0.9, 0.3])
             side /= np.linalg.norm(side)
             around = np.cos(angle)[:, None] * side + np.sin(angle)[:, None] * np.cross(axis, side)
-            thick = rng.uniform(2.6, 4.2)
+            thick = rng.uniform(3.4, 5.0)
             for layer in (-0.25, 0.25):
                 shell = (radius - 1.0 + layer * thick) * around
                 patch = (path[rows][:, None, :] + shell[None]).reshape(-1, 3)
@@ -78,7 +80,9 @@ class CoronaryCalcification(FindingModel):
         }
         site = choose(rng, weights)
         severity = draw_severity(rng)
-        return Instance(self.finding, severity, "", site, count=2 + int(rng.integers(0, 2)) + int(5 * severity))
+        return Instance(
+            self.finding, severity, "", site, count=2 + int(rng.integers(0, 2)) + int(5 * severity)
+        )
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
         """Paint rods of 2.2 to 3.4 mm radius on the heart's surface."""
@@ -90,7 +94,11 @@ class CoronaryCalcification(FindingModel):
             reach = len(line) if "descending" not in instance.site else int(0.8 * len(line))
             for k in range(max(2, instance.count if name == "lad" else instance.count // 2 + 1)):
                 length = int(rng.uniform(9, 20))
-                low = 0 if k == 0 and instance.site.startswith("left main") else int(rng.uniform(3, max(4, reach - length)))
+                low = (
+                    0
+                    if k == 0 and instance.site.startswith("left main")
+                    else int(rng.uniform(3, max(4, reach - length)))
+                )
                 piece = line[low : low + length : 3]
                 starts.append(piece[:-1])
                 ends.append(piece[1:])

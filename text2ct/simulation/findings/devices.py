@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from text2ct.simulation.anatomy import Array
 from text2ct.simulation.anatomy_scene import Scene
-from text2ct.simulation.anatomy_shape import ellipsoid
+from text2ct.simulation.anatomy_shape import cage_depth
 from text2ct.simulation.findings.base import FindingModel, choose, draw_severity, signs
 from text2ct.simulation.instance import Instance
 from text2ct.simulation.patients import Patient
@@ -58,18 +57,13 @@ class MedicalMaterial(FindingModel):
     @staticmethod
     def _wall_y(scene: Scene, x_mm: float, z_mm: float) -> float:
         """Canonical y of the front of the chest muscle at (x, z)."""
-        from text2ct.simulation.anatomy_shape import cage_depth
-
         y = np.arange(0.0, 140.0, 1.0, dtype=np.float32)
         depth = cage_depth(scene.anatomy, np.full_like(y, x_mm), y, np.full_like(y, z_mm))
         return float(y[int(np.argmax(depth < -(12.0 + 0.6 * scene.anatomy.muscle_mm)))])
 
     @staticmethod
-    def _solid(scene: Scene, centre: tuple[float, float, float], axes: tuple[float, ...], hu: float) -> None:
-        def depth(x: Array, y: Array, z: Array) -> Array:
-            return ellipsoid(x, y, z, centre, axes)
-
-        box, cover = scene.local(centre, max(axes) + 4, depth)
+    def _solid(scene: Scene, centre: tuple[float, ...], axes: tuple[float, ...], hu: float) -> None:
+        box, cover = scene.ball(centre, axes)
         scene.mix(cover, hu, box)
 
     def _pacemaker(self, scene: Scene, sign: float, instance: Instance, rng: np.random.Generator) -> None:
@@ -86,14 +80,22 @@ class MedicalMaterial(FindingModel):
     def _port(self, scene: Scene, sign: float, instance: Instance, rng: np.random.Generator) -> None:
         y = self._wall_y(scene, 76.0, 60.0) + 3.0
         self._solid(scene, (sign * 78.0, y, 58.0), (16.0, 9.0, 16.0), METAL_HU * 0.7)
-        line = [[sign * 70.0, y, 70.0], [sign * 46.0, 34.0, 100.0], [sign * 30.0, 8.0, 112.0], [23.0, 14.0, 76.0], [23.0, 8.0, 6.0]]
+        line = [
+            [sign * 70.0, y, 70.0],
+            [sign * 46.0, 34.0, 100.0],
+            [sign * 30.0, 8.0, 112.0],
+            [23.0, 14.0, 76.0],
+            [23.0, 8.0, 6.0],
+        ]
         scene.mix(scene.tube(np.array(line), 2.8), CATHETER_HU)
 
     def _wires(self, scene: Scene, sign: float, instance: Instance, rng: np.random.Generator) -> None:
         turn = np.linspace(0, 2 * np.pi, 13)
         for z in np.linspace(76.0, -34.0, instance.count):
             y = self._wall_y(scene, 0.0, float(z)) - 8.0
-            ring = np.stack([16.0 * np.cos(turn), y - 1 + 8.0 * np.sin(turn), z + 1.5 * np.sin(2 * turn)], axis=1)
+            ring = np.stack(
+                [16.0 * np.cos(turn), y - 1 + 8.0 * np.sin(turn), z + 1.5 * np.sin(2 * turn)], axis=1
+            )
             scene.mix(scene.tube(ring, 1.9), METAL_HU)
 
     def _spine(self, scene: Scene, sign: float, instance: Instance, rng: np.random.Generator) -> None:
@@ -107,7 +109,11 @@ class MedicalMaterial(FindingModel):
 
     def _valve(self, scene: Scene, sign: float, instance: Instance, rng: np.random.Generator) -> None:
         turn = np.linspace(0, 2 * np.pi, 17)
-        centre = np.array([1.0, 15.0, 0.0]) if rng.random() < 0.6 else np.array(scene.anatomy.heart_centre) + [2.0, -12.0, 6.0]
+        centre = (
+            np.array([1.0, 15.0, 0.0])
+            if rng.random() < 0.6
+            else np.add(scene.anatomy.heart_centre, [2.0, -12.0, 6.0])
+        )
         u, v = np.array([0.8, 0.0, 0.6]), np.array([0.3, 0.86, -0.4])
         ring = centre + 14.0 * (np.cos(turn)[:, None] * u + np.sin(turn)[:, None] * v)
         scene.mix(scene.tube(ring, 3.0), METAL_HU)
@@ -115,6 +121,11 @@ class MedicalMaterial(FindingModel):
 
     def _drain(self, scene: Scene, sign: float, instance: Instance, rng: np.random.Generator) -> None:
         z = float(rng.uniform(-45.0, 5.0))
-        line = [[sign * 172.0, 22.0, z - 22], [sign * 118.0, 2.0, z], [sign * 96.0, -42.0, z + 22], [sign * 66.0, -62.0, z + 60]]
+        line = [
+            [sign * 172.0, 22.0, z - 22],
+            [sign * 118.0, 2.0, z],
+            [sign * 96.0, -42.0, z + 22],
+            [sign * 66.0, -62.0, z + 60],
+        ]
         scene.mix(scene.tube(np.array(line), 4.2), CATHETER_HU)
         scene.mix(scene.tube(np.array(line), 1.8), -600.0)

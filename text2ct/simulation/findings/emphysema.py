@@ -40,5 +40,5 @@ class Emphysema(FindingModel):
         if instance.site == "both lungs":
             where = where * np.clip(np.float32(0.75) + scene.z / np.float32(300.0), np.float32(0.5), 1)
         holes = scene.noise(rng, 13.0)
-        hole = np.clip((holes + np.float32(0.15) + np.float32(0.75) * s) / np.float32(0.7), 0, 1)
-        scene.mix(where * (np.float32(0.15) + np.float32(0.75) * hole), -985.0)
+        hole = np.clip((holes + np.float32(0.3) + np.float32(0.8) * s) / np.float32(0.6), 0, 1)
+        scene.mix(where * (np.float32(0.35) + np.float32(0.62) * hole), -995.0)

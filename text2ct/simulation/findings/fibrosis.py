@@ -21,7 +21,7 @@ class FibroticSequela(FindingModel):
         """Draw the side and the number of bands."""
         site = choose(rng, {"both apices": 0.45, "right apex": 0.3, "left apex": 0.25})
         severity = draw_severity(rng)
-        return Instance(self.finding, severity, side_of(site), site, count=4 + int(4 * severity))
+        return Instance(self.finding, severity, side_of(site), site, count=5 + int(5 * severity))
 
     def prepare(self, anatomy: Anatomy, instance: Instance, rng: np.random.Generator) -> None:
         """Lost volume pulls the diaphragm up a little."""
@@ -44,9 +44,9 @@ class FibroticSequela(FindingModel):
             for k in range(instance.count):
                 root = np.array([sign * 36.0, -10.0, 38.0]) + 0.7 * bends[k]
                 line = np.stack([root, (root + ends[k]) / 2 + bends[k], ends[k]])
-                cover = scene.tube(line, [2.6, 3.2 + s, 4.6 + 1.5 * s])
+                cover = scene.tube(line, [3.4, 4.4 + s, 5.6 + 1.5 * s])
                 scene.mix(cover * mine, 36.0)
             specks = rng.integers(0, 2, 12)
-            for k in np.flatnonzero(specks[: instance.count]):
-                cover = scene.tube(np.stack([ends[k], ends[k] + 2.0]), 2.8)
+            for j in np.flatnonzero(specks[: instance.count]):
+                cover = scene.tube(np.stack([ends[j], ends[j] + 2.0]), 2.8)
                 scene.mix(cover * mine, 480.0)

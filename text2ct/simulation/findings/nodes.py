@@ -29,7 +29,7 @@ class Lymphadenopathy(FindingModel):
     stage = 50
 
     def draw(self, rng: np.random.Generator, patient: Patient) -> Instance:
-        """Draw the station, the short axis of the largest node (14 to 32 mm) and the number."""
+        """Draw the station, the short axis of the largest node (17 to 34 mm) and the number."""
         weights = {
             "right paratracheal": 0.12,
             "prevascular": 0.1,
@@ -43,9 +43,9 @@ class Lymphadenopathy(FindingModel):
         side = {"right paratracheal": "right"}.get(site, "")
         if site in ("hilar", "axillary"):
             side = choose(rng, {"right": 0.25, "left": 0.25, "bilateral": 0.5})
-        size = round(float(15.0 + 15.0 * severity + rng.uniform(0, 2)))
+        size = round(float(17.0 + 15.0 * severity + rng.uniform(0, 2)))
         many = 2 if site == "mediastinal" or side == "bilateral" else 1
-        return Instance(self.finding, severity, side, site, float(size), many * (3 + int(rng.integers(0, 4))))
+        return Instance(self.finding, severity, side, site, float(size), many * (4 + int(rng.integers(0, 4))))
 
     def _nodes(self, instance: Instance, rng: np.random.Generator) -> list[Mass]:
         """The nodes, the largest first; each station in turn gets one."""
@@ -65,7 +65,9 @@ class Lymphadenopathy(FindingModel):
         for k in range(instance.count):
             middle, spread = places[k % len(places)]
             short = float(instance.size_mm or 18.0) * (1.0 if k == 0 else rng.uniform(0.6, 0.95))
-            centre = middle + spread * np.clip(rng.normal(size=3), -1.5, 1.5) * (0.0 if k < len(places) else 1.0)
+            centre = middle + spread * np.clip(rng.normal(size=3), -1.5, 1.5) * (
+                0.0 if k < len(places) else 1.0
+            )
             long = short * rng.uniform(1.1, 1.5)
             nodes.append(Mass(tuple(float(v) for v in centre), (short / 2, short / 2 * 1.1, long / 2)))
         return nodes

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from text2ct.simulation.anatomy import Array
 from text2ct.simulation.anatomy_scene import Scene
-from text2ct.simulation.anatomy_shape import ellipsoid
 from text2ct.simulation.findings.base import FindingModel, choose, draw_severity, side_of
 from text2ct.simulation.instance import LOBES, Instance
 from text2ct.simulation.patients import Patient
@@ -39,9 +37,5 @@ class LungNodule(FindingModel):
             radius = largest / 2 * (1.0 if k == 0 else shrink[k % 64])
             centre = (float(site[0]), float(site[1]), float(site[2]))
             axes = tuple(float(v) for v in radius * (shape[k % 64] if k else np.array([1.0, 0.95, 0.95])))
-
-            def depth(x: Array, y: Array, z: Array, c: tuple = centre, a: tuple = axes) -> Array:
-                return ellipsoid(x, y, z, c, a)
-
-            box, cover = scene.local(centre, radius + 4, depth)
+            box, cover = scene.ball(centre, axes)
             scene.mix(cover * scene.lung[box], hu, box)

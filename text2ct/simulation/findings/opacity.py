@@ -13,7 +13,12 @@ from text2ct.simulation.patients import Patient
 
 
 def _patches(
-    scene: Scene, lobes: tuple[str, ...], rng: np.random.Generator, count: int, radius_mm: float, ragged: float
+    scene: Scene,
+    lobes: tuple[str, ...],
+    rng: np.random.Generator,
+    count: int,
+    radius_mm: float,
+    ragged: float,
 ) -> Array:
     """Coverage of ``count`` clouds with ragged edges in each of the lobes."""
     cover = np.zeros(scene.size, np.float32)
@@ -77,12 +82,12 @@ class Consolidation(FindingModel):
         }
         site = choose(rng, weights)
         severity = draw_severity(rng)
-        return Instance(self.finding, severity, side_of(site), site, count=1 + int(2.5 * severity))
+        return Instance(self.finding, severity, side_of(site), site, count=2 + int(2 * severity))
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
         """Paint clouds of soft tissue, then the bronchi that stay open in them."""
         lobes = instance.lobes()
-        cover = _patches(scene, lobes, rng, instance.count, 26.0 + 14.0 * instance.severity, 6.0)
+        cover = _patches(scene, lobes, rng, instance.count, 28.0 + 14.0 * instance.severity, 6.0)
         scene.mix(np.clip(cover * np.float32(1.6), 0, 1) * np.float32(0.5), np.maximum(scene.hu, -450.0))
         scene.mix(cover, 75.0 if scene.anatomy.contrast else 34.0)
         airways = scene.trees["airways"]

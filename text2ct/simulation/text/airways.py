@@ -7,12 +7,15 @@ from text2ct.simulation.text.wording import Joint, Normal, Wording
 ECTASIA = "Bronchiectasis"
 WALLS = "Peribronchial thickening"
 _ECTASIA = (
-    "{bronchiectasis|bronchiectatic changes|tubular bronchiectasis|cylindrical bronchiectasis|bronchiectatic dilatations|"
+    "{bronchiectasis|bronchiectatic changes|tubular bronchiectasis|cylindrical "
+    "bronchiectasis|bronchiectatic dilatations|"
     "traction bronchiectasis|bronchiectasis}"
 )
 _WALLS = (
-    "{peribronchial thickening|peribronchial thickenings|bronchial wall thickening|peribronchial wall thickening|"
-    "thickening of the peribronchial sheath|peribronchial thickness increase|increase in peribronchial thickness}"
+    "{peribronchial thickening|peribronchial thickenings|bronchial wall thickening|peribronchial wall "
+    "thickening|"
+    "thickening of the peribronchial sheath|peribronchial thickness increase|increase in peribronchial "
+    "thickness}"
 )
 
 WORDINGS = {
@@ -22,17 +25,24 @@ WORDINGS = {
             "": (
                 f"<mild> {_ECTASIA} <is> in <place>",
                 f"There is <mild> {_ECTASIA} in <place>",
-                f"{_ECTASIA}, of <grade> degree, <is> {{in|at}} {{the central parts of|}} <place>",
-                "{The bronchi|Bronchi} in <place> are <mildly> {dilated|ectatic|widened} {(bronchiectasis)|in favor of bronchiectasis}",
+                f"{_ECTASIA}, of <grade> degree, <is> in {{the central parts of|}} <place>",
+                "{The bronchi|Bronchi} in <place> are <mildly> {dilated|ectatic|widened} "
+                "{(bronchiectasis)|in favor of bronchiectasis}",
                 f"In <place>, {{segmental|segmentary-subsegmental|peripheral}} {_ECTASIA} <is>",
-                "<mild> {dilatation|enlargement} of the bronchi {consistent|compatible} with bronchiectasis <is> in <place>",
+                "<mild> {dilatation|enlargement} of the bronchi {consistent|compatible} with "
+                "bronchiectasis <is> in <place>",
                 "Bronchiectatic {segments|changes} <are> in <place>, of <grade> degree",
                 f"{_ECTASIA} {{filled with secretions|with a caliber of up to <size>|}} <is> in <place>",
                 "{Ectasia of the bronchi|Cystic bronchiectasis|Bronchial ectasia} <is> in <place>",
             )
         },
         impression={
-            "": (f"<mild> {_ECTASIA} in <place>", "Bronchiectasis", "Bronchiectatic changes in <place>", "Bronchiectasis, of <grade> degree, in <place>")
+            "": (
+                f"<mild> {_ECTASIA} in <place>",
+                "Bronchiectasis",
+                "Bronchiectatic changes in <place>",
+                "Bronchiectasis, of <grade> degree, in <place>",
+            )
         },
     ),
     WALLS: Wording(
@@ -43,15 +53,22 @@ WORDINGS = {
                 f"There is <mild> {_WALLS} in <place>",
                 f"{{Bilateral|}} {_WALLS} {{of <grade> degree|}} <is> in <place>",
                 f"In <place>, {_WALLS} <is>",
-                "The bronchial walls are <mildly> thickened in <place>, {peribronchial cuffing|peribronchial thickening} <is>",
-                "Thickening {of the peribronchovascular sheath|along the peribronchial sheath|in the peribronchial area} <is> in <place>",
-                "<mild> {thickening of the bronchial walls|thickened bronchial walls} in <place> <is> {(bronchitis?)|}",
+                "The bronchial walls are <mildly> thickened in <place>, {peribronchial "
+                "cuffing|peribronchial thickening} <is>",
+                "Thickening {of the peribronchovascular sheath|along the peribronchial sheath|in the "
+                "peribronchial area} <is> in <place>",
+                "<mild> {thickening of the bronchial walls|thickened bronchial walls} in <place> <is> "
+                "{(bronchitis?)|}",
                 f"{_WALLS} extending from the hilar {{region|regions}} {{toward|to}} <place> <is>",
                 "Peribronchial thickness is increased in <place> {, of <grade> degree|}",
             )
         },
         impression={
-            "": (f"<mild> {_WALLS} in <place>", f"{_WALLS} {{|(bronchitis?)}}", "Peribronchial {thickening|thickenings} {in <place>|}")
+            "": (
+                f"<mild> {_WALLS} in <place>",
+                f"{_WALLS} {{|(bronchitis?)}}",
+                "Peribronchial {thickening|thickenings} {in <place>|}",
+            )
         },
     ),
 }
@@ -62,9 +79,12 @@ JOINTS = (
         region="lung",
         chance=0.45,
         findings=(
-            "<mild> bronchiectasis in <place> and <mild_b> peribronchial {thickening|wall thickening} in <place_b> <are>",
-            "There is bronchiectasis in <place>, and {the bronchial walls are thickened|peribronchial thickening <is>} in <place_b>",
-            "{Tubular bronchiectasis|Bronchiectatic changes} <are> in <place>; peribronchial thickenings {accompany in|<are> in} <place_b>",
+            "<mild> bronchiectasis in <place> and <mild_b> peribronchial {thickening|wall thickening} in "
+            "<place_b> <are>",
+            "There is bronchiectasis in <place>, and {the bronchial walls are thickened|peribronchial "
+            "thickening <is>} in <place_b>",
+            "{Tubular bronchiectasis|Bronchiectatic changes} <are> in <place>; peribronchial thickenings "
+            "{accompany in|<are> in} <place_b>",
         ),
         impression=(
             "{Bronchiectasis|<mild> bronchiectasis} and {peribronchial thickening|peribronchial thickenings}",
@@ -77,17 +97,22 @@ NORMALS = (
     Normal(
         "airways",
         (
-            "{Trachea|The trachea} and {the main bronchi of both sides|right and left main bronchi} are {open|patent}",
-            "{Trachea, left and right main bronchi|The lumens of the trachea and both main bronchi|Lumens of the trachea and main bronchi} are {open|clear}",
-            "{Trachea and both main bronchi|The trachea and main bronchi} are {in the midline|of normal calibration} and {clear|open}",
-            "The trachea is in the midline and {the main bronchi|both main bronchi} {are|appear} {natural|open|normal}",
+            "{Trachea|The trachea} and {the main bronchi of both sides|right and left main bronchi} are "
+            "{open|patent}",
+            "{Trachea, left and right main bronchi|The lumens of the trachea and both main bronchi|Lumens "
+            "of the trachea and main bronchi} are {open|clear}",
+            "{Trachea and both main bronchi|The trachea and main bronchi} are {in the midline|of normal "
+            "calibration} and {clear|open}",
+            "The trachea is in the midline, {the main bronchi|both main bronchi} {are|appear} "
+            "{natural|open|normal}",
         ),
         chance=0.9,
     ),
     Normal(
         "airways",
         (
-            "No {occlusive|obstructive} pathology <no> in the {airway lumen|tracheal lumen|trachea or main bronchi}",
+            "No {occlusive|obstructive} pathology <no> in the {airway lumen|tracheal lumen|trachea or main "
+            "bronchi}",
             "There is no {obstructive|occlusive} lesion {of the central airways|in the airway lumens}",
         ),
         chance=0.45,

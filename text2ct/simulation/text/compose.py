@@ -37,8 +37,14 @@ def compose(labels_row: ArrayLike, rng: np.random.Generator) -> Report:
     """
     row = np.asarray(labels_row, dtype=float)
     if row.shape != (len(FINDINGS),):
-        raise UserError(f"a label row has shape {row.shape}; expected one value for each of {len(FINDINGS)} findings")
-    wrong = [f"{name} is {value:g}" for name, value in zip(FINDINGS, row, strict=True) if not (value in (0.0, 1.0) or np.isnan(value))]
+        raise UserError(
+            f"a label row has shape {row.shape}; expected one value for each of {len(FINDINGS)} findings"
+        )
+    wrong = [
+        f"{name} is {value:g}"
+        for name, value in zip(FINDINGS, row, strict=True)
+        if not (value in (0.0, 1.0) or np.isnan(value))
+    ]
     if wrong:
         raise UserError("labels must be 0, 1 or empty", wrong)
     scan = draw_patient(int(rng.integers(_NUMBERS)), labels=row == 1.0).scans[0]

@@ -5,19 +5,25 @@ from __future__ import annotations
 from text2ct.simulation.text.wording import Wording
 
 _PORT = (
-    "{Port|A port|The port} catheter whose tip {lies|ends|terminates} in the {superior vena cava|right atrium} <is>",
-    "A {central venous|venous|port} catheter extending {to|into} the {superior vena cava|vena cava superior} <is> <on>",
-    "The port chamber <is> {under the skin|in the subcutaneous fat} of the <sided> {anterior chest wall|hemithorax} and its catheter "
+    "{Port|A port|The port} catheter whose tip {lies|ends|terminates} in the {superior vena cava|right "
+    "atrium} <is>",
+    "A {central venous|venous|port} catheter extending {to|into} the {superior vena cava|vena cava "
+    "superior} <is> <on>",
+    "The port chamber <is> {under the skin|in the subcutaneous fat} of the <sided> {anterior chest "
+    "wall|hemithorax} and its catheter "
     "{reaches|extends to} the {superior vena cava|right atrium}",
-    "There is a {port|central venous} catheter <on>, with its tip at the {cavoatrial junction|distal superior vena cava}",
+    "There is a {port|central venous} catheter <on>, with its tip at the {cavoatrial junction|distal "
+    "superior vena cava}",
     "Image of a port catheter entering from the <sided> {subclavian|internal jugular} vein <is>",
     "{Central venous catheter|CVP catheter} <is>; its tip is in the superior vena cava",
-    "A catheter placed from the <sided> jugular vein and ending in the {right atrium|superior vena cava} <is>",
+    "A catheter placed from the <sided> jugular vein and ending in the {right atrium|superior "
+    "vena cava} <is>",
     "{Port|Port-a-cath} reservoir <is> in the <sided> chest wall",
 )
 _PACEMAKER = (
     "{A pacemaker|A cardiac pacemaker} and its electrodes <are> on the <sided> {anterior |}chest wall",
-    "There is a pacemaker generator in the <sided> chest wall, with {leads|electrodes} ending in the right {atrium and ventricle|ventricle}",
+    "There is a pacemaker generator in the <sided> chest wall, with {leads|electrodes} ending in the right "
+    "{atrium and ventricle|ventricle}",
     "{Pacemaker|ICD} battery <is> <on>, its electrodes {extend|extending} to the right heart chambers",
     "{Cardiac pacemaker electrodes|Pacemaker leads} <are> in the right heart cavities",
     "A {permanent |}pacemaker <is> under the skin of the <sided> hemithorax",
@@ -26,22 +32,30 @@ _PACEMAKER = (
     "A {battery pack|generator} belonging to a cardiac pacemaker <is> in the <sided> pectoral region",
 )
 _STERNUM = (
-    "{Metallic sutures|Metallic suture materials|Suture materials} secondary to {sternotomy|median sternotomy|bypass surgery|the operation} "
+    "{Metallic sutures|Metallic suture materials|Suture materials} secondary to {sternotomy|median "
+    "sternotomy|bypass surgery|the operation} "
     "<are> in the sternum",
     "{Sternotomy wires|Sternal wires|Cerclage wires} <are>",
-    "There are metallic {sutures|wires|densities} {belonging to|due to|compatible with} {sternotomy|previous sternotomy} in the sternum",
-    "{Surgical|Postoperative} metallic suture materials <are> {at|on} the sternum and {surgical clips|clips} in the anterior mediastinum",
+    "There are metallic {sutures|wires|densities} {belonging to|due to|compatible with} "
+    "{sternotomy|previous sternotomy} in the sternum",
+    "{Surgical|Postoperative} metallic suture materials <are> {at|on} the sternum and {surgical "
+    "clips|clips} in the anterior mediastinum",
     "Findings {of|secondary to} {CABG|ACBG|coronary bypass} and metallic sternal sutures <are>",
-    "The patient {has a history of|underwent} {bypass|cardiac surgery|open heart surgery}, metallic sutures <are> in the sternum",
+    "The patient {has a history of|underwent} {bypass|cardiac surgery|open heart surgery}, metallic "
+    "sutures <are> in the sternum",
     "{Sternotomy sutures|Sternotomy suture material} and operation materials <are>",
     "Metallic {artifacts|density increases} of suture materials <are> at the level of the sternum",
 )
 _SPINE = (
-    "{Metallic fixation|Stabilization|Posterior fixation} {materials|screws|implants} <are> in the {thoracic|dorsal|thoracolumbar} vertebrae",
+    "{Metallic fixation|Stabilization|Posterior fixation} {materials|screws|implants} <are> in the "
+    "{thoracic|dorsal|thoracolumbar} vertebrae",
     "There are {transpedicular screws|fixation screws and rods} in the {thoracic|dorsal} {spine|vertebrae}",
-    "{Surgical|Operative} {plate and screw|screw-rod} material <is> in the {dorsal|thoracic} vertebral column",
-    "{Posterior instrumentation|Spinal instrumentation} {material|hardware} <is>, causing {metallic artifact|beam hardening}",
-    "Metallic {stabilizers|stabilization rods} secondary to {spinal surgery|the operation} <are> in the vertebrae",
+    "{Surgical|Operative} {plate and screw|screw-rod} material <is> in the {dorsal|thoracic} vertebral "
+    "column",
+    "{Posterior instrumentation|Spinal instrumentation} {material|hardware} <is>, causing {metallic "
+    "artifact|beam hardening}",
+    "Metallic {stabilizers|stabilization rods} secondary to {spinal surgery|the operation} <are> in the "
+    "vertebrae",
     "The vertebral column has {metallic|surgical} fixator {implants|material}",
     "Fixation {plates|rods} and screws <are> in the {dorsal|mid-thoracic} region",
     "{Artifacts|Metallic artifacts} of the {spinal implant|vertebral fixation material} <are>",
@@ -62,7 +76,8 @@ _DRAIN = (
     "{Thoracic tube|Chest tube} {placed|inserted} <on> <is>, {its tip lies|ending} in the pleural space",
     "A {drain|catheter} entering between the ribs and {extending to|ending in} <hemithorax> <is>",
     "{Pleural catheter|Pigtail catheter} <is> in the <sided> pleural space",
-    "The {tube|drainage catheter} {inserted for|placed for the} {drainage|effusion drainage} <is> in <hemithorax>",
+    "The {tube|drainage catheter} {inserted for|placed for the} {drainage|effusion drainage} <is> in "
+    "<hemithorax>",
     "{Image of a|A} thoracostomy tube <is> <on>",
     "A {catheter|tube} {that extends|extending} {through|along} the <sided> pleural space <is>",
 )
@@ -72,7 +87,8 @@ SMALL_DEVICES = (
     "{A nasogastric tube|Nasogastric tube} {reaching|extending into} the stomach <is>",
     "{Stent|A stent|A stent material} <is> in the {LAD|coronary artery|RCA}",
     "{Surgical clips|Operation clips|Metallic clips} <are> in the {gallbladder fossa|axilla|thyroid lodge}",
-    "{Suture material|Surgical suture materials|Postoperative suture line} <is> in the {lung|breast|esophagogastric junction}",
+    "{Suture material|Surgical suture materials|Postoperative suture line} <is> in the "
+    "{lung|breast|esophagogastric junction}",
     "{An endotracheal tube|Intubation tube|A tracheostomy cannula} <is> in the trachea",
     "Breast {implant|prosthesis} <is> {|bilaterally}",
     "{A central|Central} venous catheter <is>",
@@ -98,7 +114,10 @@ WORDINGS = {
                 "{Operated CABG|Status post bypass|Bypass operation}",
                 "Sternotomy {sutures|wires}",
             ),
-            "spinal fixation": ("Spinal {fixation|stabilization} material", "Metallic implant in the {spine|vertebrae}"),
+            "spinal fixation": (
+                "Spinal {fixation|stabilization} material",
+                "Metallic implant in the {spine|vertebrae}",
+            ),
             "valve prosthesis": ("{Heart valve|Valve} {prosthesis|replacement}", "Prosthetic valve"),
             "pleural drain": ("{Chest tube|Drainage catheter} <on>", "Pleural drainage catheter"),
         },

@@ -65,6 +65,7 @@ class Style:
         closing: What stands after each item of the Impression.
         lung_first: The lungs are described before the mediastinum.
         terse: Leaves out many normal statements.
+        thorough: Describes every organ in the field.
     """
 
     is_seen: str
@@ -75,6 +76,7 @@ class Style:
     closing: str
     lung_first: bool
     terse: bool
+    thorough: bool
 
     def slots(self) -> dict[str, str]:
         """The habits as slots ``<is>``, ``<are>``, ``<not>`` and, after "No ...", ``<no>``."""
@@ -88,7 +90,12 @@ _VERBS = (
     ("was observed", "were observed", "was not detected", "was detected"),
     ("{is seen|is observed}", "{are seen|are observed}", "is not seen", "{is seen|was detected}"),
     ("{was detected|was observed}", "{were detected|were observed}", "was not detected", "was detected"),
-    ("{is present|is observed|was observed}", "{are present|are observed}", "{was|is} not detected", "was observed"),
+    (
+        "{is present|is observed|was observed}",
+        "{are present|are observed}",
+        "{was|is} not detected",
+        "was observed",
+    ),
 )
 _MARKS = (("", "."), ("", "."), ("", "."), ("• ", "."), ('" ', ""), ('"', '."'), ("- ", ""))
 
@@ -97,4 +104,12 @@ def draw_style(rng: np.random.Generator) -> Style:
     """Draw a reader's habits."""
     verbs = _VERBS[int(rng.integers(len(_VERBS)))]
     opening, closing = _MARKS[int(rng.integers(len(_MARKS)))]
-    return Style(*verbs, opening, closing, lung_first=bool(rng.random() < 0.25), terse=bool(rng.random() < 0.3))
+    thoroughness = rng.random()
+    return Style(
+        *verbs,
+        opening,
+        closing,
+        lung_first=bool(rng.random() < 0.25),
+        terse=bool(thoroughness < 0.25),
+        thorough=bool(thoroughness > 0.65),
+    )

@@ -22,10 +22,13 @@ NORMALS = (
     Normal(
         "lung",
         (
-            "{Aeration of both lungs|The aeration of both lung parenchyma|Both lung parenchyma aeration} is {normal|natural} and no {nodular|nodule} "
+            "{Aeration of both lungs|The aeration of both lung parenchyma|Both lung parenchyma aeration} "
+            "is {normal|natural} and no {nodular|nodule} "
             "or {infiltrative lesion|infiltration} <no>",
-            "No {nodule, mass or infiltration|mass-nodule-infiltration|infiltrative or nodular lesion} <no> in {both lungs|both lung parenchyma}",
-            "{Both lungs are|Lung parenchyma is} {natural|normal} in aeration, no {focal|space-occupying} lesion <no>",
+            "No {nodule, mass or infiltration|infiltration-nodule-mass|infiltrative or nodular lesion} "
+            "<no> in {both lungs|both lung parenchyma}",
+            "{Both lungs are|Lung parenchyma is} {natural|normal} in aeration, no {focal|space-occupying} "
+            "lesion <no>",
         ),
         unless=_ANY,
         chance=0.97,
@@ -33,9 +36,11 @@ NORMALS = (
     Normal(
         "lung",
         (
-            "No {mass|mass lesion} or {infiltrative lesion|active infiltration} <no> in {either lung|the lungs|the parenchyma}",
-            "No {active infiltration|pneumonic infiltration|consolidation or infiltration|infiltrative lesion} <no> {in the parenchyma|in either lung|}",
-            "{There is no finding|No finding} {compatible with|in favor of} pneumonia {in both lungs|}",
+            "No {mass|mass lesion} or {infiltrative lesion|active infiltration} <no> in {either lung|the "
+            "lungs|the parenchyma}",
+            "No {active infiltration|pneumonic infiltration|consolidation or infiltration|infiltrative "
+            "lesion} <no> {in the parenchyma|in either lung|}",
+            "{There is no finding|No finding} {compatible with|suggesting} pneumonia {in both lungs|}",
         ),
         unless=_ACUTE,
         chance=0.5,
@@ -43,7 +48,8 @@ NORMALS = (
     Normal(
         "lung",
         (
-            "No {mass|mass lesion with distinguishable borders|suspicious mass} <no> in {either lung|the lungs}",
+            "No {mass|mass lesion with distinguishable borders|suspicious mass} <no> in {either lung|the "
+            "lungs}",
             "No {other |}{mass|focal lesion} <no> {in both lung parenchyma|in the remaining parenchyma}",
         ),
         chance=0.2,
@@ -60,9 +66,9 @@ NORMALS = (
 )
 
 OPENINGS = (
-    "When {examined|evaluated|viewed} {with|at} the {lung parenchyma|parenchyma} window;",
-    "In the {evaluation|examination} of the {parenchyma of both lungs|lungs};",
-    "{In the lung window;|Lung window:|In the parenchyma window of the lungs;}",
+    "When {examined|evaluated|viewed} {with|at} the {lung parenchyma|parenchyma} window",
+    "In the {evaluation|examination} of the {parenchyma of both lungs|lungs}",
+    "In the {lung window|lung window settings|parenchyma window of the lungs}",
     "",
     "",
 )

@@ -7,7 +7,8 @@ from text2ct.simulation.text.wording import Normal, Wording
 
 _NODES = "{lymph nodes|lymph nodes|LAPs|lymphadenopathies|lymph node images}"
 _STATIONS = (
-    "{right upper-bilateral lower paratracheal|paratracheal, aortopulmonary|aorticopulmonary window|prevascular, subcarinal|bilateral hilar}"
+    "{right upper-bilateral lower paratracheal|paratracheal, aortopulmonary|aorticopulmonary "
+    "window|prevascular, subcarinal|bilateral hilar}"
 )
 
 
@@ -23,7 +24,8 @@ WORDINGS = {
             "one": (
                 "A lymph node with a short {axis|diameter} of <size> <is> in <place>",
                 "There is a <size2_node> lymph node in <place>",
-                "{A lymph node|Lymph node|An enlarged lymph node|LAP} measuring <size> in its short {axis|diameter} <is> {in|at} <place>",
+                "{A lymph node|Lymph node|An enlarged lymph node|LAP} measuring <size> in its short "
+                "{axis|diameter} <is> {in|at} <place>",
                 "In <place>, a lymph node {with a short axis of|of} <size> <is>",
                 "{Enlarged lymph node|Lymphadenopathy} <is> in <place>, its short {axis|diameter} is <size>",
                 "A {single|fusiform|oval} lymph node of <size> short axis <is> in <place>",
@@ -31,20 +33,29 @@ WORDINGS = {
                 "A lymph node {reaching|measured as} <size> <is> in <place>",
             ),
             "many": (
-                f"{_NODES} <are> in <place>, the largest {{with a short axis of|with a short diameter of|measuring}} <size>",
+                f"{_NODES} <are> in <place>, the largest {{with a short axis of|with a short diameter "
+                f"of|measuring}} <size>",
                 f"There are {_NODES} {{with a short axis of up to|measuring up to}} <size> in <place>",
                 f"<many> {_NODES} with a short diameter {{of up to|reaching}} <size> <are> in <place>",
                 f"In <place>, <many> {_NODES} <are>, the largest of which is <size2_node>",
-                f"{{Enlarged|Multiple|Prominent|Numerous}} {_NODES} <are> in <place> {{and in the {_STATIONS} {{area|stations}}|}}, the largest short axis being <size>",
-                f"{{Mediastinal and hilar|Mediastinal}} {_NODES} <are>; the largest, in <place>, is <size> in short {{axis|diameter}}",
-                f"{_NODES} {{in|of}} <place> {{with fusiform configuration|some of them calcified|}} <are>, {{short axis|short diameter}} <size>",
+                f"{{Enlarged|Multiple|Prominent|Numerous}} {_NODES} <are> in <place> {{and in the "
+                f"{_STATIONS} {{area|stations}}|}}, the largest short axis being <size>",
+                f"{{Mediastinal and hilar|Mediastinal}} {_NODES} <are>; the largest, in <place>, is <size> "
+                f"in short {{axis|diameter}}",
+                f"{_NODES} {{in|of}} <place> {{with fusiform configuration|some of them calcified|}} "
+                f"<are>, {{short axis|short diameter}} <size>",
                 f"<many> {_NODES} in <place> {{stand out|draw attention}}, the largest measures <size2_node>",
-                f"{_NODES} {{in conglomerate form|in pathological dimensions|}} <are> in <place> and measure {{up to|}} <size>",
-                f"{{Right upper|Upper-lower}} paratracheal, {{aortopulmonary|subcarinal|prevascular}} {_NODES} {{with a narrow diameter of|up to}} <size> <are>",
+                f"{_NODES} {{in conglomerate form|in pathological dimensions|}} <are> in <place> and "
+                f"measure {{up to|}} <size>",
+                f"{{Right upper|Upper-lower}} paratracheal, {{aortopulmonary|subcarinal|prevascular}} "
+                f"{_NODES} {{with a narrow diameter of|up to}} <size> <are>",
             ),
         },
         impression={
-            "one": ("{Enlarged lymph node|Lymph node|LAP} in <place>", "Lymphadenopathy in <place> {|(<size>)}"),
+            "one": (
+                "{Enlarged lymph node|Lymph node|LAP} in <place>",
+                "Lymphadenopathy in <place> {|(<size>)}",
+            ),
             "many": (
                 f"{_NODES} in <place>",
                 "{Mediastinal|Mediastinal and hilar} {lymph nodes|lymphadenopathies|LAPs}",
@@ -59,11 +70,15 @@ NORMALS = (
     Normal(
         "nodes",
         (
-            "{No enlarged|No pathologically enlarged} lymph node <no> in {the prevascular, paratracheal, subcarinal or hilar-axillary|the mediastinal and hilar} "
+            "{No enlarged|No pathologically enlarged} lymph node <no> in {the prevascular, paratracheal, "
+            "subcarinal or hilar-axillary|the mediastinal and hilar} "
             "{regions|areas}",
-            "No lymph node {of|with} pathological {size|dimensions} {and appearance|and configuration|} <no> in the {mediastinum|mediastinum or either hilum}",
-            "{No pathological LAP|No LAP|No lymphadenopathy} <no> in the {mediastinal|mediastinal or hilar} {region|stations}",
-            "There are no {pathologically sized|enlarged} lymph nodes in the {mediastinal|mediastinal or hilar} {stations|regions}",
+            "No lymph node {of|with} pathological {size|dimensions} {and appearance|and configuration|} "
+            "<no> {at mediastinal level|in the mediastinum or either hilum}",
+            "{No pathological LAP|No LAP|No lymphadenopathy} <no> in the {mediastinal|mediastinal or "
+            "hilar} {region|stations}",
+            "There are no {pathologically sized|enlarged} lymph nodes in the {mediastinal|mediastinal or "
+            "hilar} {stations|regions}",
         ),
         unless=("Lymphadenopathy",),
         chance=0.95,
@@ -71,7 +86,8 @@ NORMALS = (
     Normal(
         "nodes",
         (
-            "No lymph node of pathological size <no> in the {axillary|supraclavicular|supraclavicular and axillary} regions",
+            "No lymph node of pathological size <no> in the {axillary|supraclavicular|supraclavicular and "
+            "axillary} regions",
             "Both {axillae|axillary regions} and the supraclavicular {fossae|fossa} {are|appear} natural",
         ),
         unless=("Lymphadenopathy",),

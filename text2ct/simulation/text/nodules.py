@@ -19,17 +19,18 @@ _ONE = (
     f"In <place>, {{there is a|a}} {_KIND} nodule {{of|with a diameter of}} <size>",
     f"There is a {_KIND} nodule measuring <size2> in <place>",
     f"{_KIND} nodule in <place> measures {{approximately |}}<size>",
-    f"{{Nodular lesion|Nodule|Nodular density}} {{of|with a size of}} <size2> <is> in <place>",
+    "{Nodular lesion|Nodule|Nodular density} {of|with a size of} <size2> <is> in <place>",
     "A {calcified|calcific|noncalcified|well-defined} nodule with a diameter of <size> <is> in <place>",
     f"A {_KIND} pulmonary nodule <is> in <place>, its diameter is <size>",
 )
 _MANY = (
-    f"<many> {_KIND} nodules <are> in <place>, the largest {{of which is|measuring|being}} <size> {{in diameter|}}",
+    f"<many> {_KIND} nodules <are> in <place>, the largest {{of which is|measuring|being}} <size> {{in "
+    f"diameter|}}",
     f"There are <many> {_KIND} nodules {{with a diameter of up to|measuring up to}} <size> in <place>",
     f"{{In|Throughout}} <place>, {_KIND} nodules <are>, the largest <size>",
     f"{_KIND} nodules, <many> in number, {{the largest|the biggest}} <size2> in size, <are> in <place>",
-    f"<many> {{pulmonary|parenchymal}} nodules {{not exceeding|reaching}} <size> <are> in <place>",
-    f"{{Nodular lesions|Nodules}} {{whose largest diameter is|with the largest being}} <size> <are> in <place>",
+    "<many> {pulmonary|parenchymal} nodules {not exceeding|reaching} <size> <are> in <place>",
+    "{Nodular lesions|Nodules} {whose largest diameter is|with the largest being} <size> <are> in <place>",
     f"There are {_KIND} nodules in <place>, <many>, of which the largest has a diameter of <size>",
     "{Multiple|Bilateral|Occasional} {solid |calcific |}nodules up to <size> <are> in <place>",
 )
@@ -38,7 +39,8 @@ _MILLIMETRIC = (
     "{A few|Several|} millimetric {nonspecific|parenchymal|} nodules <are> in <place>",
 )
 _MASS = (
-    "A {mass|mass lesion|nodule} with {spiculated|irregular|lobulated} contours measuring <size2> <is> in <place>",
+    "A {mass|mass lesion|nodule} with {spiculated|irregular|lobulated} contours measuring <size2> <is> in "
+    "<place>",
     "A suspicious {nodule|nodular lesion} of <size> <is> in <place>",
 )
 

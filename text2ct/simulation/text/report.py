@@ -16,7 +16,18 @@ from text2ct.simulation.text.slips import slip
 from text2ct.simulation.text.vocabulary import JOINTS, NORMALS, WORDINGS
 from text2ct.simulation.text.wording import REGIONS
 
-_LUNG_FIRST = ("airways", "lung", "pleura", "vessels", "heart", "pericardium", "esophagus", "nodes", "abdomen", "bones")
+_LUNG_FIRST = (
+    "airways",
+    "lung",
+    "pleura",
+    "vessels",
+    "heart",
+    "pericardium",
+    "esophagus",
+    "nodes",
+    "abdomen",
+    "bones",
+)
 _COMPLAINTS = (
     "{Cough|Shortness of breath|Chest pain|Fever|Back pain|Fatigue|Weight loss}",
     "{Pneumonia|Covid-19 pneumonia|Malignancy|Interstitial lung disease|Pulmonary edema}?",
@@ -93,14 +104,21 @@ def _fitting(templates: Sequence[str], slots: dict[str, str]) -> list[str]:
     return [template for template in templates if slots_of(template) <= slots.keys()]
 
 
-def _say_findings(draft: _Draft, instances: Sequence[Instance], style: Style, rng: np.random.Generator) -> None:
+def _say_findings(
+    draft: _Draft, instances: Sequence[Instance], style: Style, rng: np.random.Generator
+) -> None:
     by_name = {instance.finding: instance for instance in instances}
     slots = {name: style.slots() | instance_slots(instance, rng) for name, instance in by_name.items()}
     said: set[str] = set()
     mentions: list[tuple[tuple[str, ...], dict[str, str]]] = []
     for joint in JOINTS:
         first, second = joint.pair
-        if first not in by_name or second not in by_name or said & set(joint.pair) or rng.random() >= joint.chance:
+        if (
+            first not in by_name
+            or second not in by_name
+            or said & set(joint.pair)
+            or rng.random() >= joint.chance
+        ):
             continue
         both = slots[first] | {f"{key}_b": value for key, value in slots[second].items()}
         sentences = _fitting(joint.findings, both)
@@ -114,9 +132,12 @@ def _say_findings(draft: _Draft, instances: Sequence[Instance], style: Style, rn
             continue
         wording = WORDINGS[name]
         variant = wording.variant(instance)
-        draft.say(wording.region, expand(choose(_fitting(wording.findings[variant], slots[name]), rng), slots[name], rng))
+        draft.say(
+            wording.region,
+            expand(choose(_fitting(wording.findings[variant], slots[name]), rng), slots[name], rng),
+        )
         mentions.append((tuple(_fitting(wording.impression[variant], slots[name])), slots[name]))
-    if "Medical material" in by_name and rng.random() < 0.3:
+    if "Medical material" in by_name and rng.random() < 0.4:
         draft.say("vessels", expand(choose(devices.SMALL_DEVICES, rng), style.slots(), rng))
     keep = rng.random(len(mentions)) < 0.8
     for (templates, words), kept in zip(mentions, keep | (not keep.any()), strict=True):
@@ -129,6 +150,8 @@ def _say_findings(draft: _Draft, instances: Sequence[Instance], style: Style, rn
 
 def _say_normals(draft: _Draft, unsayable: set[str], style: Style, rng: np.random.Generator) -> None:
     for normal in NORMALS:
+        if normal.detail and not style.thorough:
+            continue
         chance = normal.chance * (0.6 if style.terse else 1.0)
         if rng.random() >= chance or unsayable & set(normal.unless):
             continue
@@ -179,13 +202,19 @@ def _impression_text(draft: _Draft, positive: bool, style: Style, rng: np.random
 def _clinical(rng: np.random.Generator) -> str:
     if rng.random() < 0.45:
         return "Not given."
-    return f"{expand(choose(_COMPLAINTS, rng), {}, rng)}."
+    complaint = expand(choose(_COMPLAINTS, rng), {}, rng)
+    return complaint if complaint.endswith("?") else f"{complaint}."
 
 
 def _technique(contrast: bool, slice_thickness_mm: float, rng: np.random.Generator) -> str:
-    contrast_text = "{After intravenous contrast|Following IV contrast administration}," if contrast else "Without contrast,"
+    contrast_text = (
+        "{After intravenous contrast|Following IV contrast administration},"
+        if contrast
+        else "Without contrast,"
+    )
     template = (
-        f"{contrast_text} {{axial|thin axial}} {{sections|images}} of {slice_thickness_mm:g} mm {{thickness|slice thickness}} were "
+        f"{contrast_text} {{axial|thin axial}} {{sections|images}} of {slice_thickness_mm:g} mm "
+        f"{{thickness|slice thickness}} were "
         "{obtained|taken} {through the thorax|from the chest}"
     )
     return f"{expand(template, {}, rng)}."

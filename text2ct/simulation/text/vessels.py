@@ -7,8 +7,10 @@ from text2ct.simulation.text.wording import Joint, Normal, Wording
 AORTA = "Arterial wall calcification"
 CORONARY = "Coronary artery wall calcification"
 _PLAQUES = (
-    "{calcific atheroma plaques|calcified atheroma plaques|calcified atheromatous plaques|atheroma plaques|calcific plaques|"
-    "calcified atherosclerotic plaques|wall calcifications|calcific atherosclerotic changes|atherosclerotic changes|"
+    "{calcific atheroma plaques|calcified atheroma plaques|calcified atheromatous plaques|atheroma "
+    "plaques|calcific plaques|"
+    "calcified atherosclerotic plaques|wall calcifications|calcific atherosclerotic "
+    "changes|atherosclerotic changes|"
     "atherosclerotic wall calcifications}"
 )
 _FINE = "{millimetric|millimetric sized|a few|}"
@@ -25,9 +27,11 @@ WORDINGS = {
                 "The wall of <place> {shows|has} <mild> calcification{s|}",
                 "<mild> calcification{s|} <are> along <place>",
                 f"{_FINE} calcific foci compatible with atherosclerosis <are> in <place>",
-                "{Vascular wall calcifications|Calcification of the vessel wall} <are> in <place>, of <grade> degree",
+                "{Vascular wall calcifications|Calcification of the vessel wall} <are> in <place>, of "
+                "<grade> degree",
                 f"<place> has <mild> {_PLAQUES}, its {{caliber|calibration}} is natural",
-                "{The aorta|Aorta} is {elongated|tortuous} and {calcific plaques|atheroma plaques|wall calcifications} <are> in <place>",
+                "{The aorta|Aorta} is {elongated|tortuous} and {calcific plaques|atheroma plaques|wall "
+                "calcifications} <are> in <place>",
             )
         },
         impression={
@@ -45,11 +49,12 @@ WORDINGS = {
             "": (
                 f"<mild> {_PLAQUES} <are> in <place>",
                 f"There are {_FINE} {_PLAQUES} in <place>",
-                "{Coronary artery calcification|Coronary calcifications|Coronary wall calcifications} <are>, of <grade> degree, in <place>",
+                "{Coronary artery calcification|Coronary calcifications|Coronary wall calcifications} "
+                "<are>, of <grade> degree, in <place>",
                 f"{_PLAQUES} <are> {{along|on the wall of|in the wall of}} <place>",
                 "Calcification{s|} of <grade> degree <are> {in|along} the coronary {arteries|tree}",
                 "<mild> calcifications <are> in the walls of <place>",
-                fX,
+                f"In <place>, <mild> {_PLAQUES} <are>",
                 "Coronary arteries {show|contain|have} <mild> calcific {plaques|atheroma plaques}",
                 f"{_FINE} calcific plaques belonging to the coronary {{arteries|vessels}} <are>",
             )
@@ -71,11 +76,15 @@ JOINTS = (
         region="vessels",
         chance=0.65,
         findings=(
-            f"<mild> {_PLAQUES} <are> in {{the aorta|<place>}} and {{the coronary arteries|coronary arteries}}",
-            f"There are <mild> {_PLAQUES} in {{<place>|the thoracic aorta}} and the coronary {{arteries|artery walls}}",
+            f"<mild> {_PLAQUES} <are> both in {{the aorta|<place>}} and {{the coronary arteries|in "
+            f"coronary arteries}}",
+            f"There are <mild> {_PLAQUES} in {{<place>|the thoracic aorta}} and the coronary "
+            f"{{arteries|artery walls}}",
             f"{_FINE} {_PLAQUES} <are> on the walls of <place> and {{<place_b>|coronary arteries}}",
-            "<place> and the coronary arteries {have|show} <mild> {calcific plaques|calcifications|atheroma plaques} {in their walls|}",
-            f"{_PLAQUES} <are> in the main branches of the aortic arch, in <place> and in the coronary arteries",
+            "<place> and the coronary arteries {have|show} <mild> {calcific "
+            "plaques|calcifications|atheroma plaques} {in their walls|}",
+            f"{_PLAQUES} <are> in the main branches of the aortic arch, in <place> and in the coronary "
+            f"arteries",
             f"{_PLAQUES} of <grade> extent <are> in {{the aorta|the thoracic aorta}} and in <place_b>",
         ),
         impression=(
@@ -90,7 +99,8 @@ NORMALS = (
     Normal(
         "vessels",
         (
-            "{The calibration|Calibration|The caliber} of the {mediastinal|thoracic} {main|major} vascular structures is {normal|natural}",
+            "{The calibration|Calibration|The caliber} of the {mediastinal|thoracic} {main|major} vascular "
+            "structures is {normal|natural}",
             "{The main|The major} vascular structures of the mediastinum {are|appear} {normal|natural}",
             "{Mediastinal|The} vascular structures have a {natural|normal} {appearance|calibration}",
             "{The widths|The diameters|Widths} of the mediastinal {main|great} vessels are {normal|natural}",
@@ -102,13 +112,17 @@ NORMALS = (
         (
             "{The thoracic aorta|Thoracic aorta} is of {normal|natural} diameter",
             "No {aneurysm|dilatation|aneurysmatic dilatation} of the thoracic aorta <no>",
-            "The diameter of the {ascending aorta|aortic arch and descending aorta} is {normal|within normal limits}",
+            "The diameter of the {ascending aorta|aortic arch and descending aorta} is {normal|within "
+            "normal limits}",
         ),
         chance=0.4,
     ),
     Normal(
         "vessels",
-        ("No calcific atheroma plaque <no> in the {aorta|aorta and coronary arteries}", "No coronary calcification <no>"),
+        (
+            "No calcific atheroma plaque <no> in the {aorta|aorta and coronary arteries}",
+            "No coronary calcification <no>",
+        ),
         unless=(AORTA, CORONARY),
         chance=0.03,
     ),

@@ -30,7 +30,14 @@ WORDINGS: dict[str, Wording] = {
     **pleura.WORDINGS,
     **airways.WORDINGS,
 }
-JOINTS: tuple[Joint, ...] = (*vessels.JOINTS, *heart.JOINTS, *airways.JOINTS, *parenchyma.JOINTS, *scars.JOINTS, *pleura.JOINTS)
+JOINTS: tuple[Joint, ...] = (
+    *vessels.JOINTS,
+    *heart.JOINTS,
+    *airways.JOINTS,
+    *parenchyma.JOINTS,
+    *scars.JOINTS,
+    *pleura.JOINTS,
+)
 NORMALS: tuple[Normal, ...] = (
     *airways.NORMALS,
     *vessels.NORMALS,

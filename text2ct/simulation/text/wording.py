@@ -67,9 +67,11 @@ class Normal:
         text: Templates; one is chosen.
         unless: The findings that make it untrue.
         chance: How often it is said where it is true.
+        detail: Said only by thorough readers.
     """
 
     region: str
     text: tuple[str, ...]
     unless: tuple[str, ...] = ()
     chance: float = 0.7
+    detail: bool = False

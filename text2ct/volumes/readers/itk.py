@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from text2ct.volumes.readers.stored import HU_MARK, Stored, lps_to_ras
 
 # The header field that holds `HU_MARK` in a MetaImage.
 MARK_FIELD = "IntensityUnit"
+_SPACING = re.compile(rb"^(?:ElementSpacing *=|spacings *:)(.*)$", re.MULTILINE)
+_HEADER_BYTES = 16_384
 
 
 class _ItkFile:
@@ -33,8 +36,17 @@ class _ItkFile:
         with quiet_itk():
             image = sitk.ReadImage(str(path))
         fields = image.GetMetaDataKeys()
+        notes: tuple[str, ...] = ()
+        if path.suffix.lower() in (".nrrd", ".nhdr") and "NRRD_space" not in fields:
+            notes = ("the header gives no orientation (no 'space' field); LPS is assumed",)
         marked = MARK_FIELD in fields and image.GetMetaData(MARK_FIELD).startswith(HU_MARK)
-        return Stored(voxels=itk_voxels(image), affine=itk_affine(image), marked_hu=marked)
+        return Stored(
+            voxels=itk_voxels(image),
+            affine=itk_affine(image),
+            marked_hu=marked,
+            notes=notes,
+            problems=_spacing_problems(path),
+        )
 
 
 class MetaImage(_ItkFile):
@@ -51,6 +63,23 @@ class Nrrd(_ItkFile):
     name = "NRRD"
     looks_like = ".nrrd, .nhdr"
     suffixes = (".nrrd", ".nhdr")
+
+
+def _spacing_problems(path: Path) -> tuple[str, ...]:
+    """Voxel sizes in a text header that ITK mends in silence: it takes -2 as 2 and a flipped axis."""
+    with path.open("rb") as stream:
+        found = _SPACING.search(stream.read(_HEADER_BYTES))
+    if found is None:
+        return ()
+    text = found[1].decode("latin-1").strip()
+    try:
+        spacing = [float(number) for number in text.split()]
+    except ValueError:
+        spacing = []
+    # NRRD writes NaN for an axis that is no place, such as time.
+    if spacing and all(size > 0 for size in spacing[:3]):
+        return ()
+    return (f"its header's voxel sizes are '{text}'; expected three numbers above 0",)
 
 
 def itk_voxels(image: Any) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,23 @@ class Nifti:
         """Read stored voxels, without the header's scale, and the header."""
         import nibabel as nib
 
-        image = nib.nifti1.Nifti1Image.from_filename(path)
+        # nibabel mends impossible voxel sizes (0 becomes 1, -2 becomes 2) and goes on; here they are refused.
+        zooms, slope, intercept = _unmended(path)
+        with _quiet_nibabel():
+            image = nib.nifti1.Nifti1Image.from_filename(path)
         header = image.header
         proxy: Any = image.dataobj
-        zooms = np.array(header["pixdim"][1:4], dtype=np.float64)
+        problems = []
+        if not (np.isfinite(zooms) & (zooms > 0)).all():
+            problems.append(f"its header's voxel sizes are {_mm(zooms)}; expected three numbers above 0")
+        if np.isinf([slope, intercept]).any():
+            problems.append(f"its header's slope is {slope:g} and intercept {intercept:g}")
         notes = []
         if not header["qform_code"] and not header["sform_code"]:
             notes.append("the header gives no orientation (qform and sform codes are 0); LAS is assumed")
         affine = np.array(image.affine, dtype=np.float64)
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        if np.isfinite(spacing).all() and not np.allclose(spacing, np.abs(zooms), rtol=0.01, atol=1e-3):
+        if np.isfinite(spacing).all() and not np.allclose(spacing, zooms, rtol=0.01, atol=1e-3):
             notes.append(
                 f"the header's voxel sizes ({_mm(zooms)}) disagree with its affine ({_mm(spacing)}), "
                 "which is used"
@@ -45,7 +54,35 @@ class Nifti:
             intercept=float(proxy.inter),
             marked_hu=header["descrip"].item().decode("latin-1").startswith(HU_MARK),
             notes=tuple(notes),
+            problems=tuple(problems),
         )
+
+
+@contextmanager
+def _quiet_nibabel() -> Iterator[None]:
+    """Keep nibabel from printing what it mends; that is checked and worded here."""
+    from nibabel.imageglobals import logger
+
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _unmended(path: Path) -> tuple[np.ndarray, float, float]:
+    """Voxel sizes (3,) in mm, slope and intercept as they stand in the file."""
+    import nibabel as nib
+    from nibabel.openers import Opener
+
+    with Opener(str(path)) as stream:
+        header = nib.nifti1.Nifti1Header.from_fileobj(stream, check=False)
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    used = min(max(int(header["dim"][0]), 0), 3)
+    zooms = np.ones(3)
+    zooms[:used] = header["pixdim"][1 : 1 + used]
+    return zooms, slope, intercept
 
 
 def _mm(values: np.ndarray) -> str:

@@ -27,6 +27,7 @@ class Stored:
         intercept: See ``slope``.
         marked_hu: Whether the header carries `HU_MARK`.
         notes: Remarks on the header, one sentence each.
+        problems: What the header says that cannot be, each to follow "the file cannot be used:".
     """
 
     voxels: npt.NDArray[Any]
@@ -35,6 +36,7 @@ class Stored:
     intercept: float = 0.0
     marked_hu: bool = False
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 class Reader(Protocol):

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from augment_fakes import FakeGenerator, FakePack, make_frame, tree
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from text2ct.augment import make_prompts, mix, synthesize
+from text2ct.augment._refusals import trained_on
+from text2ct.augment.mix import source_label_association
+from text2ct.errors import UserError
+from text2ct.findings import FINDINGS
+from text2ct.manifests import read_manifest, validate
+
+RARE = FINDINGS[0]
+
+
+def synthetic_set(workspace, pack, table) -> pd.DataFrame:
+    result = synthesize(table, pack=pack, workspace=workspace, generate=FakeGenerator(), batch_size=8)
+    return read_manifest(result["manifest"])
+
+
+@pytest.fixture
+def synthetic(workspace, pack, frame):
+    table = pd.concat(
+        [make_prompts(frame, [RARE], 12), make_prompts(frame, [FINDINGS[-1]], 12)], ignore_index=True
+    )
+    return synthetic_set(workspace, pack, table)
+
+
+@given(ratio=st.floats(0, 1.2), strategy=st.sampled_from(["targeted", "uniform"]), seed=st.integers(0, 99))
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_ratio_is_kept(workspace, frame, synthetic, ratio, strategy, seed):
+    result = mix(
+        frame, synthetic, ratio=ratio, strategy=strategy, seed=seed, workspace=workspace, strict=True
+    )
+    assert result["real"] == 60
+    wanted = round(ratio * 60)
+    assert result["synthetic"] == min(wanted, 24)
+    assert result["ratio"] == pytest.approx(result["synthetic"] / 60)
+    assert result["failed"] == (wanted > 24)
+    assert sum(result["left_out"].values()) == 24 - result["synthetic"]
+    manifest = read_manifest(result["manifest"])
+    assert len(manifest) == len(frame) + result["synthetic"]
+    assert (manifest["source"] == "synthetic").sum() == result["synthetic"]
+    assert set(manifest.loc[manifest["split"] != "train", "source"]) == {"real"}
+    pd.testing.assert_frame_equal(manifest[frame.columns].iloc[: len(frame)], frame)
+
+
+def test_a_mix_is_replayed_whatever_the_order(workspace, frame, synthetic):
+    def chosen(**options):
+        result = mix(frame, options.pop("rows", synthetic), ratio=0.2, workspace=workspace, **options)
+        return read_manifest(result["manifest"]).iloc[len(frame) :]["volume"].tolist()
+
+    assert chosen() == chosen(rows=synthetic.sample(frac=1, random_state=0))
+    assert chosen() != chosen(seed=1)
+    first = mix(frame, synthetic, ratio=0.2, workspace=workspace, run="one")
+    second = mix(frame, synthetic, ratio=0.2, workspace=workspace, run="two")
+    trees = [tree(workspace.path / "mixed" / name) for name in ("one", "two")]
+    assert trees[0]["manifest.csv"] == trees[1]["manifest.csv"]
+    assert first["prevalence_after"] == second["prevalence_after"]
+
+
+def test_targeted_prefers_rare_findings_and_adds_volumes_without_them(workspace, frame, synthetic):
+    targeted = mix(frame, synthetic, ratio=0.2, workspace=workspace)
+    uniform = mix(frame, synthetic, ratio=0.2, workspace=workspace, strategy="uniform")
+    before, after = targeted["prevalence_before"][RARE], targeted["prevalence_after"][RARE]
+    assert after > before
+    assert after >= uniform["prevalence_after"][RARE]
+    rows = read_manifest(targeted["manifest"])
+    added = rows[rows["source"] == "synthetic"]
+    assert (added[RARE] == 0).sum() >= len(added) // 2 - 1
+
+
+def test_prevalence_and_association_are_those_of_the_training_rows(workspace, frame, synthetic):
+    result = mix(frame, synthetic, ratio=0.4, workspace=workspace)
+    manifest = read_manifest(result["manifest"])
+    train = manifest[manifest["split"] == "train"]
+    for name in FINDINGS:
+        assert result["prevalence_before"][name] == pytest.approx(
+            frame.loc[frame["split"] == "train", name].mean()
+        )
+        assert result["prevalence_after"][name] == pytest.approx(train[name].mean())
+        expected = np.corrcoef(train["source"] == "synthetic", train[name])[0, 1]
+        assert result["source_label_association"][name] == pytest.approx(expected, abs=1e-5)
+    constant = train.assign(**{RARE: 1.0, FINDINGS[1]: np.nan})
+    association = source_label_association(constant)
+    assert association[RARE] is None
+    assert association[FINDINGS[1]] is None
+
+
+def test_rows_that_teach_nothing_are_left_out_with_their_reason(workspace, frame, synthetic):
+    rows = synthetic.copy()
+    rows.loc[rows.index[:3], list(FINDINGS)] = np.nan
+    rows.loc[rows.index[3:5], "gate"] = "reject: label"
+    rows.loc[rows.index[5], "gate"] = "accept"
+    workspace.resolve("workspace", rows.loc[rows.index[6], "path"]).unlink()
+    result = mix(frame, rows, ratio=1, workspace=workspace)
+    assert result["left_out"] == {"no known label": 3, "rejected by the gate": 2, "file is missing": 1}
+    assert result["synthetic"] == 18
+    assert not result["failed"]
+    assert mix(frame, rows, ratio=1, workspace=workspace, strict=True)["failed"]
+    stored = json.loads((workspace.path / "mixed" / result["run"] / "mix.json").read_text())
+    assert stored["ratio"] == result["ratio"] == 0.3
+
+
+def cheat_prompt_of_test_patient(rows, frame):
+    rows.loc[rows.index[0], ["prompt_dataset", "prompt_volume"]] = ["clinic", "testp003.nii.gz"]
+    return "its prompt comes from testp003"
+
+
+def cheat_other_reconstruction(rows, frame):
+    other = frame["volume"] == "testp003.nii.gz"
+    frame.loc[other, ["dataset", "volume", "patient", "scan"]] = [
+        "CT",
+        "valid_3_a_1.nii.gz",
+        "valid_3",
+        "valid_3_a",
+    ]
+    rows.loc[rows.index[0], ["prompt_dataset", "prompt_volume"]] = ["CT", "valid_3_b_2.nii.gz"]
+    return "its prompt comes from valid_3_b_2"
+
+
+def cheat_text_of_validation_report(rows, frame):
+    rows.loc[rows.index[0], "prompt"] = (
+        "report of VALIDATIONP002, "
+        + frame.set_index("patient").loc["validationp002", "findings_text"].split(":")[1].strip(" .")
+        + "; see above"
+    )
+    frame.loc[frame["patient"] == "validationp002", "findings_text"] = frame.loc[
+        frame["patient"] == "validationp002", "findings_text"
+    ].str.replace(":", ",")
+    return "word for word"
+
+
+def cheat_findings_only(rows, frame):
+    rows.loc[rows.index[0], "prompt"] = frame.set_index("patient").loc["testp001", "findings_text"]
+    return "word for word"
+
+
+def cheat_test_split(rows, frame):
+    rows.loc[rows.index[0], "split"] = "test"
+    return "belong to the training split"
+
+
+def cheat_source(rows, frame):
+    rows.loc[rows.index[0], "source"] = "real"
+    return "its source is 'real'"
+
+
+def cheat_disguised_by_name(rows, frame):
+    rows.loc[rows.index[0], ["dataset", "patient"]] = ["clinic", "testp003"]
+    return "a validation or test volume"
+
+
+def cheat_disguised_by_content(rows, frame):
+    frame.loc[frame["patient"] == "testp003", "sha256"] = rows.loc[rows.index[0], "sha256"]
+    return "a validation or test volume"
+
+
+def cheat_pack_sum(rows, frame):
+    rows["pack_sha256"] = "0" * 64
+    return "its training patients cannot be checked"
+
+
+CHEATS = [value for name, value in list(globals().items()) if name.startswith("cheat_")]
+
+
+@pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.__name__)
+def test_leaks_are_refused_by_name(workspace, frame, synthetic, cheat):
+    message = cheat(synthetic, frame)
+    with pytest.raises(UserError, match=message) as error:
+        mix(frame, synthetic, ratio=0.1, workspace=workspace)
+    assert synthetic.loc[synthetic.index[0], "volume"] in str(error.value)
+    assert not (workspace.path / "mixed").exists()
+
+
+def test_the_same_name_in_another_data_set_is_another_person(workspace, frame, synthetic):
+    synthetic.loc[:, ["prompt_dataset", "prompt_volume"]] = ["elsewhere", "testp003.nii.gz"]
+    assert mix(frame, synthetic, ratio=0.1, workspace=workspace)["synthetic"] == 6
+
+
+@pytest.mark.parametrize(
+    ("training", "seen"),
+    [
+        ({"dataset": "clinic", "patients": ["trainp001", "testp003"]}, True),
+        ({"dataset": "clinic", "patients": ["validation*"]}, True),
+        ({"dataset": "clinic", "first": 0, "last": 3}, True),
+        ({"dataset": "clinic", "first": 10**12, "last": 10**12 + 5}, False),
+        ({"dataset": "clinic"}, True),
+        ({"dataset": "clinic", "patients": ["trainp*"]}, False),
+        ({"dataset": "elsewhere", "patients": ["testp003"]}, False),
+    ],
+    ids=["named", "pattern", "range", "other-range", "whole", "train-only", "elsewhere"],
+)
+def test_packs_trained_on_held_out_patients_are_refused(tmp_path, workspace, frame, training, seen):
+    pack = FakePack.write(tmp_path / "p", name="peeking", trained_on=(training,))
+    rows = synthetic_set(workspace, pack, make_prompts(frame, [RARE], 6))
+    if not seen:
+        assert mix(frame, rows, ratio=0.1, workspace=workspace)["synthetic"] == 6
+        return
+    with pytest.raises(UserError, match="'peeking', trained on validation or test patients"):
+        mix(frame, rows, ratio=0.1, workspace=workspace)
+
+
+def test_a_pack_record_that_was_edited_is_refused(workspace, frame, synthetic):
+    record = next(workspace.path.glob("synthetic/*/pack.json"))
+    record.write_text(record.read_text().replace("fake", "fair"), encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be checked"):
+        mix(frame, synthetic, ratio=0.1, workspace=workspace)
+    record.unlink()
+    with pytest.raises(UserError, match="cannot be checked"):
+        mix(frame, synthetic, ratio=0.1, workspace=workspace)
+
+
+def test_volumes_of_an_unknown_generator_are_taken_with_a_warning(workspace, frame, synthetic, capsys):
+    synthetic["pack_sha256"] = ""
+    assert mix(frame, synthetic, ratio=0.1, workspace=workspace)["synthetic"] == 6
+    assert "do not say which pack" in capsys.readouterr().err
+
+
+def test_tables_that_cannot_be_joined_are_refused(workspace, frame, synthetic):
+    for real, rows, ratio, message in (
+        (frame, [], 0.5, "no synthetic volumes"),
+        (frame, frame, 0.5, "no synthetic volumes"),
+        (frame, [synthetic, synthetic], 0.5, "given twice"),
+        (pd.concat([frame, synthetic]), synthetic, 0.5, "holds synthetic rows"),
+        (frame, synthetic, -1, "the ratio is -1"),
+        (frame, synthetic, float("nan"), "the ratio is nan"),
+        (frame[frame["split"] == "test"], synthetic, 1, "no training volumes"),
+    ):
+        with pytest.raises(UserError, match=message):
+            mix(real, rows, ratio=ratio, workspace=workspace)
+    with pytest.raises(UserError, match="strategy is 'greedy'"):
+        mix(frame, synthetic, ratio=1, strategy="greedy", workspace=workspace)  # type: ignore[arg-type]
+
+
+def test_ranges_of_patient_numbers_may_be_open():
+    assert trained_on({"trained_on": [{"dataset": "a", "first": 5}]}, "a", "p7")
+    assert not trained_on({"trained_on": [{"dataset": "a", "last": 5}]}, "a", "p7")
+    assert not trained_on({"trained_on": [{"dataset": "a", "last": 5}]}, "a", "nobody")
+
+
+def test_the_ratio_counts_volumes_with_files(workspace, synthetic):
+    frame = make_frame()
+    frame.loc[frame.index[:40], "path"] = ""
+    frame.loc[frame.index[:40], "root"] = ""
+    assert mix(validate(frame, "t"), synthetic, ratio=0.5, workspace=workspace)["synthetic"] == 10

@@ -1,0 +1,33 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from text2ct.findings import FINDINGS
+
+
+def make_tables(
+    n: int = 60, seed: int = 0, strength: float = 1.0, noise: float = 1.0, training: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions and labels of n CT-RATE volumes: two reconstructions a scan, about two scans a patient."""
+    rng = np.random.default_rng(seed)
+    scans = [f"valid_{k // 2 + 1}_{'ab'[k % 2]}" for k in range(n // 2)]
+    truth = (rng.random((n // 2, len(FINDINGS))) < 0.3).astype(float)
+    truth[0], truth[1] = 1.0, 0.0
+    own = np.random.default_rng([seed, training])
+    logit = strength * truth + noise * own.normal(size=truth.shape)
+    names, scores, labels = [], [], []
+    for k, scan in enumerate(scans):
+        for reconstruction in (1, 2):
+            names.append(f"{scan}_{reconstruction}.nii.gz")
+            scores.append(1 / (1 + np.exp(-(logit[k] + 0.1 * own.normal(size=len(FINDINGS))))))
+            labels.append(truth[k])
+    predictions = pd.DataFrame(scores, columns=list(FINDINGS))
+    table = pd.DataFrame(labels, columns=list(FINDINGS))
+    predictions.insert(0, "VolumeName", names)
+    table.insert(0, "VolumeName", names)
+    return predictions, table
+
+
+@pytest.fixture(scope="session")
+def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    return make_tables()

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from text2ct.errors import UserError
+from text2ct.evaluation._arms import shuffle_labels
+from text2ct.evaluation.benchmark import run_benchmark
+from text2ct.findings import FINDINGS
+from text2ct.manifests import Workspace, validate
+
+ARMS = ("real", "real+oversampled", "real+synthetic@R", "real+shuffled@R", "synthetic")
+FEW = ("real", "real+oversampled")
+
+
+def make_real(n: int = 40, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for split in ("train", "validation", "test"):
+        labels = (rng.random((n, 18)) < np.linspace(0.08, 0.5, 18)).astype(float)
+        labels[0], labels[1] = 1, 0
+        for index, row in enumerate(labels):
+            name = f"{split}{index}"
+            rows.append(
+                {
+                    "dataset": "clinic",
+                    "volume": f"{name}.nii.gz",
+                    "patient": name,
+                    "scan": name,
+                    "split": split,
+                }
+                | {"source": "simulated", "root": "clinic", "path": f"{name}.nii.gz"}
+                | dict(zip(FINDINGS, row, strict=True))
+            )
+    return validate(pd.DataFrame(rows), "the test")
+
+
+def make_synthetic(workspace: Workspace, n: int = 30) -> pd.DataFrame:
+    rng = np.random.default_rng(7)
+    rows = []
+    for index in range(n):
+        path = f"synthetic/r/volumes/s{index}.nii.gz"
+        file = workspace.path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"voxels")
+        labels = dict(zip(FINDINGS, (rng.random(18) < 0.3).astype(float), strict=True))
+        rows.append(
+            {
+                "dataset": "synthetic-r",
+                "volume": f"s{index}.nii.gz",
+                "patient": f"s{index}",
+                "scan": f"s{index}",
+            }
+            | {
+                "split": "train",
+                "source": "synthetic",
+                "root": "workspace",
+                "path": path,
+                "prompt": f"Text {index}.",
+            }
+            | labels
+        )
+    return validate(pd.DataFrame(rows), "the test")
+
+
+class FakeClassifier:
+    """Predicts test labels with noise that shrinks with the number of training volumes; keeps a diary."""
+
+    def __init__(self, fail_after: int | None = None) -> None:
+        self.trainings: list[dict] = []
+        self.fail_after = fail_after
+
+    def train(self, manifest, workspace, out_dir, **options):
+        if self.fail_after is not None and len(self.trainings) >= self.fail_after:
+            raise KeyboardInterrupt
+        self.trainings.append({"manifest": manifest, **options})
+        Path(out_dir).mkdir(parents=True, exist_ok=True)
+        train = manifest[manifest["split"] == "train"]
+        (Path(out_dir) / "model.json").write_text(json.dumps({"n": len(train), "seed": options["seed"]}))
+        return {
+            "run": str(out_dir),
+            "classifier": options["name"],
+            "steps": options["steps"],
+            "validation_macro_auc": 0.6,
+        }
+
+    def predict(self, run_dir, manifest, workspace, **options):
+        model = json.loads((Path(run_dir) / "model.json").read_text())
+        rng = np.random.default_rng([model["seed"], model["n"], len(manifest)])
+        noise = rng.normal(0, 40 / model["n"], (len(manifest), 18))
+        scores = 1 / (1 + np.exp(-(manifest[list(FINDINGS)].to_numpy() - 0.5 + noise)))
+        return pd.DataFrame(scores, columns=list(FINDINGS)).assign(VolumeName=manifest["volume"].tolist())
+
+
+def run(workspace, real, synthetic, fake=None, **options):
+    fake = fake or FakeClassifier()
+    options = {"ratios": (0.25, 0.5), "steps": 7, "n_bootstrap": 50, "arms": ARMS} | options
+    return run_benchmark(real, synthetic, workspace, train=fake.train, predict=fake.predict, **options)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "ws")
+
+
+@pytest.fixture
+def real():
+    return make_real()
+
+
+@pytest.fixture
+def synthetic(workspace):
+    return make_synthetic(workspace)
+
+
+def test_every_arm_is_trained_alike_and_judged_on_real_volumes(workspace, real, synthetic):
+    fake = FakeClassifier()
+    result = run(workspace, real, synthetic, fake, seeds=(3, 4))
+    names = ["real", "real+oversampled", "real+synthetic@0.25", "real+synthetic@0.5", "real+shuffled@0.25"]
+    names += ["real+shuffled@0.5", "synthetic"]
+    assert list(result["arms"]) == names
+    assert {(t["steps"], t["batch_size"], t["name"]) for t in fake.trainings} == {(7, 8, "cnn3d")}
+    assert [t["seed"] for t in fake.trainings] == [3, 4] * len(names)
+    volumes = {name: (t["real"], t["synthetic"]) for name, t in result["training"].items()}
+    assert volumes == dict(
+        zip(names, [(40, 0), (40, 0), (40, 10), (40, 20), (40, 10), (40, 20), (0, 30)], strict=True)
+    )
+    for training in fake.trainings:
+        frame = training["manifest"]
+        assert set(frame["split"]) == {"train", "validation"}
+        held = frame[frame["split"] == "validation"]
+        assert held["volume"].tolist() == real.loc[real["split"] == "validation", "volume"].tolist()
+        weights = training["sampling_weights"]
+        assert weights is None or (
+            len(weights) == len(frame) and (weights[frame["split"] == "validation"] == 1).all()
+        )
+    oversampled = fake.trainings[2]["sampling_weights"]
+    assert oversampled.sum() - len(oversampled) == result["training"]["real+oversampled"]["clones"] > 0
+    for name in names:
+        arm = result["arms"][name]
+        assert len(arm["per_seed"]) == 2
+        assert arm["ci"][0] <= arm["macro_auc"] <= arm["ci"][1]
+        assert 0 <= arm["scores"]["macro_f1"] <= 1
+    pairs = [(c["arm"], c["against"]) for c in result["comparisons"]]
+    assert pairs[: len(names) - 1] == [(name, "real") for name in names[1:]]
+    assert ("real+synthetic@0.5", "real+oversampled") in pairs
+    findings = result["comparisons"][0]["findings"]
+    assert {entry["verdict"] for entry in findings.values()} <= {"gain", "no evidence", "harm"}
+    stored = json.loads(Path(result["benchmark"]).read_text(encoding="utf-8"))
+    assert stored == {
+        k: v for k, v in json.loads(json.dumps(result)).items() if k not in ("benchmark", "resumed")
+    }
+    assert str(workspace.path) not in json.dumps(stored)
+
+
+def test_finished_trainings_are_skipped_and_the_result_is_the_same(workspace, real, synthetic):
+    with pytest.raises(KeyboardInterrupt):
+        run(workspace, real, synthetic, FakeClassifier(fail_after=3), arms=FEW)
+    fake = FakeClassifier()
+    assert run(workspace, real, synthetic, arms=FEW, dry_run=True)["resumed"] == 3
+    result = run(workspace, real, synthetic, fake, arms=FEW)
+    assert result["resumed"] == 3
+    assert len(fake.trainings) == 4 - 3
+    idle = FakeClassifier()
+    again = run(workspace, real, synthetic, idle, arms=FEW)
+    assert idle.trainings == []
+    assert again == result | {"resumed": 4}
+    whole = Workspace(workspace.path.parent / "whole")
+    assert run(whole, real, make_synthetic(whole), arms=FEW) == result | {
+        "resumed": 0,
+        "benchmark": whole_path(whole, result),
+    }
+
+
+def whole_path(workspace, result):
+    return str(workspace.path / "reports" / result["run"] / "benchmark.json")
+
+
+def test_damaged_predictions_are_made_again(workspace, real, synthetic):
+    result = run(workspace, real, synthetic, arms=("real",))
+    table = workspace.path / "classifiers" / result["run"] / "real-seed0" / "predictions-test.csv"
+    table.write_text(table.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+    fake = FakeClassifier()
+    assert run(workspace, real, synthetic, fake, arms=("real",))["arms"] == result["arms"]
+    assert len(fake.trainings) == 1
+
+
+def test_other_settings_under_the_same_name_are_refused(workspace, real, synthetic):
+    mine = partial(run, arms=("real", "synthetic"), seeds=(0,), run="mine")
+    mine(workspace, real, synthetic)
+    for change in (
+        {"steps": 8},
+        {"classifier": "ctnet"},
+        {"batch_size": 4},
+        {"train_options": {"augment": True}},
+    ):
+        with pytest.raises(UserError, match="other data or settings"):
+            mine(workspace, real, synthetic, **change)
+    real.loc[real["split"] == "train", FINDINGS[0]] = 0.0
+    with pytest.raises(UserError, match="training_data"):
+        mine(workspace, real, synthetic)
+
+
+def test_a_single_seed_gives_no_verdict(workspace, real, synthetic):
+    result = run(workspace, real, synthetic, seeds=(0,), arms=("real", "synthetic"))
+    verdicts = {e["verdict"] for c in result["comparisons"] for e in c["findings"].values()}
+    assert verdicts == {"no evidence"}
+
+
+def test_arms_without_synthetic_volumes_need_none(workspace, real):
+    result = run(workspace, real, None, arms=("real", "real+oversampled"))
+    assert list(result["arms"]) == ["real", "real+oversampled"]
+
+
+def test_a_dry_run_writes_nothing(workspace, real):
+    result = run(workspace, real, None, arms=("real",), seeds=(1, 2, 3), dry_run=True)
+    assert result["trainings"] == 3
+    assert not workspace.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arms": ("real", "real+magic")}, r"unknown arm 'real\+magic'"),
+        ({"arms": ("synthetic",)}, "arm 'real' is missing"),
+        ({"ratios": (0,)}, "ratio 0 is not above 0"),
+        ({"ratios": ()}, "needs at least one ratio"),
+        ({"seeds": ()}, "at least one seed"),
+        ({"steps": 0}, "at least one seed and one step"),
+    ],
+    ids=["arm", "no-real", "ratio", "no-ratio", "seeds", "steps"],
+)
+def test_bad_settings_are_refused(workspace, real, synthetic, change, message):
+    with pytest.raises(UserError, match=message):
+        run(workspace, real, synthetic, **change)
+
+
+def test_leaks_and_missing_splits_are_refused(workspace, real, synthetic):
+    with pytest.raises(UserError, match="split 'test' has no labelled volumes"):
+        run(workspace, real[real["split"] != "test"], synthetic)
+    with pytest.raises(UserError, match="these arms need synthetic volumes"):
+        run(workspace, real, None)
+    with pytest.raises(UserError, match="holds synthetic rows"):
+        run(workspace, pd.concat([real, synthetic]), synthetic)
+    synthetic.loc[0, ["prompt_dataset", "prompt_volume"]] = ["clinic", "test3.nii.gz"]
+    with pytest.raises(UserError, match=r"its prompt comes from test3\.nii\.gz"):
+        run(workspace, real, synthetic)
+
+
+def test_shuffling_keeps_the_label_sets_and_breaks_the_pairs(synthetic):
+    shuffled = shuffle_labels(synthetic, 0)
+    names = list(FINDINGS)
+    assert sorted(map(tuple, shuffled[names].to_numpy())) == sorted(map(tuple, synthetic[names].to_numpy()))
+    assert not shuffled[names].equals(synthetic[names])
+    assert shuffled["volume"].tolist() == synthetic["volume"].tolist()

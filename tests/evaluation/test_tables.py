@@ -1,0 +1,41 @@
+import io
+
+import pandas as pd
+from rich.console import Console
+
+from text2ct.evaluation import score
+from text2ct.evaluation.tables import imbalance_table, number, score_table, span
+
+
+def text_of(table: object) -> str:
+    console = Console(file=io.StringIO(), width=140)
+    console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_score_table(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    result = score(tables[0], tables[1].assign(Emphysema=0.0), n_bootstrap=30)
+    text = text_of(score_table(result))
+    assert f"{result['macro_auc']:.3f}" in text
+    assert span(result["macro_auc_ci"]) in text
+    emphysema = next(line for line in text.splitlines() if "Emphysema" in line)
+    assert "–" in emphysema
+
+
+def test_imbalance_table() -> None:
+    entry = {"positive_scans": 1234, "prevalence": 0.25, "irlbl": 2.0, "detectable_auc_difference": None}
+    findings = {
+        "Emphysema": entry | {"underrepresented": False},
+        "Bronchiectasis": entry | {"underrepresented": True, "prevalence": None, "irlbl": None},
+    }
+    summary = {"volumes": 2, "scans": 2, "patients": 1, "mean_ir": 1.5, "findings": findings}
+    text = text_of(imbalance_table(summary))
+    assert "1,234" in text
+    assert "25.0%" in text
+    assert "yes" in next(line for line in text.splitlines() if "Bronchiectasis" in line)
+
+
+def test_numbers() -> None:
+    assert number(None) == span(None) == "–"
+    assert number(0.12345, sign=True) == "+0.123"
+    assert span([0.1, 0.2]) == "[0.100, 0.200]"

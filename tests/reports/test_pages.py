@@ -1,0 +1,253 @@
+import csv
+import json
+import re
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from text2ct.findings import FINDINGS
+from text2ct.reports import (
+    benchmark_headline,
+    imbalance_headline,
+    write_benchmark_report,
+    write_imbalance_report,
+)
+
+from .conftest import make_result, make_summary
+
+EVIL = "<script>alert(1)</script> | *effusion*\n<img src=http://example.org/x onerror=alert(2)>"
+VOID = {"meta", "img", "br", "input", "link", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load or run, the tables, and whether tags are balanced."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.handlers: list[str] = []
+        self.tables: list[list[list[tuple[str, str | None]]]] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        given = dict(attrs)
+        self.handlers += [name for name in given if name.startswith("on")]
+        self.loads += [given[name] or "" for name in ("src", "href", "srcset", "data") if given.get(name)]
+        if "id" in given:
+            self.ids.append(given["id"] or "")
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append(("", given.get("data-value")))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if {"td", "th"} & set(self.open):
+            shown, value = self.tables[-1][-1].pop()
+            self.tables[-1][-1].append((shown + data, value))
+
+    def values(self, table: int) -> dict[str, list[tuple[str, str | None]]]:
+        return {row[0][0]: row[1:] for row in self.tables[table][1:]}
+
+
+@dataclass(frozen=True)
+class Report:
+    page: Page
+    folder: Path
+
+    def read(self, name: str) -> str:
+        return (self.folder / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def benchmark(phantom: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder = tmp_path_factory.mktemp("benchmark")
+    labels = {name: float(name == "Pleural effusion") for name in FINDINGS}
+    path = write_benchmark_report(
+        make_result(),
+        folder,
+        volumes=[
+            {"prompt": EVIL, "labels": ["Atelectasis"], "seed": 0, "hu": phantom, "spacing_mm": (5, 5, 5)},
+            {"prompt": "A clear chest.", "labels": labels, "seed": 7, "png": b"\x89PNG", "name": EVIL},
+        ],
+        methods=f"First part.\n\nSecond {EVIL}",
+        limitations=[EVIL],
+        rerun=["text2ct benchmark --ratios 0.5,1"],
+        title=EVIL,
+    )
+    assert path == folder / "report.html"
+    return Report(Page(path), folder)
+
+
+@pytest.fixture(scope="module")
+def imbalance(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder = tmp_path_factory.mktemp("imbalance")
+    steps = [("Now generate:", "text2ct synthesize --prompts prompts.csv")]
+    return Report(Page(write_imbalance_report(make_summary(), folder, title=EVIL, next_steps=steps)), folder)
+
+
+@pytest.mark.parametrize("kind", ["benchmark", "imbalance"])
+def test_page_stands_alone(kind: str, request: pytest.FixtureRequest) -> None:
+    report: Report = request.getfixturevalue(kind)
+    page, text = report.page, report.read("report.html")
+    assert page.open == []
+    assert all(load.startswith(("data:image/png;base64,", "#")) for load in page.loads)
+    assert {"link", "iframe", "object", "base"}.isdisjoint(page.tags)
+    assert page.handlers == []
+    assert not re.search(r"url\((?!#)|@import|xmlns|fetch\(|XMLHttpRequest", text)
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+    assert "#010101" not in text  # every theme colour has become a variable
+    assert len(page.ids) == len(set(page.ids))  # several charts share one document
+
+
+@pytest.mark.parametrize("kind", ["benchmark", "imbalance"])
+def test_text_of_others_is_escaped(kind: str, request: pytest.FixtureRequest) -> None:
+    report: Report = request.getfixturevalue(kind)
+    assert report.page.tags.count("script") == 1
+    assert "alert(1)" not in report.read("report.html").split("<script>")[1].split("</script>")[0]
+    assert "<script>alert(1)</script> | *effusion*" in report.page.text
+    markdown = report.read("report.md")
+    assert "<script" not in markdown
+    assert "<img" not in markdown
+    assert "\\*effusion\\*" in markdown
+
+
+def test_benchmark_page_shows_the_numbers_of_the_json(benchmark: Report) -> None:
+    page, saved = benchmark.page, json.loads(benchmark.read("benchmark.json"))
+    assert saved == {**make_result(), "report": str(benchmark.folder / "report.html")}
+    arms = page.values(0)
+    assert list(arms) == list(saved["arms"])
+    for name, arm in saved["arms"].items():
+        shown, value = arms[name][4]
+        assert shown == f"{arm['macro_auc']:.3f}"
+        assert float(value or "nan") == arm["macro_auc"]
+    assert [row[0][0] for row in page.tables[1][1:]] == [c["arm"] for c in saved["comparisons"]]
+    assert [float(row[2][1] or "nan") for row in page.tables[1][1:]] == [0.0173, 0.0291]
+    findings = page.values(2)
+    entry = saved["comparisons"][0]["findings"]  # the headline's comparison comes first
+    for name in FINDINGS:
+        delta, p = findings[name][3], findings[name][5]
+        if entry[name]["delta_auc"] is None:
+            assert delta == ("–", "")
+        else:
+            assert float(delta[1] or "nan") == entry[name]["delta_auc"]
+            assert float(p[1] or "nan") == entry[name]["p_adjusted"]
+        assert findings[name][-1][0] == entry[name]["verdict"]
+    assert findings["Emphysema"][5][0] == "<0.001"
+
+
+def test_benchmark_files(benchmark: Report) -> None:
+    names = {path.name for path in (benchmark.folder / "data").iterdir()}
+    stems = ("seeds", "findings", "findings-2", "mix")
+    assert names == {f"{s}.{e}" for s in stems for e in ("csv", "svg")} | {"volume-01.png", "volume-02.png"}
+    rows = list(csv.DictReader(benchmark.read("data/findings.csv").splitlines()))
+    entry = make_result()["comparisons"][0]["findings"]
+    assert {row["finding"]: float(row["delta_auc"]) for row in rows} == {
+        name: row["delta_auc"] for name, row in entry.items() if row["delta_auc"] is not None
+    }
+    mixed = {
+        row["finding"]: row["after"] for row in csv.DictReader(benchmark.read("data/mix.csv").splitlines())
+    }
+    assert mixed["Emphysema"] == ""
+    assert benchmark.read("data/seeds.svg").startswith("<?xml")
+    assert "-0.21 for Emphysema" in benchmark.page.text
+    assert "Second <script>" in benchmark.page.text
+
+
+class TestHeadline:
+    def test_names_arms_numbers_and_harm(self, result: dict[str, Any]) -> None:
+        text = benchmark_headline(result)
+        assert text.startswith(
+            "No evidence that real+synthetic@0.5 differs from real: macro AUC 0.636 to 0.653"
+        )
+        assert "difference +0.017, 95% interval +0.005 to +0.030, corrected p = 0.247" in text
+        assert "0 better, 1 worse (Emphysema), 17 without evidence" in text
+        assert text.endswith("The ratio was chosen on validation patients.")
+
+    def test_gain_and_harm_are_said_as_they_are(self, result: dict[str, Any]) -> None:
+        result["primary"] = ["real+synthetic@1", "real"]
+        assert benchmark_headline(result).startswith("real+synthetic@1 is better than real")
+        assert "corrected p < 0.001" in benchmark_headline(result)
+        result["comparisons"][1]["verdict"] = "harm"
+        assert benchmark_headline(result).startswith("real+synthetic@1 is worse than real")
+
+    def test_nothing_to_compare(self, result: dict[str, Any]) -> None:
+        assert benchmark_headline(result | {"comparisons": []}).startswith("No two training sets")
+
+    def test_other_arms(self, result: dict[str, Any]) -> None:
+        entry = result["comparisons"][0] | {"arm": "real", "against": "real"}
+        assert "No evidence that real differs" in benchmark_headline(result | {"comparisons": [entry]})
+
+
+def test_benchmark_page_of_bare_numbers(result: dict[str, Any], tmp_path: Path) -> None:
+    """The keys of ``benchmark --json`` alone make a page."""
+    arms = {
+        name: {key: arm[key] for key in ("macro_auc", "ci", "per_seed")}
+        for name, arm in result["arms"].items()
+    }
+    arms["real"] |= {"macro_auc": None, "ci": None, "per_seed": [None]}
+    bare = {"arms": {**arms, EVIL: arms["real+synthetic@1"]}, "comparisons": []}
+    page = Page(write_benchmark_report(bare, tmp_path))
+    assert page.tags.count("script") == 1  # names inside charts are escaped too
+    assert page.handlers == []
+    assert "No two training sets" in page.text
+    assert "Generated volumes" not in page.text
+
+
+def test_imbalance_page_shows_the_numbers(imbalance: Report, summary: dict[str, Any]) -> None:
+    rows = imbalance.page.values(0)
+    assert len(rows) == len(FINDINGS)
+    for name, entry in summary["findings"].items():
+        assert rows[name][0][0] == f"{entry['positive_scans']:,}"
+        for column, key in ((0, "positive_scans"), (1, "prevalence"), (3, "irlbl")):
+            value = rows[name][column][1]
+            assert (None if value == "" else float(value or "nan")) == entry[key]
+        assert rows[name][-1][0] == "; ".join(entry["reasons"])
+    assert "train_7_a" in imbalance.page.text
+    assert "SCUMBLE" not in imbalance.page.text  # it is None here
+    assert "text2ct synthesize --prompts prompts.csv" in imbalance.page.text
+
+
+def test_imbalance_headline(summary: dict[str, Any]) -> None:
+    assert imbalance_headline(summary) == (
+        "3 of 18 findings are under-represented, rarest first: Interlobular septal thickening, "
+        "Bronchiectasis and Consolidation."
+    )
+    for entry in summary["findings"].values():
+        entry["underrepresented"] = False
+    assert imbalance_headline(summary).startswith("None of the 18")
+    summary["findings"]["Emphysema"]["underrepresented"] = True
+    assert imbalance_headline(summary) == "1 of 18 findings is under-represented, rarest first: Emphysema."
+
+
+def test_report_keys_of_the_design_are_enough(summary: dict[str, Any], tmp_path: Path) -> None:
+    keys = ("positive_scans", "prevalence", "irlbl", "underrepresented", "detectable_auc_difference")
+    bare = {
+        **{key: summary[key] for key in ("volumes", "scans", "patients", "mean_ir")},
+        "findings": {name: {k: entry[k] for k in keys} for name, entry in summary["findings"].items()},
+    }
+    page = Page(write_imbalance_report(bare, tmp_path))
+    assert "come together" not in page.text

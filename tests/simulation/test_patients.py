@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from text2ct.errors import UserError
+from text2ct.findings import FINDINGS
+from text2ct.simulation.instance import SITES
+from text2ct.simulation.patients import (
+    MAX_PATIENTS,
+    MAX_SEED,
+    PACK_PATIENTS,
+    draw_patient,
+    generator,
+    patient_number,
+)
+
+NONE = np.zeros(len(FINDINGS), bool)
+
+
+def test_no_cohort_reaches_the_patients_of_the_pack():
+    last = patient_number(MAX_SEED - 1, MAX_PATIENTS - 1)
+    assert last < PACK_PATIENTS.start
+    assert patient_number(0, 0) == 0
+    assert patient_number(3, 7) == 3_000_007
+
+
+@pytest.mark.parametrize(("seed", "index"), [(-1, 0), (MAX_SEED, 0), (0, -1), (0, MAX_PATIENTS)])
+def test_numbers_out_of_range_are_refused(seed: int, index: int):
+    with pytest.raises(UserError, match="out of range"):
+        patient_number(seed, index)
+
+
+@pytest.mark.parametrize("number", [-1, PACK_PATIENTS.stop])
+def test_there_is_no_such_patient(number: int):
+    with pytest.raises(UserError, match="there is no patient"):
+        draw_patient(number, labels=NONE)
+
+
+def test_unknown_prevalence_and_wrong_labels_are_refused():
+    with pytest.raises(UserError, match="unknown prevalence 'mimic'"):
+        draw_patient(1, prevalence="mimic")
+    with pytest.raises(UserError, match="expected one value for each of 18"):
+        draw_patient(1, labels=np.zeros(17, bool))
+
+
+def test_named_streams_are_independent_and_repeat():
+    assert generator(5, "a").random() == generator(5, "a").random()
+    draws = {generator(5, *stream).random() for stream in [("a",), ("b",), ("a", 0), ("a", 1), ()]}
+    assert len(draws) == 5
+
+
+def test_a_patient_repeats_and_a_finding_shifts_nothing_else():
+    assert draw_patient(11) == draw_patient(11)
+    labels = NONE.copy()
+    labels[[2, 9]] = True
+    plain, ill = draw_patient(11, labels=NONE), draw_patient(11, labels=labels)
+    assert (plain.sex, plain.age, plain.habitus) == (ill.sex, ill.age, ill.habitus)
+    for before, after in zip(plain.scans, ill.scans, strict=True):
+        assert before.reconstructions == after.reconstructions
+        assert (before.contrast, before.inspiration) == (after.contrast, after.inspiration)
+        assert [item.finding for item in after.instances] == ["Cardiomegaly", "Lung nodule"]
+    labels[0] = True
+    more = draw_patient(11, labels=labels)
+    assert more.scans[0].instances[1:] == ill.scans[0].instances
+
+
+def test_patients_vary_as_a_cohort_does():
+    patients = [draw_patient(n) for n in range(150)]
+    scans = [scan for patient in patients for scan in patient.scans]
+    assert 1.05 < len(scans) / len(patients) < 1.4
+    assert 1.6 < np.mean([len(scan.reconstructions) for scan in scans]) < 2.2
+    assert {patient.sex for patient in patients} == {"M", "F"}
+    assert 18 <= min(p.age for p in patients) < 35 < 65 < max(p.age for p in patients) <= 92
+    for scan in scans:
+        order = [FINDINGS.index(item.finding) for item in scan.instances]
+        assert order == sorted(set(order))
+        kernels = [(r.kernel, r.slice_thickness_mm, r.noise_hu) for r in scan.reconstructions]
+        assert len(set(kernels)) == len(kernels)
+
+
+def test_every_finding_has_a_vocabulary_of_sites():
+    assert tuple(SITES) == FINDINGS

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from text2ct.errors import UserError
+from text2ct.findings import FINDINGS
+from text2ct.simulation.acquisition import acquire
+from text2ct.simulation.patients import Acquisition, Patient, draw_patient
+from text2ct.simulation.render import render, render_ideal
+
+SMALL: dict = {"size": (40, 40, 40), "spacing_mm": (8.0, 8.0, 8.0)}
+SOFT = Acquisition("soft", 8.0, 1.0)
+SHARP = Acquisition("sharp", 20.0, 1.0)
+
+
+def person(number: int = 41, *reconstructions: Acquisition, **changes: object) -> Patient:
+    patient = draw_patient(number, labels=np.zeros(len(FINDINGS), bool))
+    scan = dataclasses.replace(patient.scans[0], reconstructions=reconstructions or (SOFT,), **changes)
+    return dataclasses.replace(patient, scans=(scan,))
+
+
+def test_a_volume_is_float32_in_range_and_repeats():
+    hu = render(person(), **SMALL)
+    assert hu.dtype == np.float32
+    assert hu.shape == (40, 40, 40)
+    assert hu.min() == -1000
+    assert 150 < hu.max() <= 1500
+    np.testing.assert_array_equal(hu, render(person(), **SMALL))
+    assert not np.array_equal(hu, render(person(42), **SMALL))
+
+
+def test_the_chest_lies_the_right_way():
+    hu = render(person(), **SMALL)
+    soft = (hu > 0) & (hu < 140)
+    low = soft[:, :, 2:9]
+    assert low[20:, 12:30].mean() > low[:20, 12:30].mean(), "the liver belongs to the right, at high x"
+    heart = soft[8:32, 21:27, 13:19].mean(axis=(1, 2))
+    assert heart[:12].sum() > heart[12:].sum(), "the heart belongs to the left"
+    bone = hu > 250
+    assert bone[:, :16].sum() > bone[:, 24:].sum(), "the spine belongs to the back, at low y"
+    assert (hu[:, :, 30:36] < -600).mean() > 0.1, "lungs reach up to the top"
+
+
+def test_attenuation_is_that_of_tissue():
+    hu = render_ideal(person(contrast=False), 0, **SMALL)
+    body = hu[8:32, 8:32, 8:32]
+    lung = body[(body < -500) & (body > -990)]
+    assert -900 < np.median(lung) < -780
+    fat = body[(body > -150) & (body < -60)]
+    assert len(fat) > 300
+    soft = body[(body > 20) & (body < 80)]
+    assert len(soft) > 1000
+
+
+@pytest.mark.parametrize("number", [41, 43])
+def test_another_grid_shows_the_same_anatomy(number: int):
+    coarse = render_ideal(person(number), 0, (40, 40, 40), (8.0, 8.0, 8.0))
+    fine = render_ideal(person(number), 0, (80, 80, 80), (4.0, 4.0, 4.0))
+    down = fine.reshape(40, 2, 40, 2, 40, 2).mean(axis=(1, 3, 5))
+    assert np.corrcoef(coarse.ravel(), down.ravel())[0, 1] > 0.99
+    assert abs(float(coarse.mean() - down.mean())) < 8
+
+
+def test_a_smaller_field_is_a_cut_out():
+    wide = render_ideal(person(), 0, (40, 40, 40), (8.0, 8.0, 8.0))
+    narrow = render_ideal(person(), 0, (24, 24, 24), (8.0, 8.0, 8.0))
+    np.testing.assert_allclose(narrow, wide[8:32, 8:32, 8:32], atol=15)
+
+
+def test_reconstructions_differ_in_acquisition_only():
+    patient = person(41, SOFT, SHARP)
+    soft, sharp = (render(patient, reconstruction=k, **SMALL) for k in (0, 1))
+    assert np.corrcoef(soft.ravel(), sharp.ravel())[0, 1] > 0.99
+    ideal = render_ideal(patient, 0, **SMALL)
+    assert (sharp - ideal)[ideal > -200].std() > 1.5 * (soft - ideal)[ideal > -200].std()
+
+
+def test_thick_slices_blur_along_z_only():
+    hu = np.zeros((24, 24, 24), np.float32)
+    hu[12, 12, 12] = 1000.0
+    quiet = Acquisition("sharp", 1e-3, 6.0)
+    out = acquire(hu, (1.0, 1.0, 1.0), quiet, np.random.default_rng(0))
+    assert out[12, 12, 14] > 5 * out[12, 14, 12]
+    assert out.sum() == pytest.approx(1000.0, rel=0.01)
+
+
+def test_noise_has_its_standard_deviation():
+    out = acquire(np.full((24, 24, 24), 50.0, np.float32), (3.0, 3.0, 3.0), SHARP, np.random.default_rng(0))
+    assert out.std() == pytest.approx(20.0, rel=0.05)
+
+
+def test_contrast_brightens_blood():
+    plain = render_ideal(person(contrast=False), 0, **SMALL)
+    enhanced = render_ideal(person(contrast=True), 0, **SMALL)
+    heart = (slice(14, 24), slice(20, 26), slice(13, 19))
+    assert enhanced[heart].mean() > plain[heart].mean() + 40
+
+
+@pytest.mark.parametrize(
+    ("size", "spacing", "match"),
+    [
+        ((8, 8, 8), (5.0, 5.0, 5.0), "cover 40 mm; at least 120 mm"),
+        ((64, 64, 64), (20.0, 5.0, 5.0), "x: spacing 20.0 mm is outside"),
+        ((512, 64, 64), (5.0, 5.0, 5.0), "at most 768 mm"),
+        ((64, 64), (5.0, 5.0), "three sizes"),
+    ],
+)
+def test_impossible_grids_are_refused(size: tuple, spacing: tuple, match: str):
+    with pytest.raises(UserError, match=match):
+        render(person(), size=size, spacing_mm=spacing)
+
+
+def test_missing_scans_and_reconstructions_are_refused():
+    with pytest.raises(UserError, match="has 1 scans; there is no number 1"):
+        render(person(), scan=1, **SMALL)
+    with pytest.raises(UserError, match="there is no 2"):
+        render(person(), reconstruction=2, **SMALL)

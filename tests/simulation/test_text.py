@@ -1,0 +1,293 @@
+"""Reports: true of their instances, varied; they deny nothing that is there, and teach to read real ones."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from text2ct.errors import UserError
+from text2ct.findings import FINDINGS
+from text2ct.simulation.instance import SITES, Instance
+from text2ct.simulation.labels import draw_age, draw_labels, draw_sex, scan_labels
+from text2ct.simulation.patients import draw_patient, patient_number
+from text2ct.simulation.text import compose, report, write_report
+from text2ct.simulation.text.grammar import draw_style, expand, slots_of
+from text2ct.simulation.text.places import instance_slots
+from text2ct.simulation.text.slips import REPORT_RATE, slip
+from text2ct.simulation.text.vocabulary import JOINTS, NORMALS, WORDINGS
+from text2ct.simulation.text.wording import REGIONS
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "real" / "ct_rate" / "annotated_reports_train.csv"
+SIDED = ("Pleural effusion", "Medical material")
+
+# What a reader would look for, to tell that a finding is mentioned.
+MENTION = {
+    "Medical material": r"pacemaker|pace "
+    r"maker|cathet|port|wire|sutur|clips|valve|AVR|MVR|fixat|screw|stabil|implant|instrument|"
+    r"tube|drain|ICD|battery|generator|electrodes|sternotomy|prosthe|fixator|rods|sternum|bypass|CABG",
+    "Arterial wall calcification": r"plaque|calcific|atheroscl",
+    "Cardiomegaly": r"cardiothoracic|CTR|cardiomegaly|heart|ventricle|atri",
+    "Pericardial effusion": r"pericard|around the heart",
+    "Coronary artery wall calcification": r"coronary|LAD|RCA|LMCA|descending arter",
+    "Hiatal hernia": r"hernia",
+    "Lymphadenopathy": r"lymph|LAP",
+    "Emphysema": r"emphysem",
+    "Atelectasis": r"atelect",
+    "Lung nodule": r"nodul|mass",
+    "Lung opacity": r"ground.glass|opacit|densit|pneumonia",
+    "Pulmonary fibrotic sequela": r"sequel|fibro|bands",
+    "Pleural effusion": r"effusion|fluid",
+    "Mosaic attenuation pattern": r"mosaic",
+    "Peribronchial thickening": r"bronch",
+    "Consolidation": r"consolid|infiltrat",
+    "Bronchiectasis": r"bronchi",
+    "Interlobular septal thickening": r"sept",
+}
+DENIAL = re.compile(
+    r"^No |^There (is|are) no |(was|is) not (observed|detected|seen)|within normal limits|^Normal |^Natural "
+)
+# Words that a denial uses for a finding.
+DENIED = {
+    "Pericardial effusion": r"pericardial",
+    "Lymphadenopathy": r"lymph|LAP|Lymphad",
+    "Lung nodule": r"nodul",
+    "Lung opacity": r"infiltra|pneumonia",
+    "Consolidation": r"infiltra|consolid|pneumonia",
+    "Pleural effusion": r"pleural",
+    "Coronary artery wall calcification": r"calcif",
+    "Cardiomegaly": r"heart size",
+}
+
+
+def an_instance(
+    name: str, rng: np.random.Generator, site: str = "", side: str = "", count: int = 1
+) -> Instance:
+    site = site or SITES[name][int(rng.integers(len(SITES[name])))]
+    side = side or (
+        "right" if name in SIDED else next((word for word in ("right", "left") if site.startswith(word)), "")
+    )
+    return Instance(name, float(rng.random()), side, site, 13.2, count)
+
+
+def sentences(text: str) -> list[str]:
+    return [
+        part.strip(' .-•"') for part in re.split(r'(?<=[a-z)0-9?])[.;:]\s|"|•', text) if part.strip(' .-•"')
+    ]
+
+
+def simulated(count: int, first: int = 0) -> tuple[list[str], np.ndarray]:
+    """Texts and labels of ``count`` patients' first scans, drawn like a cohort's."""
+    texts, labels = [], []
+    for index in range(first, first + count):
+        patient = draw_patient(patient_number(77, index))
+        texts.append(report(patient, patient.scans[0]).text)
+        labels.append(scan_labels(patient.scans[0]))
+    return texts, np.array(labels)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> tuple[list[str], np.ndarray]:
+    return simulated(600)
+
+
+def test_every_finding_has_words():
+    assert set(WORDINGS) == set(FINDINGS)
+    for wording in WORDINGS.values():
+        assert wording.region in REGIONS
+        assert wording.findings.keys() == wording.impression.keys()
+        assert all(len(set(templates)) >= 8 for templates in wording.findings.values())
+    assert set(WORDINGS["Medical material"].findings) == set(SITES["Medical material"])
+
+
+@pytest.mark.parametrize("name", FINDINGS)
+def test_every_template_expands_and_mentions_its_finding(name):
+    rng = np.random.default_rng(0)
+    for site in SITES[name]:
+        for count, side in ((1, "right"), (4, "left"), (9, "bilateral")):
+            instance = an_instance(name, rng, site, side if name in SIDED else "", count)
+            wording = WORDINGS[name]
+            slots = draw_style(rng).slots() | instance_slots(instance, rng)
+            templates = (
+                wording.findings[wording.variant(instance)] + wording.impression[wording.variant(instance)]
+            )
+            usable = [template for template in templates if slots_of(template) <= slots.keys()]
+            assert len(usable) >= 0.6 * len(templates)
+            for template in usable:
+                said = expand(template, slots, rng)
+                assert not set("{}<>|") & set(said)
+                assert "  " not in said
+                assert re.search(MENTION[name], said, re.IGNORECASE), said
+
+
+@pytest.mark.parametrize(
+    "name", ["Lung nodule", "Lymphadenopathy", "Pleural effusion", "Pericardial effusion", "Cardiomegaly"]
+)
+def test_measurements_are_those_of_the_instance(name):
+    rng = np.random.default_rng(1)
+    measured = 0
+    for _ in range(150):
+        instance = an_instance(name, rng)
+        slots = draw_style(rng).slots() | instance_slots(instance, rng)
+        for template in WORDINGS[name].findings[WORDINGS[name].variant(instance)]:
+            if not slots_of(template) <= slots.keys():
+                continue
+            said = expand(template, slots, rng)
+            for number, unit in re.findall(r"(\d+(?:\.\d+)?) (mm|cm)", said):
+                assert (
+                    float(number) * (10 if unit == "cm" else 1) == pytest.approx(13.2, abs=0.5) or "x" in said
+                )
+                measured += 1
+            pair = re.search(r"(\d+)x(\d+) mm", said)
+            if pair:
+                assert "13" in pair.groups()
+    assert measured > 100
+
+
+@pytest.mark.parametrize(
+    "name", ["Atelectasis", "Consolidation", "Lung nodule", "Bronchiectasis", "Lung opacity"]
+)
+@pytest.mark.parametrize(
+    ("site", "wrong"),
+    [("right lower lobe", "left|upper|middle|both"), ("left upper lobe", "right|lower lobe|middle|both")],
+    ids=["right lower", "left upper"],
+)
+def test_places_are_those_of_the_instance(name, site, wrong):
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        instance = an_instance(name, rng, site)
+        slots = draw_style(rng).slots() | instance_slots(instance, rng)
+        for template in WORDINGS[name].findings[WORDINGS[name].variant(instance)]:
+            said = expand(template, slots, rng)
+            assert not re.search(rf"\b({wrong})\b", said), said
+
+
+def test_sides_of_an_effusion_are_those_of_the_instance():
+    rng = np.random.default_rng(3)
+    for side, wrong in (("right", "left"), ("left", "right")):
+        for template in WORDINGS["Pleural effusion"].findings["one"]:
+            instance = an_instance("Pleural effusion", rng, side=side)
+            said = expand(template, draw_style(rng).slots() | instance_slots(instance, rng), rng)
+            assert wrong not in said
+
+
+def test_what_is_present_is_never_denied():
+    rng = np.random.default_rng(4)
+    everything = [an_instance(name, rng) for name in FINDINGS]
+    for _ in range(150):
+        written = write_report(everything, rng)
+        for part in sentences(written.text):
+            if DENIAL.search(part):
+                for name, words in DENIED.items():
+                    assert not re.search(words, part), f"{name}: {part}"
+
+
+def test_of_the_unknown_nothing_is_said():
+    rng = np.random.default_rng(5)
+    row = np.full(18, np.nan)
+    for _ in range(100):
+        for part in sentences(compose(row, rng).text):
+            assert not any(re.search(words, part) for words in DENIED.values() if DENIAL.search(part)), part
+
+
+def test_present_findings_are_mentioned_in_findings(monkeypatch):
+    monkeypatch.setattr("text2ct.simulation.text.slips.REPORT_RATE", 0.0)
+    rng = np.random.default_rng(6)
+    for _ in range(100):
+        labels = draw_labels(rng, draw_age(rng), draw_sex(rng))
+        written = write_report([an_instance(FINDINGS[i], rng) for i in np.flatnonzero(labels)], rng)
+        for index in np.flatnonzero(labels):
+            assert re.search(MENTION[FINDINGS[index]], written.findings, re.IGNORECASE), FINDINGS[index]
+        assert written.impression
+
+
+def test_a_patient_decides_the_text():
+    patient = draw_patient(patient_number(1, 2))
+    assert report(patient, patient.scans[0]) == report(draw_patient(patient_number(1, 2)), patient.scans[0])
+    row = scan_labels(patient.scans[0])
+    assert compose(row, np.random.default_rng(9)) == compose(row, np.random.default_rng(9))
+    assert compose(row, np.random.default_rng(9)) != compose(row, np.random.default_rng(10))
+
+
+def test_texts_vary(corpus):
+    texts, _ = corpus
+    assert len(set(texts)) == len(texts)
+    assert 80 < np.median([len(text.split()) for text in texts]) < 300
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [(np.zeros(17), "shape"), (np.full(18, 2.0), "Medical material is 2")],
+    ids=["short", "two"],
+)
+def test_rows_that_are_no_labels_are_refused(row, message):
+    with pytest.raises(UserError, match=message):
+        compose(row, np.random.default_rng(0))
+
+
+def test_joints_and_normals_name_known_findings():
+    for joint in JOINTS:
+        assert set(joint.pair) <= set(FINDINGS)
+        assert joint.region in REGIONS
+    for normal in NORMALS:
+        assert set(normal.unless) <= set(FINDINGS)
+        assert normal.region in REGIONS
+
+
+def test_expand_tidies():
+    rng = np.random.default_rng(0)
+    assert expand("a <mild> {effusion} , <size> .", {"mild": "", "size": "8 mm"}, rng) == "An effusion, 8 mm"
+    assert expand("{one|{one|one}} lesion", {}, rng) == "One lesion"
+    with pytest.raises(KeyError):
+        expand("<absent>", {}, rng)
+
+
+def test_slips_are_rare_and_small():
+    rng = np.random.default_rng(0)
+    text = "No significant pathology was detected in the mediastinal vascular structures"
+    slipped = [slip(text, rng) for _ in range(1000)]
+    assert np.mean([other != text for other in slipped]) == pytest.approx(REPORT_RATE, abs=0.05)
+    assert all(abs(len(other) - len(text)) < 30 for other in slipped)
+
+
+def development_reports() -> pd.DataFrame:
+    """The 500 real reports to develop on, of the smallest SHA-256 of the text; the others are reserved."""
+    real = pd.read_csv(REAL)
+    return real.iloc[
+        np.argsort([hashlib.sha256(text.encode()).hexdigest() for text in real["report_text"]])[:500]
+    ]
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="the real reports are not on this machine")
+def test_a_reader_of_simulated_reports_reads_real_ones(corpus):
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+
+    texts, labels = corpus
+    real = development_reports()
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    known, unseen = words.fit_transform(texts), words.transform(real["report_text"])
+    scores = {
+        name: roc_auc_score(
+            real[name],
+            LogisticRegression(C=10, max_iter=1000).fit(known, labels[:, i]).decision_function(unseen),
+        )
+        for i, name in enumerate(FINDINGS)
+    }
+    assert np.mean(list(scores.values())) > 0.85
+    assert min(scores.values()) > 0.7, scores
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="the real reports are not on this machine")
+def test_no_particular_sentence_is_a_real_one(corpus):
+    """Stock phrases of radiology coincide by chance; a long sentence, or one with a number, must not."""
+    real = {part.lower() for text in pd.read_csv(REAL)["report_text"] for part in sentences(text)}
+    said = {part.lower() for text in corpus[0] for part in sentences(text)}
+    copied = {part for part in said & real if len(part.split()) >= (6 if re.search("[0-9]", part) else 11)}
+    assert not copied
+    assert sum(len(part.split()) >= 6 for part in said & real) < 0.01 * len(said)

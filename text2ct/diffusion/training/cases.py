@@ -1,0 +1,237 @@
+"""Training cases on disk: volumes on the pack's grid beside their reports and labels, in memory-mapped chunks.
+
+A folder of cases is ``cases.json`` (what it was made with) and chunks, each written whole or not at all::
+
+    chunk-00000/volumes.npy   (n, X, Y, Z) int16 HU, clipped to [-1000, 1000]
+    chunk-00000/cases.json    one record per volume: id, findings, impression, labels, details
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from text2ct import console
+from text2ct.errors import UserError
+from text2ct.files import atomic_path, read_json, write_json
+from text2ct.findings import FINDINGS
+
+CHUNK = 100
+# What an instance tells beside its label: severity, and whether it is on the right and on the left.
+DETAILS = ("severity", "right", "left")
+Size = tuple[int, int, int]
+Spacing = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class CaseText:
+    """What is said of one volume.
+
+    Attributes:
+        id: Patient number or volume name.
+        findings: Findings section, may be empty.
+        impression: Impression section, may be empty.
+        labels: (18,) float32, NaN where unknown.
+        details: (18, 3) float32 of ``DETAILS``, NaN where unknown or where the finding is absent.
+    """
+
+    id: str
+    findings: str
+    impression: str
+    labels: NDArray[np.float32]
+    details: NDArray[np.float32]
+
+    def text(self, variant: int = 0) -> str:
+        """A prompt made of this case: 0 is findings and impression, 1 the impression, 2 the findings alone."""
+        options = (f"{self.findings} {self.impression}", self.impression, self.findings)
+        return options[variant].strip() or options[0].strip()
+
+
+class Cases:
+    """A folder of cases, opened for reading.
+
+    Args:
+        folder: As written by :func:`render_patients` or :func:`cache_volumes`.
+
+    Raises:
+        UserError: The folder is not one, or is incomplete.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.info: dict[str, Any] = read_json(self.folder / "cases.json")
+        chunks = [_chunk(self.folder, index) for index in range(self.info["chunks"])]
+        missing = [path.name for path in chunks if not (path / "cases.json").is_file()]
+        if missing:
+            raise UserError(
+                f"{self.folder} lacks {len(missing)} of its {len(chunks)} chunks; run the same command again"
+            )
+        self._volumes = [np.load(path / "volumes.npy", mmap_mode="r") for path in chunks]
+        self.texts = [_from_json(record) for path in chunks for record in read_json(path / "cases.json")]
+        self._starts = np.cumsum([0, *(len(volumes) for volumes in self._volumes)])
+        self.labels = np.stack([text.labels for text in self.texts])
+        self.details = np.stack([text.details for text in self.texts])
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def size(self) -> Size:
+        """Voxels along (x, y, z)."""
+        x, y, z = self.info["size"]
+        return x, y, z
+
+    def volume_hu(self, index: int) -> NDArray[np.int16]:
+        """(X, Y, Z) int16 HU of case ``index``, mapped from disk."""
+        chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._volumes[chunk][index - self._starts[chunk]]
+
+
+def render_patients(
+    folder: Path, first: int, count: int, *, size: Size, spacing_mm: Spacing, workers: int | None = None
+) -> Cases:
+    """Render the first scan of ``count`` of the pack's own simulated patients; goes on where it was stopped.
+
+    Args:
+        folder: Where the cases go.
+        first: Number of the first patient; the whole range lies in ``PACK_PATIENTS``.
+        count: Number of patients.
+        size: Voxels along (x, y, z).
+        spacing_mm: Spacing along (x, y, z).
+        workers: Processes; one per core if None.
+
+    Raises:
+        UserError: The range leaves ``PACK_PATIENTS``, or the folder holds other cases.
+    """
+    check_pack_patients(first, count)
+    jobs = [
+        (folder, index, first + start, min(CHUNK, count - start), size, spacing_mm)
+        for index, start in enumerate(range(0, count, CHUNK))
+    ]
+    info = {"kind": "simulated", "first": first, "count": count, "size": list(size), "spacing_mm": list(spacing_mm)}
+    _begin(folder, info | {"chunks": len(jobs)})
+    todo = [job for job in jobs if not (_chunk(folder, job[1]) / "cases.json").is_file()]
+    workers = min(workers or len(os.sched_getaffinity(0)), max(len(todo), 1))
+    with console.progress("rendering simulated patients", len(todo) * CHUNK) as advance:
+        for _ in _run(_render_chunk, todo, workers):
+            advance(CHUNK)
+    return Cases(folder)
+
+
+def check_pack_patients(first: int, count: int) -> None:
+    """Refuse patients that are not reserved for packs.
+
+    Raises:
+        UserError: Any of ``first .. first + count - 1`` is outside ``PACK_PATIENTS``.
+    """
+    from text2ct.simulation.patients import PACK_PATIENTS
+
+    if count < 1:
+        raise UserError(f"{count} patients cannot train anything; ask for 1 or more")
+    if first not in PACK_PATIENTS or first + count - 1 not in PACK_PATIENTS:
+        raise UserError(
+            f"patients {first} to {first + count - 1} are not all reserved for packs; "
+            f"choose them from {PACK_PATIENTS.start} to {PACK_PATIENTS.stop - 1}"
+        )
+
+
+def write_cases(
+    folder: Path,
+    volumes: Iterator[tuple[NDArray[np.int16], CaseText]],
+    count: int,
+    *,
+    size: Size,
+    spacing_mm: Spacing,
+    source: str,
+) -> Cases:
+    """Write ``count`` cases that ``volumes`` yields; used for volumes read from files."""
+    chunks = -(-count // CHUNK)
+    info = {"kind": source, "count": count, "size": list(size), "spacing_mm": list(spacing_mm), "chunks": chunks}
+    _begin(folder, info)
+    for index in range(chunks):
+        batch = [next(volumes) for _ in range(min(CHUNK, count - index * CHUNK))]
+        _write_chunk(_chunk(folder, index), [hu for hu, _ in batch], [text for _, text in batch])
+    return Cases(folder)
+
+
+def _chunk(folder: Path, index: int) -> Path:
+    return folder / f"chunk-{index:05d}"
+
+
+def _begin(folder: Path, info: dict[str, Any]) -> None:
+    path = folder / "cases.json"
+    if path.is_file() and read_json(path) != info:
+        raise UserError(f"{folder} holds cases made with other settings; choose another folder or remove it")
+    write_json(path, info)
+
+
+def _run(function: Callable[[Any], None], jobs: Sequence[Any], workers: int) -> Iterator[None]:
+    if workers <= 1:
+        yield from (function(job) for job in jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(function, jobs)
+
+
+def _render_chunk(job: tuple[Path, int, int, int, Size, Spacing]) -> None:
+    folder, index, first, count, size, spacing_mm = job
+    volumes, texts = [], []
+    for number in range(first, first + count):
+        hu, text = simulated_case(number, size, spacing_mm)
+        volumes.append(hu)
+        texts.append(text)
+    _write_chunk(_chunk(folder, index), volumes, texts)
+
+
+def simulated_case(number: int, size: Size, spacing_mm: Spacing) -> tuple[NDArray[np.int16], CaseText]:
+    """Render one patient's first scan, in one of its reconstructions, with its report."""
+    from text2ct.simulation.patients import draw_patient
+    from text2ct.simulation.render import render
+    from text2ct.simulation.text import report
+
+    patient = draw_patient(number)
+    scan = patient.scans[0]
+    reconstruction = number % len(scan.reconstructions)
+    hu = np.clip(np.rint(render(patient, 0, reconstruction, size, spacing_mm)), -1000, 1000).astype(np.int16)
+    said = report(patient, scan)
+    labels = np.zeros(len(FINDINGS), dtype=np.float32)
+    details = np.full((len(FINDINGS), len(DETAILS)), np.nan, dtype=np.float32)
+    for instance in scan.instances:
+        row = FINDINGS.index(instance.finding)
+        labels[row] = 1
+        sides = (instance.side in ("right", "bilateral"), instance.side in ("left", "bilateral"))
+        details[row] = (instance.severity, *(sides if instance.side else (np.nan, np.nan)))
+    return hu, CaseText(str(number), said.findings, said.impression, labels, details)
+
+
+def _write_chunk(folder: Path, volumes: list[NDArray[np.int16]], texts: list[CaseText]) -> None:
+    with atomic_path(folder / "volumes.npy") as temporary:
+        np.save(temporary, np.stack(volumes))
+    write_json(folder / "cases.json", [_to_json(text) for text in texts])
+
+
+def _to_json(text: CaseText) -> dict[str, Any]:
+    def known(values: NDArray[np.float32]) -> list[Any]:
+        return [None if np.isnan(value) else round(float(value), 4) for value in values]
+
+    return {
+        "id": text.id,
+        "findings": text.findings,
+        "impression": text.impression,
+        "labels": known(text.labels),
+        "details": [known(row) for row in text.details],
+    }
+
+
+def _from_json(record: dict[str, Any]) -> CaseText:
+    labels = np.array([np.nan if v is None else v for v in record["labels"]], dtype=np.float32)
+    details = np.array([[np.nan if v is None else v for v in row] for row in record["details"]], dtype=np.float32)
+    return CaseText(record["id"], record["findings"], record["impression"], labels, details)
