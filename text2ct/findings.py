@@ -154,11 +154,6 @@ def nearest(text: str, limit: int = 3) -> tuple[str, ...]:
     return tuple(finding for finding, _ in _scored(text))[:limit]
 
 
-def closest_score(text: str) -> float:
-    """How much ``text`` is spelled like its nearest finding: rapidfuzz ratio, 0 (nothing) to 100 (same)."""
-    return _scored(text)[0][1]
-
-
 def _scored(text: str) -> list[tuple[str, float]]:
     """All findings with the best spelling ratio (0..100) of their names, best first."""
     from rapidfuzz import fuzz

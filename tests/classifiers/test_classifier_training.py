@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +97,10 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
 
     with monkeypatch.context() as patch:
         patch.setattr(ClassifierTraining, "training_step", stops_at_step_5)
+        handler = signal.getsignal(signal.SIGINT)
         with pytest.raises(interruption):
             tiny_training(manifest, tmp_path / "cut", **settings)
+        assert signal.getsignal(signal.SIGINT) is handler
     assert "resume.ckpt" in names(tmp_path / "cut")
     with pytest.raises(UserError, match="has not ended"):
         predict(tmp_path / "cut", manifest, None)
@@ -186,12 +189,13 @@ def test_manifests_that_do_not_serve_are_refused(
         ({"steps": 0}, "steps: Input should be greater than or equal to 1"),
         ({"recipe": {"learning_rat": 1.0}}, "learning_rat"),
         ({"size": (2, 16, 16)}, "size.0"),
+        ({"options": {"blocks": [1, 1, 1, 1]}}, "grid 16x16x16 does not serve"),
         ({"spacing_mm": (0.0, 5.0, 5.0)}, "spacing_mm.0"),
         ({"sampling_weights": np.ones(3)}, "3 sampling weights for 12 manifest rows"),
         ({"sampling_weights": np.zeros(12)}, "some above 0"),
         ({"device": "tpu9"}, "unknown device"),
     ],
-    ids=["name", "steps", "recipe", "size", "spacing", "weights", "zero-weights", "device"],
+    ids=["name", "steps", "recipe", "size", "grid", "spacing", "weights", "zero-weights", "device"],
 )
 def test_settings_that_do_not_serve_are_refused(
     tmp_path: Path, manifest, tiny_training, changes: dict, message: str

@@ -8,7 +8,7 @@ import pytest
 
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
-from text2ct.manifests import Workspace, read, read_metadata
+from text2ct.manifests import Workspace, read, read_metadata, write_manifest
 
 from .conftest import label_rows, write_ct_rate
 
@@ -42,6 +42,17 @@ def test_the_split_of_valid_is_the_same_from_the_table_alone(ct_rate_folder):
         "split"
     ]
     pd.testing.assert_series_equal(whole[alone.index], alone)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_manifest_beside_its_volumes_brings_its_root_along(tmp_path, inside):
+    root = write_ct_rate(tmp_path / ("ws/cohort" if inside else "cohort"), simulated=True)
+    write_manifest(read(root), root / "list.csv")
+    workspace = Workspace.open(tmp_path / "ws")
+    frame = read(root / "list.csv", workspace=workspace)
+    assert set(frame["root"]) == {"", "workspace" if inside else "simulated-seed7"}
+    there = frame[frame["path"] != ""].iloc[0]
+    assert workspace.resolve(there["root"], there["path"]).is_file()
 
 
 @pytest.mark.parametrize("base", ["dataset", "."])

@@ -27,7 +27,7 @@ def test_a_root_is_remembered(workspace, tmp_path):
     assert again.resolve("ct-rate", "a/b.nii.gz") == tmp_path / "data" / "a" / "b.nii.gz"
     again.add_root("ct-rate", tmp_path / "data")
     (tmp_path / "other").mkdir()
-    with pytest.raises(UserError, match="is .*data already"):
+    with pytest.raises(UserError, match=r"is .*data already"):
         again.add_root("ct-rate", tmp_path / "other")
     assert again.root_for(tmp_path / "other", "ct-rate") == ("ct-rate-2", "")
     assert again.root_for(tmp_path / "data", "anything") == ("ct-rate", "")
@@ -55,14 +55,14 @@ def test_a_path_that_leaves_its_root_is_refused(workspace, path):
 def test_a_link_that_leaves_its_root_is_refused(workspace, tmp_path):
     workspace.path.mkdir()
     (tmp_path / "outside").mkdir()
-    os.symlink(tmp_path / "outside", workspace.path / "link")
-    os.symlink(workspace.path / "loop", workspace.path / "loop")
+    (workspace.path / "link").symlink_to(tmp_path / "outside")
+    (workspace.path / "loop").symlink_to(workspace.path / "loop")
     with pytest.raises(UserError, match="a link in it leaves the root"):
         workspace.resolve("workspace", "link/x.nii.gz")
     with pytest.raises(UserError, match="cannot be followed"):
         workspace.resolve("workspace", "loop/x.nii.gz")
     (tmp_path / "outside" / "real").mkdir()
-    os.symlink(tmp_path / "outside", tmp_path / "alias")
+    (tmp_path / "alias").symlink_to(tmp_path / "outside")
     linked = Workspace.open(tmp_path / "alias")
     assert linked.resolve("workspace", "real/x").name == "x"  # the root itself may be a link
 
@@ -88,7 +88,7 @@ def test_bad_roots(workspace, tmp_path):
 def test_a_damaged_table_of_roots(workspace, content):
     workspace.path.mkdir()
     (workspace.path / "workspace.json").write_text(content)
-    with pytest.raises(UserError, match="workspace.json is (damaged|not valid JSON)"):
+    with pytest.raises(UserError, match=r"workspace\.json is (damaged|not valid JSON)"):
         _ = workspace.roots
 
 

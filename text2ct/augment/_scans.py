@@ -19,6 +19,11 @@ def held_out_patients(frame: pd.DataFrame) -> set[tuple[str, str]]:
     return set(zip(rows["dataset"], rows["patient"], strict=True))
 
 
+def _identity(rows: pd.DataFrame) -> pd.Series:
+    """Data set and patient as one text, for quick comparisons."""
+    return rows["dataset"] + "\0" + rows["patient"]
+
+
 def training_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows that a generator may be asked about: training split, not synthetic, patient nowhere held out.
 
@@ -30,10 +35,8 @@ def training_rows(frame: pd.DataFrame) -> pd.DataFrame:
     real = frame[frame["source"] != "synthetic"]
     splits_known = bool((real["split"] != "").any())
     rows = real[real["split"] == "train"] if splits_known else real
-    identities = pd.Series(
-        list(zip(rows["dataset"], rows["patient"], strict=True)), index=rows.index, dtype=object
-    )
-    rows = rows[~identities.isin(held_out_patients(frame))]
+    held_out = _identity(frame[frame["split"].isin(HELD_OUT)]).unique()
+    rows = rows[~_identity(rows).isin(held_out)]
     if rows.empty:
         raise UserError("the manifest has no training rows; its 'split' column needs rows with 'train'")
     return rows

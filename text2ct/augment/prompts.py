@@ -147,7 +147,8 @@ class _Writer:
         max_uses: int,
         compose: Compose,
     ) -> None:
-        self._scans, self._labels, self._held_out = scans, label_matrix(scans), held_out
+        self._labels, self._held_out = label_matrix(scans), held_out
+        self._origins = list(zip(scans["dataset"], scans["volume"], scans["patient"], strict=True))
         self._rng, self._max_uses, self._compose = rng, max_uses, compose
         texts = zip(scans["findings_text"], scans["impression_text"], strict=True)
         self._texts = [report_prompt(*t) if source == "reports" else "" for t in texts]
@@ -202,7 +203,5 @@ class _Writer:
         return None
 
     def _row(self, text: str, labels: np.ndarray, scan: int | None) -> list[object]:
-        origin = (
-            ["", "", ""] if scan is None else list(self._scans.loc[scan, ["dataset", "volume", "patient"]])
-        )
+        origin = ("", "", "") if scan is None else self._origins[scan]
         return [text, *labels, *origin, "train"]

@@ -10,7 +10,6 @@ import timm
 import torch
 from torch import nn
 
-from text2ct.console import info
 from text2ct.errors import UserError
 
 
@@ -50,6 +49,5 @@ def backbone(
             f"timm cannot get pretrained weights of '{name}' ({type(error).__name__}); "
             "connect to the network, fill the hub's cache, or use pretrained=false"
         ) from error
-    info(f"backbone {name}: {'pretrained weights' if pretrained else 'random initial weights'}")
     network = network.to(memory_format=torch.channels_last)  # the layout 2D convolutions are fastest in
     return network, int(getattr(network, "num_features"))  # noqa: B009 (torch types it as Tensor | Module)

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from text2ct.classifiers.config import RunConfig, WindowSetting
-from text2ct.classifiers.registry import find
+from text2ct.classifiers.config import RunConfig, Settings, WindowSetting
+from text2ct.classifiers.registry import ClassifierSpec, find
+from text2ct.console import info
 from text2ct.errors import UserError
+from text2ct.findings import FINDINGS
 
 
 class HuWindows(nn.Module):
@@ -84,8 +86,33 @@ def build_classifier(config: RunConfig, *, initial: bool) -> Classifier:
     size = config.preprocessing.size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        try:
-            network = spec.build(options, len(config.windows), size, len(config.findings))
-        except ValueError as error:
-            raise UserError(f"grid {'x'.join(map(str, size))} does not serve: {error}") from error
+        network = build_network(spec, options, len(config.windows), size)
+    if initial and hasattr(options, "pretrained"):
+        info(f"{spec.name} starts from {'pretrained' if options.pretrained else 'random'} weights")
     return Classifier(network, config.windows, size)
+
+
+def check_grid(spec: ClassifierSpec, options: Settings, size: tuple[int, int, int]) -> None:
+    """Build a classifier without memory or weights, to learn before any volume is read whether it can be.
+
+    Raises:
+        UserError: The network cannot take the grid.
+    """
+    if hasattr(options, "pretrained"):
+        options = options.model_copy(update={"pretrained": False})
+    with torch.device("meta"):
+        build_network(spec, options, len(spec.windows), size)
+
+
+def build_network(
+    spec: ClassifierSpec, options: Settings, channels: int, size: tuple[int, int, int]
+) -> nn.Module:
+    """The network of a registry entry for the 18 findings.
+
+    Raises:
+        UserError: The network cannot take the grid.
+    """
+    try:
+        return spec.build(options, channels, size, len(FINDINGS))
+    except ValueError as error:
+        raise UserError(f"grid {'x'.join(map(str, size))} does not serve: {error}") from error

@@ -16,6 +16,7 @@ from text2ct.classifiers.cache import VolumeCache
 from text2ct.classifiers.config import DataRecord, Preprocessing, RunConfig, Training, WindowSetting
 from text2ct.classifiers.dataset import VolumeTable, draw_order, make_table
 from text2ct.classifiers.metrics import scan_auc
+from text2ct.classifiers.model import check_grid
 from text2ct.classifiers.registry import find
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
@@ -64,6 +65,7 @@ def plan_run(
     # six looks at the validation scans, but not so often that they cost more than the training
     recipe.setdefault("validate_every", max(1, -(-int(recipe.get("steps", 300)) // 6)))
     settings = Training.of("the training settings", recipe)
+    check_grid(spec, resolved_options, grid.size)
 
     manifest = manifest.reset_index(drop=True)
     rows, left_out = _usable_rows(manifest)

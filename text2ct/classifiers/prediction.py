@@ -67,7 +67,7 @@ def predict(
         for start in range(0, len(table.entries), batch_size):
             batch = _batch(table.entries[start : start + batch_size], batch_size)
             count = min(batch_size, len(table.entries) - start)
-            output = torch.sigmoid(classifier(batch.to(where)).double()).cpu().numpy()[:count]
+            output = torch.sigmoid(classifier(batch.to(where)).cpu().double()).numpy()[:count]
             probabilities.append(output)
             advance(count)
     values = np.concatenate(probabilities)

@@ -219,11 +219,13 @@ class _Watch(Callback):
         """Median of this call's steps; 0 if it made none."""
         return float(np.median(self.timed)) if self.timed else 0.0
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        self.timed.append(time.perf_counter() - self._began)
+        now = time.perf_counter()  # loading included
+        self.timed.append(now - self._began)
+        self._began = now
         self.advance(trainer.global_step - self._shown)
         self._shown = trainer.global_step
 

@@ -44,10 +44,7 @@ def read_text(path: Path) -> str:
     path = existing(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; expected a file")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    data = _bytes(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -62,6 +59,14 @@ def read_text(path: Path) -> str:
     return text
 
 
+def _bytes(path: Path, limit: int = -1) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(limit)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def header(path: Path) -> list[str]:
     """Column names of a CSV file, of which only the beginning is read.
 
@@ -72,8 +77,7 @@ def header(path: Path) -> list[str]:
     if path.is_dir() or path.stat().st_size <= _HEAD_BYTES:
         text = read_text(path)
     else:
-        with path.open("rb") as stream:
-            text = stream.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
+        text = _bytes(path, _HEAD_BYTES).decode("utf-8-sig", errors="replace")
     text = text.lstrip()
     return [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=_separator(text)))]
 

@@ -49,7 +49,7 @@ def split_by_patient(frame: pd.DataFrame, fractions: Mapping[str, float], seed: 
     patients = positive.groupby(keys, sort=True)[list(FINDINGS)].any()
     names = np.array(list(fractions), dtype=object)
     used = shares > 0
-    chosen = names[used][_iterative(patients.to_numpy(dtype=bool), shares[used], seed)]
+    chosen = names[used][_iterative(patients.to_numpy(dtype=bool), shares[used] / shares[used].sum(), seed)]
     lookup = pd.Series(chosen, index=patients.index, dtype="str")
     rows = pd.MultiIndex.from_frame(frame[keys])
     return pd.Series(lookup.reindex(rows).to_numpy(), index=frame.index, name="split", dtype="str")
@@ -61,9 +61,26 @@ def _iterative(labels: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
 
     if len(shares) == 1:
         return np.zeros(len(labels), dtype=int)
-    return IterativeStratification(
-        labels=labels, r=shares / shares.sum(), random_state=np.random.RandomState(seed)
-    )
+    folds = IterativeStratification(labels=labels, r=shares, random_state=np.random.RandomState(seed))
+    return _level(folds, labels, shares)
+
+
+def _level(folds: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Bring every fold to its share of rows (largest remainders), moving rows with the fewest positives.
+
+    Iterative stratification follows the rare labels and leaves a small fold a few rows off.
+    """
+    wanted = np.floor(shares * len(folds)).astype(int)
+    remainders = shares * len(folds) - wanted
+    wanted[np.argsort(-remainders, kind="stable")[: len(folds) - wanted.sum()]] += 1
+    folds = folds.copy()
+    spare = wanted - np.bincount(folds, minlength=len(shares))
+    for row in np.argsort(labels.sum(axis=1), kind="stable"):
+        if spare[folds[row]] < 0:
+            spare[folds[row]] += 1
+            folds[row] = int(np.argmax(spare))
+            spare[folds[row]] -= 1
+    return folds
 
 
 def assign_splits(

@@ -1,8 +1,8 @@
 """The scanner: slice profile, kernel, correlated noise, table.
 
 Kernel and noise share one modulation transfer function: white noise filtered like the image, with the ramp
-of filtered back projection, so that noise power falls towards zero frequency (Kijewski & Judy 1987, Phys Med Biol
-32:565).
+of filtered back projection, so that noise power falls towards zero frequency (Kijewski & Judy 1987, Phys Med
+Biol 32:565).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def acquire(
     mtf_xy = np.exp(np.float32(-2 * np.pi**2 * sigma_xy**2) * radial2)
     mtf_z = np.exp(np.float32(-2 * np.pi**2 * sigma_z**2) * fz**2)
     mtf = mtf_xy[:, :, None] * mtf_z
-    # The image keeps an edge extension so that nothing wraps around.
+    # Filtering is periodic: a blur of a few mm mixes opposite faces of the field over less than two voxels.
     white = rfftn(rng.standard_normal(shape, dtype=np.float32), workers=1)
     power = np.sqrt(radial2)
     power /= power.max()

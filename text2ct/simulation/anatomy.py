@@ -63,7 +63,6 @@ class Anatomy:
     epicardial_fat_mm: float
     pericardium_mm: float = 0.0
     cage_gain: float = 1.0
-    hernia: bool = False
     masses: list[Mass] = field(default_factory=list)
 
     @property

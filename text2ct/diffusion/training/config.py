@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -36,9 +36,10 @@ class VaeTraining(TrainingConfig):
 
     patch: int = Field(default=32, ge=8)
     gradient_weight: float = Field(default=1.0, ge=0)
-    kl_weight: float = Field(default=3e-6, ge=0)
+    kl_weight: float = Field(default=1e-3, ge=0)
     dense_weight: float = Field(default=2.0, ge=0, description="extra weight of voxels above dense_hu")
     dense_hu: float = 300.0
+    whole_every: int = Field(default=4, ge=0, description="every n-th step takes whole volumes; 0 for never")
 
 
 class ClipTraining(TrainingConfig):
@@ -53,7 +54,7 @@ class DiffusionTraining(TrainingConfig):
     """Training of the velocity network on encoded cases."""
 
     drop_condition: float = Field(default=0.1, ge=0, le=1)
-    optimizer: str = Field(default="adam", pattern="^adamw?$")
+    loss: Literal["l1", "l2"] = Field(default="l1", description="l1 as released; l2 as in the flow's derivation")
 
 
 def parse_config(model: type[BaseModel], values: dict[str, Any], origin: str | Path = "configuration") -> Any:

@@ -156,6 +156,8 @@ class _Bookkeeping(Callback):
         self._tick = now
         step = trainer.global_step
         self._advance(1)
+        if not all(np.isfinite(value) for value in module.last_losses.values()):
+            raise UserError(f"the loss is no longer finite at step {step}; lower the learning rate")
         if step % config.log_every == 0 or step == 1:
             self._log(step)
         finished = module.progress() >= 1
@@ -168,10 +170,6 @@ class _Bookkeeping(Callback):
         module = self._module
         row = {"step": step, "seconds": round(module.spent_s, 2), "learning_rate": module.last_rate}
         row |= module.last_losses
-        if not all(np.isfinite(value) for value in module.last_losses.values()):
-            raise UserError(
-                f"the loss is no longer finite at step {step}; lower the learning rate and start from the checkpoint"
-            )
         path = self._out / "log.csv"
         new = not path.is_file()
         with path.open("a", newline="", encoding="utf-8") as stream:

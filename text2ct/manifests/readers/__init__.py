@@ -8,7 +8,7 @@ import pandas as pd
 
 from text2ct.errors import UserError
 from text2ct.manifests._columns import SPLITS
-from text2ct.manifests._csv import existing, header, read_text
+from text2ct.manifests._csv import existing, header
 from text2ct.manifests._manifest import read_manifest
 from text2ct.manifests._schema import is_manifest_header
 from text2ct.manifests.readers._request import Reader, Request
@@ -20,11 +20,27 @@ from text2ct.manifests.workspace import Workspace
 
 __all__ = ["READERS", "Reader", "Request", "read"]
 
+
+def _read_manifest(request: Request) -> pd.DataFrame:
+    """Read a manifest; a root new to the workspace is declared if its files lie beside the manifest."""
+    frame = read_manifest(request.path)
+    if request.workspace is None:
+        return frame
+    folder = request.path if request.path.is_dir() else request.path.parent
+    for root in sorted(set(frame["root"]) - {"", *request.workspace.roots}):
+        rows = frame["root"] == root
+        if (folder / frame.loc[rows, "path"].iloc[0]).is_file():
+            name, prefix = request.workspace.root_for(folder, root)
+            frame.loc[rows, "path"] = prefix + frame.loc[rows, "path"]
+            frame.loc[rows, "root"] = name
+    return frame
+
+
 MANIFEST = Reader(
     "manifest",
     "a manifest.csv",
     lambda path, columns: is_manifest_header(columns) or (path / "manifest.csv").is_file(),
-    lambda request: read_manifest(request.path),
+    _read_manifest,
 )
 
 READERS: tuple[Reader, ...] = (CT_RATE_FOLDER, MANIFEST, PROMPTS_CSV, ANNOTATED, LABEL_TABLE, VLM3D)
@@ -97,7 +113,6 @@ def _reader_of(path: Path) -> Reader:
     """The reader that recognises ``path``."""
     columns: list[str] = []
     if path.is_file():
-        read_text(path) if path.stat().st_size == 0 else None
         columns = [] if path.suffix.lower() == ".json" else header(path)
     for reader in READERS:
         if reader.recognises(path, columns):

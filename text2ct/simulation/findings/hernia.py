@@ -34,7 +34,6 @@ class HiatalHernia(FindingModel):
         """The sac displaces lung and, forwards, the heart."""
         sac = self._sac(anatomy, instance)
         anatomy.masses.append(sac)
-        anatomy.hernia = True
         anatomy.heart_centre[1] += 0.3 * sac.semi_axes[1]
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from text2ct.diffusion.flow import TIMESTEPS, FlowConfig, RectifiedFlow, guided
+
+PLAIN = FlowConfig(timestep_transform=False)
+
+
+def test_path_ends_at_noise_and_at_data() -> None:
+    x_0, noise = torch.randn(2, 2, 1, 3, 3, 3, dtype=torch.float64).unbind()
+    ends = RectifiedFlow.path(x_0, noise, torch.tensor([0.0, 1000.0]))
+    torch.testing.assert_close(ends.x_t[0], x_0[0])
+    torch.testing.assert_close(ends.x_t[1], noise[1])
+
+
+def test_velocity_is_the_paths_derivative() -> None:
+    x_0, noise = torch.randn(2, 1, 1, 2, 2, 2, dtype=torch.float64).unbind()
+    a = RectifiedFlow.path(x_0, noise, torch.tensor([500.0]))
+    b = RectifiedFlow.path(x_0, noise, torch.tensor([499.0]))
+    torch.testing.assert_close((b.x_t - a.x_t) * TIMESTEPS, a.v, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+@pytest.mark.parametrize("transform", [False, True])
+def test_the_straight_flow_is_integrated_exactly(steps: int, transform: bool) -> None:
+    """A constant velocity has the solution x + v, whatever the times, since exact steps sum to one."""
+    flow = RectifiedFlow(FlowConfig(timestep_transform=transform))
+    noise, v = torch.randn(2, 1, 1, 4, 4, 2, dtype=torch.float64).unbind()
+    torch.testing.assert_close(flow.sample(lambda x, t: v, noise, steps), noise + v)
+
+
+def test_euler_converges_to_the_exponential() -> None:
+    """``dx/ds = -x`` over s in [0, 1] gives x·exp(-1); Euler's error falls with the step size."""
+    flow = RectifiedFlow(PLAIN)
+    x = torch.ones(1, 1, 1, 1, 1, dtype=torch.float64)
+    errors = [float((flow.sample(lambda x, t: -x, x, n) - torch.exp(-x)).abs()) for n in (20, 40, 80)]
+    assert errors[0] > 1.9 * errors[1] > 3.6 * errors[2]
+
+
+def test_released_steps_do_not_sum_to_one() -> None:
+    flow = RectifiedFlow(FlowConfig(step_sizes="released"))
+    ones = torch.ones(1, 1, 16, 12, 8)
+    assert float(flow.sample(lambda x, t: ones, 0 * ones, 30).mean()) == pytest.approx(1.0129, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "logit-normal"])
+def test_training_times_lie_in_range(kind: str) -> None:
+    flow = RectifiedFlow(FlowConfig(training_times=kind, timestep_transform=False))
+    times = flow.training_timesteps(flow.draw(1000, torch.Generator().manual_seed(0)), (8, 8, 8))
+    assert 0 <= times.min() < 200
+    assert 800 < times.max() <= 1000
+
+
+def test_guidance_interpolates() -> None:
+    conditional, unconditional = torch.randn(2, 4).unbind()
+    torch.testing.assert_close(guided(conditional, unconditional, 1.0), conditional)
+    torch.testing.assert_close(guided(conditional, unconditional, 0.0), unconditional)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from text2ct.diffusion import Pack, generate
+from text2ct.errors import UserError
+
+PROMPTS = ["Large pleural effusion.", "Normal chest.", "Emphysema."]
+
+
+def test_seeds_decide_and_neighbours_do_not(tiny_pack: Pack) -> None:
+    """Three volumes in batches of two, alone, and in another order: the same voxels."""
+    together = generate(tiny_pack, PROMPTS, [0, 1, 2], device="cpu", batch_size=2)
+    assert together.shape == (3, 16, 16, 16)
+    assert together.dtype == np.float32
+    assert together.min() >= -1000
+    assert together.max() <= 1000
+    alone = generate(tiny_pack, PROMPTS[:1], [0], device="cpu", batch_size=2)
+    reversed_ = generate(tiny_pack, PROMPTS[::-1], [2, 1, 0], device="cpu", batch_size=2)
+    np.testing.assert_array_equal(alone[0], together[0])
+    np.testing.assert_array_equal(reversed_[0], together[2])
+
+
+def test_seed_zero_is_a_seed_and_prompts_matter(tiny_pack: Pack) -> None:
+    volumes = generate(tiny_pack, [PROMPTS[0], PROMPTS[0], PROMPTS[1]], [0, 1, 0], batch_size=3)
+    assert not np.array_equal(volumes[0], volumes[1])
+    assert not np.array_equal(volumes[0], volumes[2])
+
+
+def test_guidance_one_is_the_conditional_flow_alone(tiny_pack: Pack) -> None:
+    plain = generate(tiny_pack, PROMPTS[:1], [3], guidance_scale=1.0, steps=1, batch_size=1)
+    nearly = generate(tiny_pack, PROMPTS[:1], [3], guidance_scale=1.000001, steps=1, batch_size=1)
+    np.testing.assert_allclose(plain, nearly, atol=0.1)
+
+
+def test_long_prompts_are_cut_with_a_warning(tiny_pack: Pack, capfd: pytest.CaptureFixture[str]) -> None:
+    generate(tiny_pack, ["effusion " * 100], [0], steps=1, batch_size=1)
+    assert "more than the pack reads" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": [0]}, "2 prompts but 1 seeds"),
+        ({"seeds": [0, -1]}, "seed -1 is outside"),
+        ({"prompts": ["a", " "]}, "prompt 1 is empty"),
+        ({"steps": 0}, "steps is 0"),
+        ({"guidance_scale": -1.0}, "guidance_scale is -1.0"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_mistakes_are_named(tiny_pack: Pack, change: dict, message: str) -> None:
+    arguments = {"prompts": ["a", "b"], "seeds": [0, 1]} | change
+    with pytest.raises(UserError, match=message):
+        generate(tiny_pack, **arguments)

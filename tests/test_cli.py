@@ -1,0 +1,213 @@
+"""The commands as users type them, on a small embedded cohort and the bundled pack."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from text2ct import manifests, volumes, workflow
+from text2ct.cli import app
+from text2ct.findings import FINDINGS
+
+HELP = Path(__file__).parent / "help"
+COMMANDS = [
+    *((name,) for name in ("demo", "simulate", "report", "synthesize", "mix", "preprocess", "train", "score")),
+    ("benchmark",),
+    *(("models", name) for name in ("list", "info", "verify")),
+    *(("core", name) for name in ("encode", "train-vae", "train-clip", "train-diffusion", "pack")),
+]
+
+
+def run(*words: str | Path, code: int = 0) -> str:
+    """Run a command; return its standard output, or its standard error for a mistake."""
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == code, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stdout if code == 0 else result.stderr
+
+
+def run_json(*words: str | Path) -> dict:
+    return json.loads(run(*words, "--json"))
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    """A workspace with an embedded cohort of a dozen patients, made by the first command that needs it."""
+    folder = tmp_path_factory.mktemp("cli") / "workspace"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workflow, "EMBEDDED_PATIENTS", 14)
+        workflow.real_manifest(manifests.Workspace.open(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def synthetic(space):
+    return run_json(
+        "synthesize", "--labels", "cardiomegaly", "--count", "3", "--steps", "2", "--batch-size", "2", "--workspace", space
+    )
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_is_the_committed_one(words, monkeypatch):
+    """A change of an option is a change for users: it shows in the committed help and belongs in the changelog."""
+    monkeypatch.setenv("COLUMNS", "100")
+    found = run(*words, "--help")
+    committed = HELP / f"{'-'.join(words)}.txt"
+    assert found == committed.read_text(), f"{committed} is out of date; see tests/help/README"
+
+
+def test_version_and_no_heavy_import():
+    code = "import sys, text2ct.cli; print([m for m in ('torch', 'monai', 'matplotlib', 'SimpleITK') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert run("--version").startswith("text2ct ")
+
+
+def test_report_json_and_files(space):
+    result = run_json("report", "--workspace", space)
+    frame = manifests.read_manifest(space / "real" / "manifest.csv")
+    assert result["volumes"] == len(frame)
+    assert set(result["findings"]) == set(FINDINGS)
+    assert Path(result["report"]).is_file()
+    prompts = pd.read_csv(result["prompts"])
+    training = set(frame.loc[frame["split"] == "train", "patient"])
+    assert set(prompts["patient"].dropna()) <= training
+
+
+def test_label_alone_makes_volumes_and_mix_follows(space, synthetic):
+    frame = manifests.read_manifest(Path(synthetic["manifest"]))
+    assert len(frame) == synthetic["volumes"] == 3
+    assert (frame["Cardiomegaly"] == 1).all()
+    workspace = manifests.Workspace.open(space)
+    for row in frame.to_dict("records"):
+        volume = volumes.read(workspace.resolve(row["root"], row["path"]))
+        assert volumes.check(volume) == []
+        assert np.allclose(volume.spacing_mm, 5.0)
+    mixed = run_json("mix", "--ratio", "0.1", "--workspace", space)
+    made = manifests.read_manifest(Path(mixed["manifest"]))
+    assert (made["source"] == "synthetic").sum() == mixed["synthetic"] > 0
+    assert mixed["ratio_requested"] == 0.1
+
+
+def test_effusion_is_explained(space):
+    result = CliRunner().invoke(app, ["synthesize", "--labels", "effusion", "--dry-run", "--workspace", str(space)])
+    assert "Pleural effusion" in result.stderr
+    assert "Pericardial effusion" in result.stderr
+    assert not any("pleural" in path.name for path in (space / "synthetic").glob("*"))
+
+
+def test_the_same_command_resumes(space, synthetic):
+    again = run_json(
+        "synthesize", "--labels", "cardiomegaly", "--count", "3", "--steps", "2", "--batch-size", "2", "--workspace", space
+    )
+    assert again["resumed"] == 3
+    assert again["manifest"] == synthetic["manifest"]
+
+
+def test_train_score_round_trip(space):
+    trained = run_json(
+        "train", space / "real" / "manifest.csv", "--steps", "2", "--batch-size", "2", "--run", "tiny", "--workspace", space
+    )
+    assert trained["steps"] == 2
+    scored = run_json("score", "--bootstrap", "20", "--workspace", space)
+    assert set(scored["findings"]) == set(FINDINGS)
+    assert scored["split"] == "test"
+    assert (space / "scores" / "tiny.json").is_file()
+    assert "trained on" in run("score", "--split", "train", "--workspace", space, code=2)
+
+
+def test_benchmark_report(space, synthetic):
+    result = run_json(
+        "benchmark", "--ratios", "0.1", "--seeds", "2", "--steps", "2", "--workspace", space, "--run", "tiny-benchmark"
+    )
+    assert list(result["arms"]) == ["real", "real+oversampled", "real+synthetic@0.1", "synthetic"]
+    page = Path(result["report"]).read_text()
+    assert "simulated" in page
+    assert "Traceback" not in page
+
+
+def test_score_of_tables(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = pd.DataFrame(rng.integers(0, 2, (40, 18)), columns=list(FINDINGS))
+    labels.insert(0, "VolumeName", [f"valid_{i}_a_1.nii.gz" for i in range(40)])
+    probabilities = labels.copy()
+    probabilities[list(FINDINGS)] = rng.random((40, 18)).round(3)
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    probabilities.to_csv(tmp_path / "predictions.csv", index=False)
+    words = ("score", "--predictions", tmp_path / "predictions.csv", "--labels", tmp_path / "labels.csv")
+    assert run_json(*words, "--bootstrap", "10")["volumes"] == 40
+    assert "macro" in run(*words, "--bootstrap", "10")
+    assert "belong together" in run(*words[:3], code=2)
+
+
+def test_preprocess_quarantines_and_strict_says_so(tmp_path, space):
+    good = next((space / "cohorts").rglob("*.nii.gz"))
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(good, folder / "good.nii.gz")
+    (folder / "bad.nii.gz").write_bytes(good.read_bytes()[:2000])
+    words = ("preprocess", folder, "--grid", "32", "--spacing", "10", "--workspace", tmp_path / "w")
+    result = run_json(*words)
+    assert (result["volumes"], result["quarantined"]) == (1, 1)
+    run(*words, "--strict", code=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("synthesize", "--labels", "efusion typo xyz"), "unknown"),
+        (("synthesize",), "say what to make"),
+        (("synthesize", "--text", "a", "--plan", "p.json"), "exclude each other"),
+        (("synthesize", "--prompts", "missing.csv"), "missing.csv"),
+        (("synthesize", "--text", "normal chest", "--model", "no-such-pack"), "no-such-pack"),
+        (("synthesize", "--text", "normal chest", "--device", "cuda:99"), "cuda:99"),
+        (("synthesize", "--text", "normal chest", "--device", "abacus"), "abacus"),
+        (("synthesize", "--text", "  "), "empty"),
+        (("report", "missing-folder"), "missing-folder"),
+        (("mix", "--ratio", "-1"), "ratio"),
+        (("train", "missing.csv"), "missing.csv"),
+        (("benchmark", "--ratios", "a,b"), "--ratios"),
+        (("preprocess", "nothing-here"), "nothing-here"),
+        (("preprocess", ".", "--grid", "1,2"), "--grid"),
+        (("simulate", "--patients", "0", "--out", "x"), "patients"),
+        (("models", "info", "no-such-pack"), "no-such-pack"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_one_clear_line(words, says, space, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TEXT2CT_WORKSPACE", str(space))
+    assert says in run(*words, code=2)
+
+
+def test_four_problems_of_a_label_table_in_one_message(tmp_path):
+    table = pd.DataFrame(0, index=range(3), columns=[f for f in FINDINGS if f != "Emphysema"])
+    table.insert(0, "VolumeName", ["train_1_a_1.nii.gz", "train_2_a_1.nii.gz", "train_1_a_1.nii.gz"])
+    table.loc[1, "Cardiomegaly"] = 2
+    table["Pneumothorax"] = [0, 1, 0]
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    message = run("report", tmp_path / "labels.csv", "--workspace", tmp_path / "w", code=2)
+    for part in ("'Cardiomegaly' is 2", "Emphysema", "train_1_a_1.nii.gz", "Pneumothorax"):
+        assert part in message
+
+
+def test_interrupt_is_no_traceback(monkeypatch, tmp_path):
+    def stop(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workflow, "report", stop)
+    assert "the same command goes on" in run("report", "--workspace", tmp_path, code=2)
+
+
+def test_models(space):
+    assert any(pack["name"] == "simulated-64" for pack in run_json("models", "list")["packs"])
+    assert run_json("models", "info")["missing"] == []
+    assert run_json("models", "verify")["verified"] is True

@@ -1,0 +1,287 @@
+"""From simulated patients to a pack, in stages that each resume: what makes the bundled pack."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from text2ct import __version__, console
+from text2ct.compute import keep_freed_memory
+from text2ct.diffusion.clip import Clip3D, ClipConfig, TextConfig
+from text2ct.diffusion.ctvit import CTViTConfig
+from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
+from text2ct.diffusion.info import Defaults, PackInfo, TrainingData
+from text2ct.diffusion.measure import measure_pack
+from text2ct.diffusion.model_card import write_model_card
+from text2ct.diffusion.pack import Pack, Part, save_pack
+from text2ct.diffusion.tokenizer import TextTokenizer
+from text2ct.diffusion.training.cases import Cases, check_pack_patients, render_patients
+from text2ct.diffusion.training.clip import ClipModule, train_clip
+from text2ct.diffusion.training.config import ClipTraining, DiffusionTraining, VaeTraining
+from text2ct.diffusion.training.diffusion import DiffusionModule, train_diffusion
+from text2ct.diffusion.training.encode import Encoded, encode
+from text2ct.diffusion.training.loop import LAST, load_result
+from text2ct.diffusion.training.vae import VaeModule, train_vae
+from text2ct.diffusion.unet import Unet, UnetConfig
+from text2ct.diffusion.vae import SpaceToDepthConfig, SpaceToDepthVae
+from text2ct.errors import UserError
+from text2ct.files import read_json, write_json
+from text2ct.findings import FINDINGS
+
+# The first of the patients reserved for packs, and where those that only measure begin.
+FIRST_PATIENT = 10**12
+FIRST_MEASURED = FIRST_PATIENT + 9 * 10**6
+
+
+class BuildConfig(BaseModel):
+    """Everything that decides a pack built from simulated patients; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "simulated-64"
+    version: str = "0.1.0"
+    patients: int = Field(default=3200, ge=1)
+    first_patient: int = FIRST_PATIENT
+    measured_patients: int = Field(default=200, ge=1, description="new patients that the figures are measured on")
+    grid: tuple[int, int, int] = (64, 64, 64)
+    spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0)
+    vocab_size: int = 4096
+    text_length: int = 384
+    vae: SpaceToDepthConfig = SpaceToDepthConfig(
+        factor=4,
+        latent_channels=16,
+        num_channels=(64, 128),
+        num_res_blocks=(1, 1),
+        attention_levels=(False, False),
+        norm_num_groups=8,
+    )
+    clip: ClipConfig = ClipConfig(
+        text=TextConfig(
+            vocab_size=4096,
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            bos_token_id=0,
+            eos_token_id=1,
+            queries=len(FINDINGS),
+        ),
+        vision=CTViTConfig(
+            image_size=(64, 64, 64),
+            patch_size=8,
+            temporal_patch_size=8,
+            dim=96,
+            spatial_depth=2,
+            temporal_depth=1,
+            heads=3,
+            quantize=False,
+            unused_parameters=False,
+        ),
+        projection_dim=128,
+    )
+    unet: UnetConfig = UnetConfig(
+        in_channels=16,
+        out_channels=16,
+        num_channels=(64, 128),
+        attention_levels=(True, True),
+        num_head_channels=(32, 32),
+        num_res_blocks=1,
+        cross_attention_dim=128,
+        resblock_updown=False,
+    )
+    flow: FlowConfig = FlowConfig(training_times="logit-normal", timestep_transform=False)
+    train_vae: VaeTraining = VaeTraining(
+        steps=6000, minutes=13, batch_size=4, learning_rate=1.5e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
+        ema_decay=0.995, dense_weight=3.0, whole_every=6,
+    )  # fmt: skip
+    train_clip: ClipTraining = ClipTraining(
+        steps=4000, minutes=12, batch_size=32, learning_rate=1e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
+        weight_decay=0.01, ema_decay=0.99, label_weight=1.0, text_length=384,
+    )  # fmt: skip
+    train_diffusion: DiffusionTraining = DiffusionTraining(
+        steps=20000, minutes=45, batch_size=16, learning_rate=7e-4, warmup_steps=100, poly_power=1, gradient_clip=1.0,
+        ema_decay=0.998, loss="l2",
+    )  # fmt: skip
+    defaults: Defaults = Defaults(steps=16, guidance_scale=2.5)
+
+
+def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "auto") -> Pack:
+    """Render, train, measure and pack; the same call goes on where it was stopped.
+
+    Args:
+        work: Folder for cases, latents and checkpoints (a few GB).
+        out: The pack's folder.
+        config: What to build.
+        device: As for :func:`text2ct.compute.pick_device`.
+
+    Raises:
+        UserError: Patients not reserved for packs, or ``work`` belongs to another configuration.
+    """
+    keep_freed_memory()
+    check_pack_patients(config.first_patient, config.patients)
+    if config.first_patient + config.patients > FIRST_MEASURED:
+        raise UserError(f"patients from {FIRST_MEASURED} on only measure; train on earlier ones")
+    _claim(work, config)
+    grid: dict[str, Any] = {"size": config.grid, "spacing_mm": config.spacing_mm}
+    cases = render_patients(work / "cases", config.first_patient, config.patients, **grid)
+    measured = render_patients(work / "new-cases", FIRST_MEASURED, config.measured_patients, **grid)
+    make_tokenizer(cases, config, work)
+    stages: list[tuple[Callable[..., None], Path]] = [(_vae_stage, work / "vae"), (_clip_stage, work / "clip")]
+    _side_by_side([stage for stage, folder in stages if not _done(folder)], work, config, device)
+    vae, clip, tokenizer = trained_vae(work, config), trained_clip(work, config), load_tokenizer(work)
+    if not _done(work / "encoded"):
+        console.info("encoding volumes and reports")
+        encode(
+            cases, vae, clip, tokenizer, work / "encoded",
+            conditioning="tokens", text_length=config.text_length, device=device,
+        )  # fmt: skip
+        _finish(work / "encoded")
+    encoded = Encoded.open(work / "encoded")
+    if not _done(work / "diffusion"):
+        console.info("training the velocity network")
+        train_diffusion(
+            encoded, Unet(config.unet), RectifiedFlow(config.flow), config.train_diffusion, work / "diffusion",
+            scale_factor=1 / encoded.info["std"], device=device,
+        )  # fmt: skip
+        _finish(work / "diffusion")
+    return export_pack(work, out, config, measured, device=device)
+
+
+def export_pack(work: Path, out: Path, config: BuildConfig, measured: Cases, *, device: str = "auto") -> Pack:
+    """Write the pack from the checkpoints as they are, measure it and write its model card."""
+    std = Encoded.open(work / "encoded").info["std"]
+    vae, clip, unet = trained_vae(work, config), trained_clip(work, config), trained_unet(work, config)
+    info = PackInfo(
+        name=config.name,
+        version=config.version,
+        licence="Apache-2.0",
+        description="Small text-to-CT pack trained on simulated patients only; not for clinical use.",
+        components={},
+        trained_on=(
+            TrainingData(
+                dataset="simulated", first=config.first_patient, last=config.first_patient + config.patients - 1
+            ),
+        ),
+        grid=config.grid,
+        spacing_mm=config.spacing_mm,
+        latent_scale_factor=1 / std,
+        conditioning="tokens",
+        text_length=config.text_length,
+        defaults=config.defaults,
+    )
+    parts = {
+        "clip": Part(config.clip, clip.state_dict()),
+        "vae": Part(config.vae, vae.state_dict()),
+        "unet": Part(config.unet, unet.state_dict()),
+        "scheduler": Part(config.flow),
+    }
+    pack = save_pack(out, info, parts, load_tokenizer(work))
+    console.info("measuring")
+    figures = measure_pack(pack, measured, device=device)
+    runs = {name: _run_summary(work / name) for name in ("vae", "clip", "diffusion")}
+    write_model_card(out / "MODEL_CARD.md", pack, config.model_dump(mode="json"), runs, figures)
+    write_json(work / "figures.json", figures)
+    return pack
+
+
+def _run_summary(folder: Path) -> dict[str, Any]:
+    checkpoint = torch.load(folder / LAST, map_location="cpu", weights_only=True)
+    seconds = next(s["spent_s"] for s in checkpoint["callbacks"].values() if "spent_s" in s)
+    return {"steps": int(checkpoint["global_step"]), "minutes": round(seconds / 60, 1)}
+
+
+def make_tokenizer(cases: Cases, config: BuildConfig, work: Path) -> TextTokenizer:
+    """Train the tokenizer on the cases' reports, once."""
+    path = work / "tokenizer.json"
+    if not path.is_file():
+        tokenizer = TextTokenizer.train((case.text() for case in cases.texts), config.vocab_size)
+        tokenizer.save(path)
+    return load_tokenizer(work)
+
+
+def load_tokenizer(work: Path) -> TextTokenizer:
+    """The tokenizer of a work folder."""
+    return TextTokenizer.load(work / "tokenizer.json")
+
+
+def _new_vae(config: BuildConfig) -> SpaceToDepthVae:
+    torch.manual_seed(config.train_vae.seed)
+    return SpaceToDepthVae(config.vae).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+def _new_clip(config: BuildConfig) -> Clip3D:
+    torch.manual_seed(config.train_clip.seed)
+    return Clip3D(config.clip)
+
+
+def _vae_stage(work: Path, config: BuildConfig, device: str) -> None:
+    train_vae(Cases(work / "cases"), _new_vae(config), config.train_vae, work / "vae", device=device)
+    _finish(work / "vae")
+
+
+def _clip_stage(work: Path, config: BuildConfig, device: str) -> None:
+    cases, tokenizer = Cases(work / "cases"), load_tokenizer(work)
+    train_clip(cases, _new_clip(config), tokenizer, config.train_clip, work / "clip", device=device)
+    _finish(work / "clip")
+
+
+def trained_vae(work: Path, config: BuildConfig) -> SpaceToDepthVae:
+    """The autoencoder of the work folder's checkpoint."""
+    return load_result(VaeModule(_new_vae(config), config.train_vae), work / "vae")  # type: ignore[return-value]
+
+
+def trained_clip(work: Path, config: BuildConfig) -> Clip3D:
+    """Both towers of the work folder's checkpoint."""
+    return load_result(ClipModule(_new_clip(config), config.train_clip), work / "clip")  # type: ignore[return-value]
+
+
+def trained_unet(work: Path, config: BuildConfig) -> Unet:
+    """The velocity network of the work folder's checkpoint."""
+    module = DiffusionModule(Unet(config.unet), config.train_diffusion, RectifiedFlow(config.flow), 1.0)
+    return load_result(module, work / "diffusion")  # type: ignore[return-value]
+
+
+def _side_by_side(stages: list[Callable[..., None]], work: Path, config: BuildConfig, device: str) -> None:
+    """Run independent stages in processes that share the cores: two single-threaded loops beat one after the other."""
+    if len(stages) < 2:
+        for stage in stages:
+            stage(work, config, device)
+        return
+    threads = max(1, torch.get_num_threads() // len(stages))
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_stage, args=(stage, threads, work, config, device)) for stage in stages]
+    console.info("training the autoencoder and 3D CLIP side by side")
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise UserError(f"a training in {work} stopped; its message is above, and the same command goes on")
+
+
+def _stage(stage: Callable[..., None], threads: int, work: Path, config: BuildConfig, device: str) -> None:
+    torch.set_num_threads(threads)
+    stage(work, config, device)
+
+
+def _claim(work: Path, config: BuildConfig) -> None:
+    path = work / "build.json"
+    resolved = {"text2ct": __version__, **config.model_dump(mode="json")}
+    if path.is_file() and read_json(path) != resolved:
+        raise UserError(
+            f"{work} was begun with another configuration or version of text2ct; choose another --work folder"
+        )
+    write_json(path, resolved)
+
+
+def _done(folder: Path) -> bool:
+    return (folder / "done.json").is_file()
+
+
+def _finish(folder: Path) -> None:
+    write_json(folder / "done.json", {"done": True})

@@ -1,0 +1,72 @@
+"""Cases from a manifest: a user's own volumes and reports on a pack's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from text2ct import console
+from text2ct.diffusion.training.cases import DETAILS, Cases, CaseText, Size, Spacing, write_cases
+from text2ct.errors import UserError
+from text2ct.findings import FINDINGS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from text2ct.manifests import Workspace
+
+
+def cache_manifest(
+    folder: Path,
+    frame: pd.DataFrame,
+    workspace: Workspace,
+    *,
+    size: Size,
+    spacing_mm: Spacing,
+    fit: str = "crop-pad",
+    splits: tuple[str, ...] = ("train",),
+) -> Cases:
+    """Read the volumes of a manifest, put them on a grid and write them as cases.
+
+    Only rows of ``splits`` that have a file and a report are used: patients of other splits judge later.
+
+    Args:
+        folder: Where the cases go.
+        frame: A manifest.
+        workspace: Resolves roots to folders.
+        size: Voxels along (x, y, z).
+        spacing_mm: Spacing along (x, y, z); for ``resize``, the spacing before it.
+        fit: ``crop-pad`` or ``resize``, as for :func:`text2ct.volumes.to_grid`.
+        splits: Which splits to use.
+
+    Raises:
+        UserError: No row qualifies, or a volume cannot be read.
+    """
+    with_file = frame["path"].ne("") & frame["split"].isin(splits)
+    with_text = frame["findings_text"].ne("") | frame["impression_text"].ne("")
+    rows = frame[with_file & with_text]
+    if rows.empty:
+        raise UserError(f"no row of the manifest is in {', '.join(splits)} and has both a volume and a report")
+    left_out = int((frame["split"].isin(splits)).sum()) - len(rows)
+    if left_out:
+        console.warn(f"{left_out} rows of the manifest have no volume or no report and are not used")
+
+    def read_all() -> Iterator[tuple[NDArray[np.int16], CaseText]]:
+        from text2ct import volumes
+
+        for row in rows.to_dict("records"):
+            volume = volumes.read(workspace.resolve(str(row["root"]), str(row["path"])))
+            hu = volumes.to_grid(volume, size, spacing_mm, fit=fit).hu
+            hu = np.clip(np.rint(hu), -1000, 1000).astype(np.int16)
+            labels = np.array([row[finding] for finding in FINDINGS], dtype=np.float32)
+            details = np.full((len(FINDINGS), len(DETAILS)), np.nan, dtype=np.float32)
+            text = CaseText(
+                str(row["volume"]), str(row["findings_text"]), str(row["impression_text"]), labels, details
+            )
+            yield hu, text
+
+    return write_cases(folder, read_all(), len(rows), size=size, spacing_mm=spacing_mm, source="manifest")
