@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import toy_manifest
 
-from text2ct.classifiers import predict
+from text2ct.classifiers import predict, runs
 from text2ct.classifiers.module import ClassifierTraining
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
@@ -109,6 +109,32 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
     assert model_bytes(tmp_path / "cut") == model_bytes(tmp_path / "whole")
     for file in ("history.csv", "patients.json"):
         assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def test_a_training_killed_before_its_last_write_only_writes(
+    tmp_path: Path, manifest, tiny_training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_training(manifest, tmp_path / "whole")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_training(manifest, tmp_path / "cut")
+    monkeypatch.setattr(ClassifierTraining, "training_step", None)
+    tiny_training(manifest, tmp_path / "cut")
+    assert model_bytes(tmp_path / "cut") == model_bytes(tmp_path / "whole")
+
+
+def test_a_damaged_state_is_not_resumed_from(tmp_path: Path, manifest, tiny_training) -> None:
+    tiny_training(manifest, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps({**config, "model": None}))
+    (tmp_path / "run" / "resume.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"resume.ckpt is damaged; delete it"):
+        tiny_training(manifest, tmp_path / "run")
 
 
 def test_a_finished_run_is_not_trained_again(

@@ -6,7 +6,7 @@ from text2ct.findings import FINDINGS
 
 
 def make_tables(
-    n: int = 60, seed: int = 0, strength: float = 1.0, noise: float = 1.0, training: int = 0
+    n: int = 60, seed: int = 0, strength: float | np.ndarray = 1.0, noise: float = 1.0, training: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predictions and labels of n CT-RATE volumes: two reconstructions a scan, about two scans a patient."""
     rng = np.random.default_rng(seed)

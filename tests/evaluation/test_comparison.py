@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from text2ct.errors import UserError
@@ -97,12 +97,16 @@ def test_undefined_finding_has_no_test(labels: pd.DataFrame) -> None:
 
 
 def test_same_training_data_gives_no_verdict_more_often_than_promised() -> None:
-    """Arms that differ by luck only: any finding's verdict in at most 5% of comparisons, or so."""
+    """Two arms of two trainings that differ by luck only, as much of it as real trainings show."""
     false_alarms = macro = 0
     for repetition in range(20):
-        tables = [make_tables(120, seed=300 + repetition, training=k) for k in range(6)]
+        rng = np.random.default_rng(repetition)
+        luck = 1 + 0.15 * rng.normal(size=(4, len(FINDINGS)))
+        tables = [
+            make_tables(100, seed=repetition, strength=luck[k], noise=0.8, training=k) for k in range(4)
+        ]
         runs = [table for table, _ in tables]
-        entry = compare({"a": runs[:3], "b": runs[3:]}, tables[0][1], n_bootstrap=100)["comparisons"][0]
+        entry = compare({"a": runs[:2], "b": runs[2:]}, tables[0][1], n_bootstrap=60)["comparisons"][0]
         false_alarms += any(row["verdict"] != "no evidence" for row in entry["findings"].values())
         macro += entry["verdict"] != "no evidence"
     assert false_alarms <= 3
@@ -125,6 +129,7 @@ def test_holm_by_hand() -> None:
     assert holm([]).shape == (0,)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=20))
 def test_holm_laws(p: list[float]) -> None:
     adjusted = holm(p)

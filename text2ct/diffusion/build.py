@@ -26,7 +26,7 @@ from text2ct.diffusion.training.config import ClipTraining, DiffusionTraining, V
 from text2ct.diffusion.training.diffusion import DiffusionModule, train_diffusion
 from text2ct.diffusion.training.encode import Encoded, encode
 from text2ct.diffusion.training.loop import LAST, load_result
-from text2ct.diffusion.training.vae import VaeModule, train_vae
+from text2ct.diffusion.training.vae import VaeModule, sample_blocks, train_vae
 from text2ct.diffusion.unet import Unet, UnetConfig
 from text2ct.diffusion.vae import SpaceToDepthConfig, SpaceToDepthVae
 from text2ct.errors import UserError
@@ -54,18 +54,19 @@ class BuildConfig(BaseModel):
     text_length: int = 384
     vae: SpaceToDepthConfig = SpaceToDepthConfig(
         factor=4,
-        latent_channels=16,
+        latent_channels=32,
         num_channels=(64, 128),
         num_res_blocks=(1, 1),
         attention_levels=(False, False),
         norm_num_groups=8,
+        linear_skip=True,
     )
     clip: ClipConfig = ClipConfig(
         text=TextConfig(
             vocab_size=4096,
             hidden_size=128,
             intermediate_size=512,
-            num_hidden_layers=3,
+            num_hidden_layers=2,
             num_attention_heads=4,
             bos_token_id=0,
             eos_token_id=1,
@@ -75,18 +76,18 @@ class BuildConfig(BaseModel):
             image_size=(64, 64, 64),
             patch_size=8,
             temporal_patch_size=8,
-            dim=96,
-            spatial_depth=2,
+            dim=64,
+            spatial_depth=1,
             temporal_depth=1,
-            heads=3,
+            heads=2,
             quantize=False,
             unused_parameters=False,
         ),
         projection_dim=128,
     )
     unet: UnetConfig = UnetConfig(
-        in_channels=16,
-        out_channels=16,
+        in_channels=32,
+        out_channels=32,
         num_channels=(64, 128),
         attention_levels=(True, True),
         num_head_channels=(32, 32),
@@ -96,11 +97,11 @@ class BuildConfig(BaseModel):
     )
     flow: FlowConfig = FlowConfig(training_times="logit-normal", timestep_transform=False)
     train_vae: VaeTraining = VaeTraining(
-        steps=6000, minutes=13, batch_size=4, learning_rate=1.5e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
+        steps=6000, minutes=13, batch_size=4, learning_rate=1e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
         ema_decay=0.995, dense_weight=3.0, whole_every=6,
     )  # fmt: skip
     train_clip: ClipTraining = ClipTraining(
-        steps=4000, minutes=12, batch_size=32, learning_rate=1e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
+        steps=4000, minutes=13, batch_size=24, learning_rate=1.5e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
         weight_decay=0.01, ema_decay=0.99, label_weight=1.0, text_length=384,
     )  # fmt: skip
     train_diffusion: DiffusionTraining = DiffusionTraining(
@@ -220,7 +221,10 @@ def _new_clip(config: BuildConfig) -> Clip3D:
 
 
 def _vae_stage(work: Path, config: BuildConfig, device: str) -> None:
-    train_vae(Cases(work / "cases"), _new_vae(config), config.train_vae, work / "vae", device=device)
+    cases, vae = Cases(work / "cases"), _new_vae(config)
+    if config.vae.linear_skip:
+        vae.start_from_blocks(sample_blocks(cases, vae.downsampling))
+    train_vae(cases, vae, config.train_vae, work / "vae", device=device)
     _finish(work / "vae")
 
 

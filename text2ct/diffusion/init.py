@@ -104,10 +104,15 @@ def init_pack(path: Path, preset: str = "tiny", *, seed: int = 0) -> Pack:
     sizes = PRESETS[preset]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        unet = Unet(sizes.unet)
+        for weight in unet.parameters():
+            # MAISI starts its output layers at zero, which would hide the prompt and the times.
+            if weight.ndim > 1 and not weight.any():
+                torch.nn.init.normal_(weight, std=0.05)
         parts = {
             "clip": Part(sizes.clip, Clip3D(sizes.clip).state_dict()),
             "vae": Part(sizes.vae, SpaceToDepthVae(sizes.vae).state_dict()),
-            "unet": Part(sizes.unet, Unet(sizes.unet).state_dict()),
+            "unet": Part(sizes.unet, unet.state_dict()),
             "scheduler": Part(sizes.flow),
         }
     info = PackInfo(

@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 
+# log(0.2²): a posterior narrow enough to keep most components at the start.
+START_LOG_VARIANCE = -3.2
+
+
 class MaisiConfig(BaseModel):
     """Configuration of ``autoencoder_kl_maisi``; the defaults are the released model's."""
 
@@ -32,6 +36,7 @@ class SpaceToDepthConfig(MaisiConfig):
     """Configuration of ``space_to_depth``: blocks of ``factor``³ voxels become channels of a small MAISI."""
 
     factor: int = Field(default=2, ge=2)
+    linear_skip: bool = Field(default=False, description="a linear autoencoder of blocks beside the network")
 
 
 def space_to_depth(x: Tensor, factor: int) -> Tensor:
@@ -56,7 +61,7 @@ class MaisiVae(AutoencoderKlMaisi):
     """
 
     def __init__(self, config: MaisiConfig, blocks: int = 1) -> None:
-        sizes = config.model_dump(exclude={"factor"})
+        sizes = config.model_dump(exclude={"factor", "linear_skip"})
         sizes["in_channels"] *= blocks
         sizes["out_channels"] *= blocks
         super().__init__(spatial_dims=3, norm_float16=False, dim_split=1, **sizes)
@@ -72,7 +77,9 @@ class SpaceToDepthVae(nn.Module):
     """A MAISI autoencoder that works on blocks of voxels: ``factor`` times fewer positions along each axis.
 
     On a small machine the full-resolution level costs most of an autoencoder's time and learns little; the
-    rearrangement skips it without losing a voxel.
+    rearrangement skips it without losing a voxel. With ``linear_skip`` the network adds to a linear
+    autoencoder of whole blocks (as the shortcuts of DC-AE do, Chen et al. 2024, arXiv 2410.10733), which can
+    begin as the principal components of the data: :meth:`start_from_blocks`.
 
     Args:
         config: :class:`SpaceToDepthConfig`.
@@ -82,6 +89,10 @@ class SpaceToDepthVae(nn.Module):
         super().__init__()
         self.config = config
         self.inner = MaisiVae(config, blocks=config.factor**3)
+        if config.linear_skip:
+            voxels = self.downsampling**3
+            self.skip_in = nn.Conv3d(config.in_channels * voxels, config.latent_channels, 1)
+            self.skip_out = nn.Conv3d(config.latent_channels, config.out_channels * voxels, 1)
 
     @property
     def downsampling(self) -> int:
@@ -91,11 +102,45 @@ class SpaceToDepthVae(nn.Module):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, X, Y, Z) in [0, 1] to mean and standard deviation, (B, C, x, y, z) each."""
         mean, deviation = self.inner.encode(space_to_depth(x, self.config.factor))
+        if self.config.linear_skip:
+            mean = mean + self.skip_in(space_to_depth(x, self.downsampling))
         return mean, deviation
 
     def decode(self, z: Tensor) -> Tensor:
         """(B, C, x, y, z) latents, unscaled, to (B, 1, X, Y, Z), nominally in [0, 1] and not clamped."""
-        return depth_to_space(self.inner.decode(z), self.config.factor)
+        unit = depth_to_space(self.inner.decode(z), self.config.factor)
+        if self.config.linear_skip:
+            unit = unit + depth_to_space(self.skip_out(z), self.downsampling)
+        return unit
+
+    @torch.no_grad()
+    def start_from_blocks(self, blocks: Tensor) -> None:
+        """Begin as the principal components of ``blocks``, the network adding nothing yet.
+
+        Args:
+            blocks: (n, downsampling³) voxels in [0, 1], in the order of :func:`space_to_depth`; n well above
+                the number of voxels.
+        """
+        mean = blocks.mean(dim=0)
+        variance, vectors = torch.linalg.eigh((blocks - mean).T @ (blocks - mean) / len(blocks))
+        variance, vectors = variance.flip(0)[: self.config.latent_channels], vectors.flip(1)
+        vectors = vectors[:, : self.config.latent_channels]
+        # Between whitened and untouched: large components stay larger, so that diffusion learns them first,
+        # and small ones stay above the posterior's noise. Mean variance 1, as the KL term wants.
+        scale = variance**-0.25
+        scale = scale / (scale**2 * variance).mean().sqrt()
+        shape = (-1, 1, 1, 1)
+        encode, decode = scale[:, None] * vectors.T, vectors / scale
+        self.skip_in.weight.copy_(encode.reshape(len(scale), *shape))
+        self.skip_in.bias.copy_(-encode @ mean)
+        self.skip_out.weight.copy_(decode.reshape(len(decode), *shape))
+        self.skip_out.bias.copy_(mean)
+        self.inner.quant_conv_log_sigma.conv.bias.fill_(START_LOG_VARIANCE)
+        last = self.inner.decoder.blocks[-1].conv.conv
+        for layer in (self.inner.quant_conv_mu.conv, self.inner.quant_conv_log_sigma.conv, last):
+            layer.weight.zero_()
+        self.inner.quant_conv_mu.conv.bias.zero_()
+        last.bias.zero_()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruction, mean and deviation; in evaluation mode the mean is decoded, not a sample."""

@@ -19,6 +19,7 @@ from text2ct.findings import FINDINGS
 
 Verdict = Literal["gain", "no evidence", "harm"]
 ALPHA = 1.0 - LEVEL
+_N_MEANS = 2  # macro and under-represented stand before the findings
 ONE_TRAINING = "one training per arm: luck of training cannot be told from the arm; use two seeds or more"
 
 
@@ -78,13 +79,12 @@ def _measure(cases: Sequence[Cases], weights: NDArray[np.float64], rare: NDArray
 class _Training:
     """Luck of training in the mean over S trainings, each ``(K,)``.
 
-    ``observed``: variance between the trainings' AUCs on this test set, over S. ``shared``: the
-    part of it that patients cause, since trainings rank the same patients differently; the
-    bootstrap over patients holds it already. ``dof``: S - 1.
+    ``observed``: variance between the trainings' AUCs on this test set, over S. ``excess``: the part
+    of it that the bootstrap over patients does not hold already. ``dof``: S - 1.
     """
 
     observed: NDArray[np.float64]
-    shared: NDArray[np.float64]
+    excess: NDArray[np.float64]
     dof: int
 
 
@@ -98,13 +98,23 @@ def _variance(samples: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _training(arm: _Arm) -> _Training:
+    """Spread of an arm's trainings, less what patients cause by being ranked differently.
+
+    With two or three trainings some finding's spread is small by chance, so that none is taken
+    for smaller than the mean over the findings.
+    """
     n_trainings, _, n_numbers = arm.samples.shape
     if n_trainings == 1:
         return _Training(np.zeros(n_numbers), np.zeros(n_numbers), 0)
     deviations = arm.samples - arm.samples.mean(axis=0)
     shared = sum(_variance(one) for one in deviations) / (n_trainings - 1)
     observed = arm.point.var(axis=0, ddof=1)
-    return _Training(observed / n_trainings, shared / n_trainings, n_trainings - 1)
+    excess = observed - shared
+    findings = excess[_N_MEANS:]
+    if not np.isnan(findings).all():
+        findings[:] = np.maximum(findings, np.nanmean(findings))
+    excess = np.maximum(excess, 0.0)
+    return _Training(observed / n_trainings, excess / n_trainings, n_trainings - 1)
 
 
 def _estimate(
@@ -128,7 +138,7 @@ def _estimate(
         n_patients: Patients of the test set.
     """
     patients = _variance(samples)
-    total = patients + sum(np.maximum(one.observed - one.shared, 0.0) for one in trainings)
+    total = patients + sum(one.excess for one in trainings)
     spread = patients**2 / max(n_patients - 1, 1)
     spread = spread + sum(one.observed**2 / one.dof for one in trainings if one.dof > 0)
     estimates = []

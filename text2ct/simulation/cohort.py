@@ -147,7 +147,7 @@ def simulate_cohort(
 def _checked(
     patients: int, seed: int, size: Sequence[int], spacing_mm: Sequence[float], valid_fraction: float
 ) -> _Request:
-    from text2ct.simulation.render import check_grid as check_grid
+    from text2ct.simulation.render import check_grid
 
     if not 1 <= patients <= MAX_PATIENTS:
         raise UserError(

@@ -7,6 +7,7 @@ run resumed at any checkpoint sees the data and the noise that an uninterrupted 
 from __future__ import annotations
 
 import csv
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -217,6 +218,7 @@ def fit(
     steps = module.config.steps
     with warnings.catch_warnings(), console.progress("training", steps) as advance:
         # Lightning advises on logging, workers and hardware, none of which is the user's to change here.
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         warnings.filterwarnings("ignore", category=lightning.pytorch.utilities.warnings.PossibleUserWarning)
         trainer = lightning.Trainer(

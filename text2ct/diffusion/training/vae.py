@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from text2ct.diffusion.training.cases import Cases
 from text2ct.diffusion.training.config import VaeTraining
 from text2ct.diffusion.training.loop import Batch, StepModule, epoch_indices, fit, load_result, step_generator
-from text2ct.diffusion.vae import Vae
+from text2ct.diffusion.vae import Vae, space_to_depth
 from text2ct.errors import UserError
 
 HU_MIN, HU_MAX = -1000.0, 1000.0
@@ -82,6 +82,13 @@ def vae_batches(cases: Cases, vae: Vae, config: VaeTraining) -> Callable[[int], 
         return {"unit": hu_to_unit(np.stack(patches))[:, None], "noise": noise}
 
     return make
+
+
+def sample_blocks(cases: Cases, factor: int, volumes: int = 200) -> Tensor:
+    """Blocks of ``factor``³ voxels from evenly spaced cases, (n, factor³) in [0, 1], for principal components."""
+    chosen = np.unique(np.linspace(0, len(cases) - 1, volumes).astype(int))
+    units = torch.stack([hu_to_unit(cases.volume_hu(int(i))) for i in chosen])[:, None]
+    return space_to_depth(units, factor).movedim(1, -1).flatten(0, -2)
 
 
 def train_vae(
