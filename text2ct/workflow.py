@@ -40,10 +40,9 @@ def real_manifest(workspace: Workspace, path: Path | None = None) -> tuple[pd.Da
     """
     target = workspace.run_dir("real") / "manifest.csv"
     if path is not None:
-        if path.name == "manifest.csv" and path.is_file():
-            return manifests.read_manifest(path), path
         frame = manifests.read(path, workspace=workspace)
-        if (frame["path"] != "").any():
+        own = path.is_file() and path.resolve().is_relative_to(workspace.path)
+        if not own and (frame["path"] != "").any():
             _adopt(frame, target)
         return frame, path
     if not target.exists():

@@ -11,8 +11,10 @@ import pandas as pd
 from text2ct.augment._scans import HELD_OUT, held_out_patients
 from text2ct.manifests import parse_volume_names
 
-_HEADINGS = re.compile(r"\b(findings|impression|impressions)\s*:", re.IGNORECASE)
-_NOT_WORDS = re.compile(r"[\W_]+")
+_HEADINGS = re.compile(r"\b(?:findings|impressions?)\s*:")
+_WORDS = re.compile(r"[^\W_]+")
+# The quick way for plain English: everything but letters and digits becomes a space.
+_ASCII_GAPS = {code: " " for code in range(128) if not chr(code).isalnum()}
 
 
 def normalise_text(text: str) -> str:
@@ -21,7 +23,10 @@ def normalise_text(text: str) -> str:
     >>> normalise_text("Findings: Normal  lungs.\nImpression: -") == normalise_text("normal lungs")
     True
     """
-    return _NOT_WORDS.sub(" ", _HEADINGS.sub(" ", text)).strip().casefold()
+    text = text.casefold()
+    if ":" in text:
+        text = _HEADINGS.sub(" ", text)
+    return " ".join(text.translate(_ASCII_GAPS).split() if text.isascii() else _WORDS.findall(text))
 
 
 def report_prompt(findings_text: str, impression_text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop, heappush
@@ -102,13 +103,19 @@ def _set_labels(labels: LabelSet) -> np.ndarray:
     return values
 
 
+def _label_key(labels: np.ndarray) -> str:
+    return "".join("?" if math.isnan(value) else "01"[value == 1] for value in labels.tolist())
+
+
 def _plan_groups(plan: Plan, scans: pd.DataFrame, count: int, rng: np.random.Generator) -> Iterator[_Group]:
-    labels = label_matrix(scans)
+    scans_of: dict[str, list[int]] = {}
+    for scan, row in enumerate(label_matrix(scans)):
+        scans_of.setdefault(_label_key(row), []).append(scan)
     groups: list[_Group] = []
     for item in plan.label_sets:
         wanted = _set_labels(item)
-        same = (labels == wanted) | (np.isnan(labels) & np.isnan(wanted))
-        groups += [(wanted.tobytes().hex(), np.flatnonzero(same.all(axis=1)), wanted)] * item.count
+        key = _label_key(wanted)
+        groups += [(key, np.array(scans_of.get(key, []), dtype=int), wanted)] * item.count
     if not groups and count:
         raise UserError("the plan asks for no volume; name findings, or raise the target prevalence")
     order = rng.permutation(len(groups))

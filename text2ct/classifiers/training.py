@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -236,11 +235,10 @@ class _Watch(Callback):
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """No device tables, tips or advice on workers; Ctrl-C works again afterwards."""
+    """No device tables, tips or advice on workers."""
     names = ("lightning", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
-    handler = signal.getsignal(signal.SIGINT)
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
@@ -253,5 +251,3 @@ def _quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        if signal.getsignal(signal.SIGINT) is not handler:
-            signal.signal(signal.SIGINT, handler)

@@ -101,8 +101,9 @@ class BuildConfig(BaseModel):
         ema_decay=0.995, dense_weight=3.0, whole_every=6,
     )  # fmt: skip
     train_clip: ClipTraining = ClipTraining(
-        steps=4000, minutes=13, batch_size=24, learning_rate=1.5e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
+        steps=4000, minutes=7, batch_size=24, learning_rate=2e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
         weight_decay=0.01, ema_decay=0.99, label_weight=1.0, text_length=384,
+        short_steps=300, text_only_steps=450,
     )  # fmt: skip
     train_diffusion: DiffusionTraining = DiffusionTraining(
         steps=20000, minutes=45, batch_size=16, learning_rate=7e-4, warmup_steps=100, poly_power=1, gradient_clip=1.0,

@@ -19,6 +19,10 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from text2ct.diffusion.ctvit import CTViT, CTViTConfig
 
 
+# A finding is one sentence among many: cosine attention that begins sharp finds it soonest.
+START_TEMPERATURE = 12.0
+
+
 class TextConfig(BaseModel):
     """Sizes of the text tower; the defaults are CLIP ViT-L/14's with 512 positions."""
 
@@ -84,6 +88,7 @@ class TokenQueries(nn.Module):
         super().__init__()
         self.heads = heads
         self.query = nn.Parameter(torch.randn(queries, out))
+        self.temperature = nn.Parameter(torch.tensor(START_TEMPERATURE))
         self.to_q = nn.Linear(out, out, bias=False)
         self.to_kv = nn.Linear(hidden, 2 * out, bias=False)
         self.to_out = nn.Linear(out, out)
@@ -98,7 +103,9 @@ class TokenQueries(nn.Module):
 
         base = self.query.expand(states.shape[0], -1, -1)
         key, value = (split(part) for part in self.to_kv(states).chunk(2, dim=-1))
-        read = F.scaled_dot_product_attention(split(self.to_q(base)), key, value, attn_mask=mask[:, None, None])
+        query = F.normalize(split(self.to_q(base)), dim=-1) * self.temperature
+        key = F.normalize(key, dim=-1)
+        read = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None], scale=1.0)
         x = base + self.to_out(read.transpose(1, 2).flatten(2))
         return self.norm(x + self.mlp(x))
 

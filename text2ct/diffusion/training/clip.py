@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,6 +44,9 @@ def _bce(logits: Tensor, target: Tensor) -> Tensor:
 class ClipModule(StepModule):
     """3D CLIP in training, with heads that are dropped afterwards.
 
+    Reading a report from nothing takes long, reading an impression does not: training may begin with the
+    labels of impressions, go on with those of whole reports, and then bring in the volumes.
+
     One linear head reads the 18 labels from both embeddings. Query i of a tower with at least 18 queries
     reads finding i: its label, severity and sides.
     """
@@ -61,16 +65,20 @@ class ClipModule(StepModule):
         network: Clip3D = self.network  # type: ignore[assignment]
         settings = self.settings
         text = network.encode_text(batch["token_ids"])
-        image = network.encode_volume(batch["unit"])
-        scale = network.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
-        parts = {"contrastive": contrastive_loss(text.embedding, image, scale)}
-        loss = settings.contrastive_weight * parts["contrastive"]
-        if settings.label_weight:
-            # Unit vectors have elements of about dim**-0.5; the head expects about 1.
-            size = image.shape[1] ** 0.5
+        zero = text.embedding.new_zeros(())
+        # Every part is always named, so that the columns of the log stay.
+        parts = dict.fromkeys(("contrastive", "labels_image", "labels_text", "labels_queries", "details"), zero)
+        # Unit vectors have elements of about dim**-0.5; the head expects about 1.
+        size = text.embedding.shape[1] ** 0.5
+        if "unit" in batch:
+            image = network.encode_volume(batch["unit"])
+            scale = network.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+            parts["contrastive"] = contrastive_loss(text.embedding, image, scale)
             parts["labels_image"] = _bce(self.label_head(image * size), batch["labels"])
+        loss = settings.contrastive_weight * parts["contrastive"] + settings.label_weight * parts["labels_image"]
+        if settings.label_weight:
             parts["labels_text"] = _bce(self.label_head(text.embedding * size), batch["labels"])
-            loss = loss + settings.label_weight * (parts["labels_image"] + parts["labels_text"])
+            loss = loss + settings.label_weight * parts["labels_text"]
             if self.reads_details and text.queries is not None:
                 queries = text.queries[:, : len(FINDINGS)]
                 read = torch.einsum("nfd,fdk->nfk", queries, self.detail_head)
@@ -84,21 +92,25 @@ class ClipModule(StepModule):
 
 def clip_batches(cases: Cases, tokenizer: TextTokenizer, config: ClipTraining) -> Callable[[int], Batch]:
     """Pairs of volume and text by step; the text is the whole report, its impression or its findings."""
-    import numpy as np
 
     def make(step: int) -> Batch:
         draw = step_generator(config.seed, step)
         indices = epoch_indices(len(cases), config.batch_size, config.seed, step)
-        texts = [cases.texts[i].text(int(draw.choice(VARIANTS, p=(0.6, 0.2, 0.2)))) for i in indices]
+        variants = draw.choice(VARIANTS, size=len(indices), p=(0.6, 0.2, 0.2))
+        if step < config.short_steps:
+            variants[:] = 1
+        texts = [cases.texts[i].text(int(variant)) for i, variant in zip(indices, variants, strict=True)]
         # No longer than the longest text, in steps of 32: the padding is not read.
         longest = -(-min(config.text_length, max(tokenizer.lengths(texts))) // 32) * 32
         ids = tokenizer.encode(texts, min(config.text_length, longest))
-        return {
-            "unit": hu_to_unit(np.stack([cases.volume_hu(int(i)) for i in indices]))[:, None],
+        batch = {
             "token_ids": torch.from_numpy(ids),
             "labels": torch.from_numpy(cases.labels[indices]),
             "details": torch.from_numpy(cases.details[indices]),
         }
+        if step >= max(config.short_steps, config.text_only_steps):
+            batch["unit"] = hu_to_unit(np.stack([cases.volume_hu(int(i)) for i in indices]))[:, None]
+        return batch
 
     return make
 
