@@ -149,7 +149,7 @@ def benchmark(
 ) -> None:
     """Arms x ratios x seeds at equal steps, paired statistics, one verdict per finding, a report."""
     from text2ct import scoring
-    from text2ct.evaluation.tables import benchmark_table
+    from text2ct.evaluation.tables import auc_table
     from text2ct.manifests import Workspace
 
     result = scoring.benchmark(
@@ -164,4 +164,4 @@ def benchmark(
         seed=seed,
         device=device,
     )
-    emit(result, as_json, lambda: say(benchmark_table(result), f"report: {result['report']}"))
+    emit(result, as_json, lambda: say(auc_table(result), f"report: {result['report']}"))

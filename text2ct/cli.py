@@ -63,11 +63,11 @@ def demo(
 ) -> None:
     """The whole loop on a simulated cohort and the bundled pack: cohort, plan, volumes, mix, benchmark, report."""
     from text2ct.demo import run_demo
-    from text2ct.evaluation.tables import benchmark_table
+    from text2ct.evaluation.tables import auc_table
     from text2ct.manifests import Workspace
 
     result = run_demo(Workspace.open(workspace), seed=seed, device=device)
-    emit(result, as_json, lambda: say(benchmark_table(result), f"report: {result['report']}"))
+    emit(result, as_json, lambda: say(auc_table(result), f"report: {result['report']}"))
 
 
 @app.command()

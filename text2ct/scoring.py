@@ -186,9 +186,10 @@ def _methods(result: Mapping[str, Any], frame: pd.DataFrame) -> str:
         f"Every arm trained the classifier {settings['classifier']} for {settings['steps']} steps of "
         f"{settings['batch_size']} volumes with {len(settings['seeds'])} seed(s); the checkpoint was chosen by macro "
         f"AUC on real validation patients. Arms are compared on {patients} real test patients, none of whom any arm, "
-        "prompt or generator has seen. Reconstructions of a scan are averaged. Intervals are 95% percentile intervals "
-        f"of a bootstrap over patients and trainings ({settings['n_bootstrap']} samples), paired between arms; p-values "
-        "of findings are corrected by Holm's method within a comparison."
+        "prompt or generator has seen. Reconstructions of a scan are averaged. Intervals (95%) join a bootstrap over "
+        f"patients ({settings['n_bootstrap']} samples, paired between arms) with the spread between trainings; "
+        "p-values follow Student's t with Welch-Satterthwaite degrees of freedom, corrected by Holm's method over "
+        "the findings of a comparison and over the comparisons."
     )
 
 

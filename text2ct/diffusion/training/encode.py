@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from text2ct import console
 from text2ct.compute import autocast, keep_freed_memory, pick_device
@@ -43,7 +45,6 @@ class Encoded:
         return cls(latents, contexts, info)
 
 
-@torch.inference_mode()
 def encode(
     cases: Cases,
     vae: Vae,
@@ -56,27 +57,68 @@ def encode(
     batch_size: int = 8,
     device: str = "auto",
 ) -> Encoded:
-    """Encode all cases: the posterior's mean of each volume, the context of each text variant."""
+    """Encode all cases: the posterior's mean of each volume, the context of each text variant.
+
+    Each of the two arrays is written whole; one that exists is kept, so ``out`` belongs to one pair of networks.
+    """
     keep_freed_memory()
     where = pick_device(device)
-    vae, clip = vae.to(where).eval(), clip.to(where).eval()
-    latents, contexts = [], []
-    with console.progress("encoding", len(cases)) as advance:
-        for start in range(0, len(cases), batch_size):
-            indices = range(start, min(start + batch_size, len(cases)))
-            unit = hu_to_unit(np.stack([cases.volume_hu(i) for i in indices]))[:, None].to(where)
-            texts = [cases.texts[i].text(variant) for i in indices for variant in range(VARIANTS)]
-            ids = torch.from_numpy(tokenizer.encode(texts, text_length)).to(where)
-            with autocast(where):
-                mean, _ = vae.encode(unit)
-                context = clip.encode_text(ids).context(conditioning)
-            latents.append(mean.half().cpu().numpy())
-            contexts.append(context.half().cpu().unflatten(0, (len(indices), VARIANTS)).numpy())
-            advance(len(indices))
-    arrays = {"latents": np.concatenate(latents), "contexts": np.concatenate(contexts)}
-    for name, array in arrays.items():
-        with atomic_path(out / f"{name}.npy") as temporary, temporary.open("wb") as stream:
-            np.save(stream, array)
-    std = float(arrays["latents"].astype(np.float32).std())
+    encode_volumes(cases, vae, out, batch_size=batch_size, device=where)
+    encode_texts(
+        cases, clip, tokenizer, out,
+        conditioning=conditioning, text_length=text_length, batch_size=batch_size, device=where,
+    )  # fmt: skip
+    std = float(np.load(out / "latents.npy").astype(np.float32).std())
     write_json(out / "encoded.json", {"count": len(cases), "spacing_mm": cases.info["spacing_mm"], "std": std})
     return Encoded.open(out)
+
+
+@torch.inference_mode()
+def encode_volumes(cases: Cases, vae: Vae, out: Path, *, batch_size: int, device: torch.device) -> None:
+    """Write ``latents.npy``, (n, C, x, y, z) float16."""
+    vae = vae.to(device).eval()
+
+    def batch(indices: range) -> Tensor:
+        unit = hu_to_unit(np.stack([cases.volume_hu(i) for i in indices]))[:, None].to(device)
+        return vae.encode(unit)[0]
+
+    _write(out / "latents.npy", "encoding volumes", len(cases), batch_size, device, batch)
+
+
+@torch.inference_mode()
+def encode_texts(
+    cases: Cases,
+    clip: Clip3D,
+    tokenizer: TextTokenizer,
+    out: Path,
+    *,
+    conditioning: Literal["pooled", "tokens"],
+    text_length: int,
+    batch_size: int,
+    device: torch.device,
+) -> None:
+    """Write ``contexts.npy``, (n, variants, tokens, width) float16."""
+    clip = clip.to(device).eval()
+
+    def batch(indices: range) -> Tensor:
+        texts = [cases.texts[i].text(variant) for i in indices for variant in range(VARIANTS)]
+        ids = torch.from_numpy(tokenizer.encode(texts, text_length)).to(device)
+        return clip.encode_text(ids).context(conditioning).unflatten(0, (len(indices), VARIANTS))
+
+    _write(out / "contexts.npy", "encoding reports", len(cases), batch_size, device, batch)
+
+
+def _write(
+    path: Path, description: str, count: int, batch_size: int, device: torch.device, encode_batch: Callable[[range], Tensor]
+) -> None:
+    if path.is_file():
+        return
+    parts = []
+    with console.progress(description, count) as advance:
+        for start in range(0, count, batch_size):
+            indices = range(start, min(start + batch_size, count))
+            with autocast(device):
+                parts.append(encode_batch(indices).half().cpu().numpy())
+            advance(len(indices))
+    with atomic_path(path) as temporary:
+        np.save(temporary, np.concatenate(parts))
