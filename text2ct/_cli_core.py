@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,7 +41,8 @@ def list_models(workspace: WorkspaceOption = WORKSPACE, as_json: JsonOption = Fa
 @guarded
 def model_info(pack: PackArgument = "simulated-64", as_json: JsonOption = False) -> None:
     """What a pack is, what it was trained on, and what it cannot do."""
-    from text2ct.diffusion import COMPONENTS, load_pack
+    from text2ct.diffusion import load_pack
+    from text2ct.diffusion.info import COMPONENTS
 
     loaded = load_pack(pack)
     result: dict[str, Any] = loaded.info.model_dump(mode="json") | {
@@ -68,3 +70,175 @@ def verify_model(pack: PackArgument = "simulated-64", as_json: JsonOption = Fals
         as_json,
         lambda: say(f"{info.name} {info.version}: every file is as it was made"),
     )
+
+
+ManifestOption = Annotated[
+    Path | None,
+    typer.Option("--manifest", help="A manifest, or a CT-RATE folder; default the workspace's real data."),
+]
+ModelOption = Annotated[str, typer.Option("--model", help="The pack to start from: a name or a folder.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of the new pack.")]
+WorkOption = Annotated[
+    Path | None, typer.Option("--work", help="Folder of cases, latents and checkpoints; default OUT-work.")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="JSON file with the training's settings.")
+]
+StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Optimisation steps.")]
+BatchOption = Annotated[int | None, typer.Option("--batch-size", min=1, help="Cases a step.")]
+ScratchOption = Annotated[
+    bool, typer.Option("--scratch", help="Start from random weights, not from the pack's.")
+]
+
+
+@core_app.command("encode")
+@guarded
+def core_encode(
+    work: Annotated[Path, typer.Option("--work", help="Folder that the latents go to.")],
+    manifest: ManifestOption = None,
+    model: ModelOption = "simulated-64",
+    device: DeviceOption = "auto",
+    workspace: WorkspaceOption = WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Volumes to latents and reports to contexts, once, for `core train-diffusion` with the same --work."""
+    from text2ct import workflow
+    from text2ct.diffusion import load_pack
+    from text2ct.diffusion.training.on_manifest import encode_manifest
+    from text2ct.manifests import Workspace
+
+    space = Workspace.open(workspace)
+    frame, _ = workflow.real_manifest(space, manifest)
+    encoded = encode_manifest(frame, space, load_pack(model), work, device=device)
+    result = {
+        "encoded": str(work / "encoded"),
+        "cases": len(encoded.latents),
+        "latent_std": encoded.info["std"],
+    }
+    emit(result, as_json, lambda: say(f"{result['cases']} cases encoded in {result['encoded']}"))
+
+
+def _train(
+    component: Any,
+    manifest: Path | None,
+    model: str,
+    out: Path,
+    work: Path | None,
+    config: Path | None,
+    overrides: dict[str, Any],
+    scratch: bool,
+    device: str,
+    workspace: Path,
+    as_json: bool,
+) -> None:
+    from text2ct import workflow
+    from text2ct.diffusion import load_pack
+    from text2ct.diffusion.training.on_manifest import train_component
+    from text2ct.files import read_json
+    from text2ct.manifests import Workspace
+
+    space = Workspace.open(workspace)
+    frame, _ = workflow.real_manifest(space, manifest)
+    settings = (read_json(config) if config else {}) | {k: v for k, v in overrides.items() if v is not None}
+    pack = train_component(
+        component,
+        frame,
+        space,
+        load_pack(model),
+        out,
+        work=work or out.with_name(f"{out.name}-work"),
+        settings=settings,
+        scratch=scratch,
+        architecture=load_pack(),
+        device=device,
+    )
+    missing = [name for name in ("clip", "vae", "unet", "scheduler") if not pack.has(name)]
+    result = {"pack": str(pack.path), "trained": component, "missing": missing, "sha256": pack.sha256}
+    note = f"; it lacks {', '.join(missing)}: train that next" if missing else ""
+    emit(result, as_json, lambda: say(f"pack: {pack.path}{note}"))
+
+
+@core_app.command("train-vae")
+@guarded
+def core_train_vae(
+    out: OutOption,
+    manifest: ManifestOption = None,
+    model: ModelOption = "simulated-64",
+    work: WorkOption = None,
+    config: ConfigOption = None,
+    steps: StepsOption = None,
+    batch_size: BatchOption = None,
+    scratch: ScratchOption = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    workspace: WorkspaceOption = WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the autoencoder on a manifest's training patients; the same command resumes."""
+    overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
+    _train("vae", manifest, model, out, work, config, overrides, scratch, device, workspace, as_json)
+
+
+@core_app.command("train-clip")
+@guarded
+def core_train_clip(
+    out: OutOption,
+    manifest: ManifestOption = None,
+    model: ModelOption = "simulated-64",
+    work: WorkOption = None,
+    config: ConfigOption = None,
+    steps: StepsOption = None,
+    batch_size: BatchOption = None,
+    scratch: ScratchOption = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    workspace: WorkspaceOption = WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the 3D CLIP on a manifest's training patients; the same command resumes."""
+    overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
+    _train("clip", manifest, model, out, work, config, overrides, scratch, device, workspace, as_json)
+
+
+@core_app.command("train-diffusion")
+@guarded
+def core_train_diffusion(
+    out: OutOption,
+    manifest: ManifestOption = None,
+    model: ModelOption = "simulated-64",
+    work: WorkOption = None,
+    config: ConfigOption = None,
+    steps: StepsOption = None,
+    batch_size: BatchOption = None,
+    scratch: ScratchOption = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    workspace: WorkspaceOption = WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the velocity network on a manifest's training patients; the same command resumes."""
+    overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
+    _train("unet", manifest, model, out, work, config, overrides, scratch, device, workspace, as_json)
+
+
+@core_app.command("pack")
+@guarded
+def core_pack(
+    out: OutOption,
+    work: Annotated[
+        Path, typer.Option("--work", help="Folder of cases, latents and checkpoints (a few GB).")
+    ],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="JSON file with what differs from the bundled pack.")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Build a pack from simulated patients, as the bundled one was; each stage resumes."""
+    from text2ct.diffusion.build import BuildConfig, build_pack
+    from text2ct.diffusion.training import parse_config
+    from text2ct.files import read_json
+
+    settings = parse_config(BuildConfig, read_json(config) if config else {}, config or "the defaults")
+    pack = build_pack(work, out, settings, device=device)
+    emit({"pack": str(pack.path), "sha256": pack.sha256}, as_json, lambda: say(f"pack: {pack.path}"))

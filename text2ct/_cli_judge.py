@@ -109,7 +109,7 @@ def score(
 ) -> None:
     """AUC and its relatives with intervals: of a classifier on a test split, or of a table of predictions."""
     from text2ct import scoring
-    from text2ct.evaluation.tables import score_table
+    from text2ct.tables import score_table
     from text2ct.manifests import Workspace
 
     space = Workspace.open(workspace)
@@ -149,7 +149,7 @@ def benchmark(
 ) -> None:
     """Arms x ratios x seeds at equal steps, paired statistics, one verdict per finding, a report."""
     from text2ct import scoring
-    from text2ct.evaluation.tables import auc_table
+    from text2ct.tables import auc_table
     from text2ct.manifests import Workspace
 
     result = scoring.benchmark(

@@ -60,7 +60,7 @@ def guarded(function: Command) -> Command:
             warn("interrupted; what was finished is kept, and the same command goes on from there")
             raise typer.Exit(2) from None
 
-    return run  # type: ignore[return-value]
+    return run
 
 
 def emit(result: dict[str, Any], as_json: bool, lines: Callable[[], None]) -> None:
@@ -74,6 +74,8 @@ def emit(result: dict[str, Any], as_json: bool, lines: Callable[[], None]) -> No
 def say(*lines: Any) -> None:
     """Print lines of text and rich tables on standard output."""
     out = Console(highlight=False, soft_wrap=True)
+    if not out.is_terminal:
+        out.width = max(out.width, 110)
     for line in lines:
         out.print(line, markup=False)
 
@@ -95,4 +97,4 @@ def three(text: str, kind: Callable[[str], Any], option: str) -> tuple[Any, Any,
         raise UserError(f"{option} is '{text}'; expected one number or three, as 64 or 64,64,64") from error
     if len(values) not in (1, 3) or not all(0 < value < 1e5 for value in values):
         raise UserError(f"{option} is '{text}'; expected one positive number or three, as 64 or 64,64,64")
-    return tuple(values * 3)[:3]  # type: ignore[return-value]
+    return tuple(values * 3)[:3]

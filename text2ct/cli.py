@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -63,7 +63,7 @@ def demo(
 ) -> None:
     """The whole loop on a simulated cohort and the bundled pack: cohort, plan, volumes, mix, benchmark, report."""
     from text2ct.demo import run_demo
-    from text2ct.evaluation.tables import auc_table
+    from text2ct.tables import auc_table
     from text2ct.manifests import Workspace
 
     result = run_demo(Workspace.open(workspace), seed=seed, device=device)
@@ -129,7 +129,7 @@ def report(
 ) -> None:
     """Which findings are under-represented, a plan to mend it, and radiology reports to use as prompts."""
     from text2ct import workflow
-    from text2ct.evaluation.tables import imbalance_table
+    from text2ct.tables import imbalance_table
     from text2ct.manifests import UnderrepresentedRule, Workspace
 
     result = workflow.report(
@@ -164,7 +164,8 @@ def synthesize(
     text: Annotated[str | None, typer.Option("--text", help="One report in your own words.")] = None,
     count: Annotated[int | None, typer.Option("--count", min=1, help="Volumes to make.")] = None,
     source: Annotated[
-        str, typer.Option("--source", help="Prompts from `reports`, or `composed` from labels.")
+        Literal["reports", "composed"],
+        typer.Option("--source", help="Prompts from `reports`, or `composed` from labels."),
     ] = "reports",
     model: Annotated[str, typer.Option("--model", help="Name or folder of a model pack.")] = "simulated-64",
     guidance: Annotated[
@@ -173,7 +174,9 @@ def synthesize(
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Sampling steps; default the pack's.")
     ] = None,
-    file_format: Annotated[str, typer.Option("--format", help="nii.gz or mha.")] = "nii.gz",
+    file_format: Annotated[
+        Literal["nii.gz", "mha"], typer.Option("--format", help="nii.gz or mha.")
+    ] = "nii.gz",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Volumes computed together.")] = 4,
     device: DeviceOption = "auto",
     run: RunOption = None,
@@ -229,7 +232,9 @@ def mix(
     ratio: Annotated[
         float, typer.Option("--ratio", help="Synthetic volumes per real training volume.")
     ] = 0.5,
-    strategy: Annotated[str, typer.Option("--strategy", help="targeted or uniform.")] = "targeted",
+    strategy: Annotated[
+        Literal["targeted", "uniform"], typer.Option("--strategy", help="targeted or uniform.")
+    ] = "targeted",
     real: Annotated[
         Path | None, typer.Option("--real", help="Real manifest; default the workspace's.")
     ] = None,
@@ -283,9 +288,12 @@ def preprocess(
     grid: Annotated[str, typer.Option("--grid", help="Voxels, as 64 or 512,512,128.")] = "64",
     spacing: Annotated[str, typer.Option("--spacing", help="Voxel size in mm, as 5 or 0.75,0.75,1.5.")] = "5",
     fit: Annotated[
-        str, typer.Option("--fit", help="crop-pad keeps the spacing; resize fills the grid.")
+        Literal["crop-pad", "resize"],
+        typer.Option("--fit", help="crop-pad keeps the spacing; resize fills the grid."),
     ] = "crop-pad",
-    file_format: Annotated[str, typer.Option("--format", help="nii.gz or mha.")] = "nii.gz",
+    file_format: Annotated[
+        Literal["nii.gz", "mha"], typer.Option("--format", help="nii.gz or mha.")
+    ] = "nii.gz",
     metadata: Annotated[
         Path | None, typer.Option("--metadata", help="CT-RATE's metadata CSV, which its v1 volumes need.")
     ] = None,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from text2ct import augment, manifests
+from text2ct.augment.requests import text_request
 from text2ct.console import info, warn
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
@@ -105,8 +106,8 @@ def simulate(
     patients: int,
     *,
     seed: int = 0,
-    grid: Sequence[int] = (64, 64, 64),
-    spacing_mm: Sequence[float] = (5.0, 5.0, 5.0),
+    grid: tuple[int, int, int] = (64, 64, 64),
+    spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0),
     valid_fraction: float = 0.4,
     workers: int | None = None,
     dry_run: bool = False,
@@ -118,8 +119,8 @@ def simulate(
         out,
         patients,
         seed=seed,
-        size=tuple(grid),
-        spacing_mm=tuple(spacing_mm),
+        size=grid,
+        spacing_mm=spacing_mm,
         valid_fraction=valid_fraction,
         workers=workers,
         dry_run=dry_run,
@@ -192,7 +193,7 @@ def requests_for(
     text: str | None = None,
     count: int | None = None,
     seed: int = 0,
-    source: str = "reports",
+    source: Literal["reports", "composed"] = "reports",
 ) -> pd.DataFrame:
     """The prompts that ``synthesize`` was asked for, whichever way.
 
@@ -208,7 +209,7 @@ def requests_for(
         raise UserError(f"{' and '.join(given)} exclude each other; give one of them")
     findings = findings_of(labels) if labels else None
     if text is not None:
-        return augment.text_request(text, findings or ())
+        return text_request(text, findings or ())
     if prompts is not None:
         return augment.read_requests(prompts, findings=findings, count=count, seed=seed)
     if plan is not None:
@@ -230,7 +231,7 @@ def mix(
     workspace: Workspace,
     *,
     ratio: float,
-    strategy: str = "targeted",
+    strategy: Literal["targeted", "uniform"] = "targeted",
     real: Path | None = None,
     synthetic: Path | None = None,
     seed: int = 0,
@@ -263,7 +264,7 @@ def preprocess(
     out: Path | None = None,
     size: tuple[int, int, int] = (64, 64, 64),
     spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0),
-    fit: str = "crop-pad",
+    fit: Literal["crop-pad", "resize"] = "crop-pad",
     file_format: str = "nii.gz",
     metadata: Path | None = None,
     workers: int | None = None,
@@ -311,7 +312,7 @@ def preprocess(
         folder,
         size=size,
         spacing_mm=spacing_mm,
-        fit=fit,  # type: ignore[arg-type]
+        fit=fit,
         format=file_format,
         metadata=metadata,
         workspace=workspace,

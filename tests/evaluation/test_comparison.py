@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from text2ct.errors import UserError
 from text2ct.evaluation import compare, holm
-from text2ct.evaluation.tables import auc_table
+from text2ct.tables import auc_table
 from text2ct.findings import FINDINGS
 
 from .conftest import make_tables

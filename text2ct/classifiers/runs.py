@@ -104,6 +104,23 @@ def write_patients(run_dir: Path, train: VolumeTable, validation: VolumeTable, p
     write_json(Path(run_dir) / PATIENTS, {**seen, "prompts": prompted})
 
 
+def training_patients(run_dir: Path) -> set[tuple[str, str]]:
+    """The (dataset, patient) pairs that a run was trained on.
+
+    Raises:
+        UserError: The folder holds no run, or its ``patients.json`` is damaged.
+    """
+    path = Path(run_dir) / PATIENTS
+    if not path.is_file():
+        raise UserError(
+            f"{run_dir} is no trained classifier: {PATIENTS} is missing; run `text2ct train` first"
+        )
+    try:
+        return {(row["dataset"], row["patient"]) for row in read_json(path)["training"]}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged; train the classifier again") from error
+
+
 def read_resume(run_dir: Path) -> Path | None:
     """The state of an unfinished training, checked to be whole.
 

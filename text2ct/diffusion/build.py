@@ -60,6 +60,7 @@ class BuildConfig(BaseModel):
         attention_levels=(False, False),
         norm_num_groups=8,
         linear_skip=True,
+        linear_encoder=True,
     )
     clip: ClipConfig = ClipConfig(
         text=TextConfig(
@@ -88,16 +89,16 @@ class BuildConfig(BaseModel):
     unet: UnetConfig = UnetConfig(
         in_channels=32,
         out_channels=32,
-        num_channels=(64, 128),
-        attention_levels=(True, True),
-        num_head_channels=(32, 32),
+        num_channels=(96, 128),
+        attention_levels=(False, True),
+        num_head_channels=(0, 32),
         num_res_blocks=1,
         cross_attention_dim=128,
         resblock_updown=False,
     )
     flow: FlowConfig = FlowConfig(training_times="logit-normal", timestep_transform=False)
     train_vae: VaeTraining = VaeTraining(
-        steps=6000, minutes=13, batch_size=4, learning_rate=1e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
+        steps=6000, minutes=14, batch_size=4, learning_rate=5e-4, warmup_steps=50, poly_power=1, gradient_clip=1.0,
         ema_decay=0.995, dense_weight=3.0, whole_every=6,
     )  # fmt: skip
     train_clip: ClipTraining = ClipTraining(
@@ -106,7 +107,7 @@ class BuildConfig(BaseModel):
         short_steps=300, text_only_steps=450,
     )  # fmt: skip
     train_diffusion: DiffusionTraining = DiffusionTraining(
-        steps=20000, minutes=45, batch_size=16, learning_rate=7e-4, warmup_steps=100, poly_power=1, gradient_clip=1.0,
+        steps=20000, minutes=38, batch_size=8, learning_rate=5e-4, warmup_steps=100, poly_power=1, gradient_clip=1.0,
         ema_decay=0.998, loss="l2",
     )  # fmt: skip
     defaults: Defaults = Defaults(steps=16, guidance_scale=2.5)

@@ -5,14 +5,19 @@ Both map intensities in [0, 1] to a latent grid and back; the released model's i
 
 from __future__ import annotations
 
+import math
+
 import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 
-# log(0.2²): a posterior narrow enough to keep most components at the start.
-START_LOG_VARIANCE = -3.2
+# log(0.1²): a posterior narrow enough to keep most components, wide enough for the decoder to bear small errors.
+START_LOG_VARIANCE = -4.6
+# Beside a linear autoencoder the network adds detail of a few hundredths; Adam's steps, which do not know the
+# scale of a loss, would overshoot without this factor.
+NETWORK_GAIN = 0.1
 
 
 class MaisiConfig(BaseModel):
@@ -37,6 +42,13 @@ class SpaceToDepthConfig(MaisiConfig):
 
     factor: int = Field(default=2, ge=2)
     linear_skip: bool = Field(default=False, description="a linear autoencoder of blocks beside the network")
+    linear_encoder: bool = Field(default=False, description="the encoder is the linear one alone, with a fixed deviation")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SpaceToDepthConfig:
+        if self.linear_encoder and not self.linear_skip:
+            raise ValueError("linear_encoder needs linear_skip")
+        return self
 
 
 def space_to_depth(x: Tensor, factor: int) -> Tensor:
@@ -61,7 +73,7 @@ class MaisiVae(AutoencoderKlMaisi):
     """
 
     def __init__(self, config: MaisiConfig, blocks: int = 1) -> None:
-        sizes = config.model_dump(exclude={"factor", "linear_skip"})
+        sizes = config.model_dump(exclude={"factor", "linear_skip", "linear_encoder"})
         sizes["in_channels"] *= blocks
         sizes["out_channels"] *= blocks
         super().__init__(spatial_dims=3, norm_float16=False, dim_split=1, **sizes)
@@ -93,6 +105,11 @@ class SpaceToDepthVae(nn.Module):
             voxels = self.downsampling**3
             self.skip_in = nn.Conv3d(config.in_channels * voxels, config.latent_channels, 1)
             self.skip_out = nn.Conv3d(config.latent_channels, config.out_channels * voxels, 1)
+        if config.linear_encoder:
+            # Fixed from the start, so that latents can be made while the decoder still learns.
+            self.skip_in.requires_grad_(False)
+            for name in ("encoder", "quant_conv_mu", "quant_conv_log_sigma"):
+                setattr(self.inner, name, nn.Identity())
 
     @property
     def downsampling(self) -> int:
@@ -101,6 +118,9 @@ class SpaceToDepthVae(nn.Module):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, X, Y, Z) in [0, 1] to mean and standard deviation, (B, C, x, y, z) each."""
+        if self.config.linear_encoder:
+            mean = self.skip_in(space_to_depth(x, self.downsampling))
+            return mean, torch.full_like(mean, math.exp(START_LOG_VARIANCE / 2))
         mean, deviation = self.inner.encode(space_to_depth(x, self.config.factor))
         if self.config.linear_skip:
             mean = mean + self.skip_in(space_to_depth(x, self.downsampling))
@@ -110,7 +130,7 @@ class SpaceToDepthVae(nn.Module):
         """(B, C, x, y, z) latents, unscaled, to (B, 1, X, Y, Z), nominally in [0, 1] and not clamped."""
         unit = depth_to_space(self.inner.decode(z), self.config.factor)
         if self.config.linear_skip:
-            unit = unit + depth_to_space(self.skip_out(z), self.downsampling)
+            unit = NETWORK_GAIN * unit + depth_to_space(self.skip_out(z), self.downsampling)
         return unit
 
     @torch.no_grad()
@@ -135,12 +155,14 @@ class SpaceToDepthVae(nn.Module):
         self.skip_in.bias.copy_(-encode @ mean)
         self.skip_out.weight.copy_(decode.reshape(len(decode), *shape))
         self.skip_out.bias.copy_(mean)
-        self.inner.quant_conv_log_sigma.conv.bias.fill_(START_LOG_VARIANCE)
         last = self.inner.decoder.blocks[-1].conv.conv
-        for layer in (self.inner.quant_conv_mu.conv, self.inner.quant_conv_log_sigma.conv, last):
-            layer.weight.zero_()
-        self.inner.quant_conv_mu.conv.bias.zero_()
+        last.weight.zero_()
         last.bias.zero_()
+        if not self.config.linear_encoder:
+            for layer in (self.inner.quant_conv_mu.conv, self.inner.quant_conv_log_sigma.conv):
+                layer.weight.zero_()
+                layer.bias.zero_()
+            self.inner.quant_conv_log_sigma.conv.bias.fill_(START_LOG_VARIANCE)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruction, mean and deviation; in evaluation mode the mean is decoded, not a sample."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,3 +128,15 @@ def shuffle_labels(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def _join(*frames: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+
+
+def table_digest(frame: pd.DataFrame) -> str:
+    """Digest of what a training sees of a manifest: identities, splits, labels and contents."""
+    columns = ["dataset", "volume", "patient", "scan", "split", "source", "root", "path", "sha256"]
+    labels = frame[NAMES].fillna(-1.0).to_numpy(dtype=float).tolist()
+    return json_digest([frame[columns].astype(str).to_numpy(dtype=object).tolist(), labels])
+
+
+def json_digest(value: object) -> str:
+    """SHA-256 of a value as canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

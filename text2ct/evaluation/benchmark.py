@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,15 @@ from text2ct.augment.mix import gather, prevalence, source_label_association
 from text2ct.augment.selection import Strategy, training_volumes, underrepresented
 from text2ct.console import info
 from text2ct.errors import UserError
-from text2ct.evaluation._arms import DEFAULT_ARMS, Arm, build_arm, expand_arms, needs_synthetic
+from text2ct.evaluation._arms import (
+    DEFAULT_ARMS,
+    Arm,
+    build_arm,
+    expand_arms,
+    json_digest,
+    needs_synthetic,
+    table_digest,
+)
 from text2ct.evaluation.classification import choose_thresholds, score
 from text2ct.evaluation.comparison import compare
 from text2ct.files import atomic_path, read_json, sha256_file, write_json
@@ -197,7 +203,7 @@ class _Runner:
 
     def digest(self, arms: Sequence[Arm]) -> str:
         """Names a benchmark by its settings and data."""
-        return _sha256([self._settings, [self._request(arm, 0) for arm in arms]])
+        return json_digest([self._settings, [self._request(arm, 0) for arm in arms]])
 
     def _request(self, arm: Arm, seed: int) -> dict[str, Any]:
         weights = None if arm.sampling_weights is None else arm.sampling_weights.tolist()
@@ -209,9 +215,9 @@ class _Runner:
             "arm": arm.name,
             "seed": seed,
             **settings,
-            "training_data": _table_digest(arm.frame),
-            "sampling_weights": _sha256(weights),
-            "test_data": _table_digest(self._splits["test"]),
+            "training_data": table_digest(arm.frame),
+            "sampling_weights": json_digest(weights),
+            "test_data": table_digest(self._splits["test"]),
         }
 
     def finished(self, arm: Arm, seed: int, folder: Path) -> dict[str, Any] | None:
@@ -379,17 +385,6 @@ def _describe(arm: Arm) -> dict[str, Any]:
         "prevalence": prevalence(train),
         "source_label_association": source_label_association(train) if arm.synthetic and arm.real else None,
     }
-
-
-def _table_digest(frame: pd.DataFrame) -> str:
-    """Digest of what a training sees of a manifest: identities, splits, labels and contents."""
-    columns = ["dataset", "volume", "patient", "scan", "split", "source", "root", "path", "sha256"]
-    labels = frame[list(FINDINGS)].fillna(-1.0).to_numpy(dtype=float).tolist()
-    return _sha256([frame[columns].astype(str).to_numpy(dtype=object).tolist(), labels])
-
-
-def _sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

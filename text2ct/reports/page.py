@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from text2ct import __version__
-from text2ct.evaluation.tables import MISSING, number, span
+from text2ct.tables import MISSING, number, span
 from text2ct.files import write_text
 from text2ct.reports.charts import Chart
 

@@ -4,7 +4,7 @@ import pandas as pd
 from rich.console import Console
 
 from text2ct.evaluation import score
-from text2ct.evaluation.tables import imbalance_table, number, score_table, span
+from text2ct.tables import imbalance_table, number, score_table, span
 
 
 def text_of(table: object) -> str:

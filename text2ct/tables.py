@@ -53,7 +53,8 @@ def imbalance_table(summary: Mapping[str, Any]) -> Table:
             "yes" if rare else "",
             style="yellow" if rare else "",
         )
-    table.caption = f"MeanIR {number(summary['mean_ir'], 2)}"
+    rule = f"; rare: {summary['rule']}" if summary.get("rule") else ""
+    table.caption = f"MeanIR {number(summary['mean_ir'], 2)}{rule}"
     return table
 
 
