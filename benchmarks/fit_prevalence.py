@@ -102,8 +102,7 @@ def fit(labels: pd.DataFrame, metadata: pd.DataFrame) -> dict[str, object]:
     scans = metadata.assign(scan=names[0], patient=names[1]).groupby("scan").first()
     ages = scans["PatientAge"].dropna().astype(str).str.extract(r"(\d+)")[0].astype(float)
     return {
-        "source": "fitted by benchmarks/fit_prevalence.py on the labels and metadata of CT-RATE's "
-        "validation volumes",
+        "source": "fitted by benchmarks/fit_prevalence.py on the labels and metadata of CT-RATE's validation volumes",
         "volumes": len(table),
         "findings": list(FINDINGS),
         "prevalence": [round(float(value), 5) for value in table.mean(axis=0)],
@@ -120,12 +119,8 @@ def fit(labels: pd.DataFrame, metadata: pd.DataFrame) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--labels", type=Path, required=True, help="a CSV with the 18 findings, one volume a row"
-    )
-    parser.add_argument(
-        "--metadata", type=Path, required=True, help="CT-RATE's metadata CSV of the same volumes"
-    )
+    parser.add_argument("--labels", type=Path, required=True, help="a CSV with the 18 findings, one volume a row")
+    parser.add_argument("--metadata", type=Path, required=True, help="CT-RATE's metadata CSV of the same volumes")
     parser.add_argument("--out", type=Path, default=TARGET)
     options = parser.parse_args()
     write_json(options.out, fit(pd.read_csv(options.labels), pd.read_csv(options.metadata)))

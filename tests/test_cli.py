@@ -52,7 +52,17 @@ def space(tmp_path_factory):
 @pytest.fixture(scope="module")
 def synthetic(space):
     return run_json(
-        "synthesize", "--labels", "cardiomegaly", "--count", "3", "--steps", "2", "--batch-size", "2", "--workspace", space
+        "synthesize",
+        "--labels",
+        "cardiomegaly",
+        "--count",
+        "3",
+        "--steps",
+        "2",
+        "--batch-size",
+        "2",
+        "--workspace",
+        space,
     )
 
 
@@ -69,7 +79,9 @@ def test_help_is_the_committed_one(words, monkeypatch):
 
 
 def test_version_and_no_heavy_import():
-    code = "import sys, text2ct.cli; print([m for m in ('torch', 'monai', 'matplotlib', 'SimpleITK') if m in sys.modules])"
+    code = (
+        "import sys, text2ct.cli; print([m for m in ('torch', 'monai', 'matplotlib', 'SimpleITK') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert run("--version").startswith("text2ct ")
@@ -110,7 +122,17 @@ def test_effusion_is_explained(space):
 
 def test_the_same_command_resumes(space, synthetic):
     again = run_json(
-        "synthesize", "--labels", "cardiomegaly", "--count", "3", "--steps", "2", "--batch-size", "2", "--workspace", space
+        "synthesize",
+        "--labels",
+        "cardiomegaly",
+        "--count",
+        "3",
+        "--steps",
+        "2",
+        "--batch-size",
+        "2",
+        "--workspace",
+        space,
     )
     assert again["resumed"] == 3
     assert again["manifest"] == synthetic["manifest"]
@@ -118,7 +140,16 @@ def test_the_same_command_resumes(space, synthetic):
 
 def test_train_score_round_trip(space):
     trained = run_json(
-        "train", space / "real" / "manifest.csv", "--steps", "2", "--batch-size", "2", "--run", "tiny", "--workspace", space
+        "train",
+        space / "real" / "manifest.csv",
+        "--steps",
+        "2",
+        "--batch-size",
+        "2",
+        "--run",
+        "tiny",
+        "--workspace",
+        space,
     )
     assert trained["steps"] == 2
     scored = run_json("score", "--bootstrap", "20", "--workspace", space)

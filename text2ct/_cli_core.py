@@ -9,16 +9,16 @@ import typer
 
 from text2ct._cli_shared import (
     WORKSPACE,
+    DeviceOption,
     JsonOption,
+    SeedOption,
     WorkspaceOption,
     emit,
     guarded,
     say,
 )
 
-models_app = typer.Typer(
-    help="Model packs: list, describe, verify.", no_args_is_help=True, rich_markup_mode=None
-)
+models_app = typer.Typer(help="Model packs: list, describe, verify.", no_args_is_help=True, rich_markup_mode=None)
 core_app = typer.Typer(help="Train the diffusion core.", no_args_is_help=True, rich_markup_mode=None)
 
 PackArgument = Annotated[str, typer.Argument(help="Name of a bundled pack, or a pack's folder.")]
@@ -31,9 +31,7 @@ def list_models(workspace: WorkspaceOption = WORKSPACE, as_json: JsonOption = Fa
     from text2ct.diffusion import list_packs
 
     packs = list_packs(workspace / "packs")
-    result = {
-        "packs": [{"name": pack.name, "version": pack.version, "grid": list(pack.grid)} for pack in packs]
-    }
+    result = {"packs": [{"name": pack.name, "version": pack.version, "grid": list(pack.grid)} for pack in packs]}
     emit(result, as_json, lambda: say(*(f"{p.name} {p.version}: {p.description}" for p in packs)))
 
 
@@ -81,14 +79,10 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder of the new pack."
 WorkOption = Annotated[
     Path | None, typer.Option("--work", help="Folder of cases, latents and checkpoints; default OUT-work.")
 ]
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="JSON file with the training's settings.")
-]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="JSON file with the training's settings.")]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Optimisation steps.")]
 BatchOption = Annotated[int | None, typer.Option("--batch-size", min=1, help="Cases a step.")]
-ScratchOption = Annotated[
-    bool, typer.Option("--scratch", help="Start from random weights, not from the pack's.")
-]
+ScratchOption = Annotated[bool, typer.Option("--scratch", help="Start from random weights, not from the pack's.")]
 
 
 @core_app.command("encode")
@@ -225,9 +219,7 @@ def core_train_diffusion(
 @guarded
 def core_pack(
     out: OutOption,
-    work: Annotated[
-        Path, typer.Option("--work", help="Folder of cases, latents and checkpoints (a few GB).")
-    ],
+    work: Annotated[Path, typer.Option("--work", help="Folder of cases, latents and checkpoints (a few GB).")],
     config: Annotated[
         Path | None, typer.Option("--config", help="JSON file with what differs from the bundled pack.")
     ] = None,

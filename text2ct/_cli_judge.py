@@ -91,17 +91,11 @@ def _training_manifest(space: Any) -> Path:
 @guarded
 def score(
     run: Annotated[Path | None, typer.Argument(help="A trained classifier; default the newest.")] = None,
-    manifest: Annotated[
-        Path | None, typer.Option("--manifest", help="Default: the workspace's real manifest.")
-    ] = None,
+    manifest: Annotated[Path | None, typer.Option("--manifest", help="Default: the workspace's real manifest.")] = None,
     split: Annotated[str, typer.Option("--split", help="Split of the manifest that is scored.")] = "test",
     predictions: Annotated[Path | None, typer.Option("--predictions", help="CSV of probabilities.")] = None,
-    labels: Annotated[
-        Path | None, typer.Option("--labels", help="CSV of labels, with --predictions.")
-    ] = None,
-    bootstrap: Annotated[
-        int, typer.Option("--bootstrap", min=1, help="Bootstrap samples, by patient.")
-    ] = 1000,
+    labels: Annotated[Path | None, typer.Option("--labels", help="CSV of labels, with --predictions.")] = None,
+    bootstrap: Annotated[int, typer.Option("--bootstrap", min=1, help="Bootstrap samples, by patient.")] = 1000,
     device: DeviceOption = "auto",
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
@@ -109,8 +103,8 @@ def score(
 ) -> None:
     """AUC and its relatives with intervals: of a classifier on a test split, or of a table of predictions."""
     from text2ct import scoring
-    from text2ct.tables import score_table
     from text2ct.manifests import Workspace
+    from text2ct.tables import score_table
 
     space = Workspace.open(workspace)
     if (predictions is None) != (labels is None):
@@ -127,17 +121,11 @@ def score(
 @judge_app.command()
 @guarded
 def benchmark(
-    ratios: Annotated[
-        str, typer.Option("--ratios", help="Synthetic per real training volume, as 0.25,0.5,1.")
-    ] = "0.5",
+    ratios: Annotated[str, typer.Option("--ratios", help="Synthetic per real training volume, as 0.25,0.5,1.")] = "0.5",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Training seeds per arm.")] = 3,
-    steps: Annotated[
-        int, typer.Option("--steps", min=1, help="Optimisation steps, equal for every arm.")
-    ] = 300,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimisation steps, equal for every arm.")] = 300,
     classifier: Annotated[str, typer.Option("--classifier", help="cnn3d, ctnet or slices.")] = "cnn3d",
-    real: Annotated[
-        Path | None, typer.Option("--real", help="Real manifest; default the workspace's.")
-    ] = None,
+    real: Annotated[Path | None, typer.Option("--real", help="Real manifest; default the workspace's.")] = None,
     synthetic: Annotated[
         Path | None, typer.Option("--synthetic", help="Synthetic manifest; default the newest.")
     ] = None,
@@ -149,8 +137,8 @@ def benchmark(
 ) -> None:
     """Arms x ratios x seeds at equal steps, paired statistics, one verdict per finding, a report."""
     from text2ct import scoring
-    from text2ct.tables import auc_table
     from text2ct.manifests import Workspace
+    from text2ct.tables import auc_table
 
     result = scoring.benchmark(
         Workspace.open(workspace),

@@ -18,17 +18,11 @@ from text2ct.errors import UserError
 WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", envvar="TEXT2CT_WORKSPACE", help="Folder of all runs and manifests.")
 ]
-SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, help="Decides every draw; 0 is a seed like any other.")
-]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Decides every draw; 0 is a seed like any other.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Say what, how long and how much disk; write nothing.")
-]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what, how long and how much disk; write nothing.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-RunOption = Annotated[
-    str | None, typer.Option("--run", help="Name of the run's folder; by default from the request.")
-]
+RunOption = Annotated[str | None, typer.Option("--run", help="Name of the run's folder; by default from the request.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 1 when anything fell short.")]
 WORKSPACE = Path("text2ct-workspace")
 

@@ -63,8 +63,8 @@ def demo(
 ) -> None:
     """The whole loop on a simulated cohort and the bundled pack: cohort, plan, volumes, mix, benchmark, report."""
     from text2ct.demo import run_demo
-    from text2ct.tables import auc_table
     from text2ct.manifests import Workspace
+    from text2ct.tables import auc_table
 
     result = run_demo(Workspace.open(workspace), seed=seed, device=device)
     emit(result, as_json, lambda: say(auc_table(result), f"report: {result['report']}"))
@@ -77,9 +77,7 @@ def simulate(
     patients: Annotated[int, typer.Option("--patients", help="How many patients.")] = 100,
     grid: Annotated[str, typer.Option("--grid", help="Voxels, as 64 or 64,64,64.")] = "64",
     spacing: Annotated[str, typer.Option("--spacing", help="Voxel size in mm, as 5 or 5,5,5.")] = "5",
-    valid_fraction: Annotated[
-        float, typer.Option(help="Share of patients in CT-RATE's `valid` folder.")
-    ] = 0.4,
+    valid_fraction: Annotated[float, typer.Option(help="Share of patients in CT-RATE's `valid` folder.")] = 0.4,
     workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
     seed: SeedOption = 0,
     dry_run: DryRunOption = False,
@@ -114,9 +112,7 @@ def report(
         Path | None, typer.Argument(help="A manifest, a CT-RATE folder, a label table or annotated reports.")
     ] = None,
     target_prevalence: Annotated[float, typer.Option(help="Prevalence that the plan aims at.")] = 0.15,
-    max_prevalence: Annotated[
-        float, typer.Option(help="A finding below this prevalence is under-represented.")
-    ] = 0.10,
+    max_prevalence: Annotated[float, typer.Option(help="A finding below this prevalence is under-represented.")] = 0.10,
     max_irlbl: Annotated[
         float | None,
         typer.Option(help="A finding with IRLbl above this is under-represented; default MeanIR."),
@@ -129,8 +125,8 @@ def report(
 ) -> None:
     """Which findings are under-represented, a plan to mend it, and radiology reports to use as prompts."""
     from text2ct import workflow
-    from text2ct.tables import imbalance_table
     from text2ct.manifests import UnderrepresentedRule, Workspace
+    from text2ct.tables import imbalance_table
 
     result = workflow.report(
         Workspace.open(workspace),
@@ -154,9 +150,7 @@ def report(
 @app.command()
 @guarded
 def synthesize(
-    labels: Annotated[
-        str | None, typer.Option("--labels", help="Findings, as effusion or 'effusion,nodule'.")
-    ] = None,
+    labels: Annotated[str | None, typer.Option("--labels", help="Findings, as effusion or 'effusion,nodule'.")] = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="plan.json of `text2ct report`.")] = None,
     prompts: Annotated[
         Path | None, typer.Option("--prompts", help="prompts.csv, VLM3D prompts.json or annotated reports.")
@@ -168,15 +162,9 @@ def synthesize(
         typer.Option("--source", help="Prompts from `reports`, or `composed` from labels."),
     ] = "reports",
     model: Annotated[str, typer.Option("--model", help="Name or folder of a model pack.")] = "simulated-64",
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", help="Guidance scale; default the pack's.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Sampling steps; default the pack's.")
-    ] = None,
-    file_format: Annotated[
-        Literal["nii.gz", "mha"], typer.Option("--format", help="nii.gz or mha.")
-    ] = "nii.gz",
+    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale; default the pack's.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps; default the pack's.")] = None,
+    file_format: Annotated[Literal["nii.gz", "mha"], typer.Option("--format", help="nii.gz or mha.")] = "nii.gz",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Volumes computed together.")] = 4,
     device: DeviceOption = "auto",
     run: RunOption = None,
@@ -229,15 +217,11 @@ def _synthesis_lines(result: dict[str, Any]) -> list[str]:
 @app.command()
 @guarded
 def mix(
-    ratio: Annotated[
-        float, typer.Option("--ratio", help="Synthetic volumes per real training volume.")
-    ] = 0.5,
+    ratio: Annotated[float, typer.Option("--ratio", help="Synthetic volumes per real training volume.")] = 0.5,
     strategy: Annotated[
         Literal["targeted", "uniform"], typer.Option("--strategy", help="targeted or uniform.")
     ] = "targeted",
-    real: Annotated[
-        Path | None, typer.Option("--real", help="Real manifest; default the workspace's.")
-    ] = None,
+    real: Annotated[Path | None, typer.Option("--real", help="Real manifest; default the workspace's.")] = None,
     synthetic: Annotated[
         Path | None, typer.Option("--synthetic", help="Synthetic manifest; default the newest.")
     ] = None,
@@ -282,18 +266,14 @@ def mix(
 @guarded
 def preprocess(
     inputs: Annotated[list[Path], typer.Argument(help="Volumes, DICOM folders, or one manifest.csv.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Output folder; default WORKSPACE/preprocessed.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Output folder; default WORKSPACE/preprocessed.")] = None,
     grid: Annotated[str, typer.Option("--grid", help="Voxels, as 64 or 512,512,128.")] = "64",
     spacing: Annotated[str, typer.Option("--spacing", help="Voxel size in mm, as 5 or 0.75,0.75,1.5.")] = "5",
     fit: Annotated[
         Literal["crop-pad", "resize"],
         typer.Option("--fit", help="crop-pad keeps the spacing; resize fills the grid."),
     ] = "crop-pad",
-    file_format: Annotated[
-        Literal["nii.gz", "mha"], typer.Option("--format", help="nii.gz or mha.")
-    ] = "nii.gz",
+    file_format: Annotated[Literal["nii.gz", "mha"], typer.Option("--format", help="nii.gz or mha.")] = "nii.gz",
     metadata: Annotated[
         Path | None, typer.Option("--metadata", help="CT-RATE's metadata CSV, which its v1 volumes need.")
     ] = None,

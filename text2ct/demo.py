@@ -53,9 +53,7 @@ def run_demo(workspace: Workspace, *, seed: int = 0, device: str = "auto") -> di
     )
 
     info(f"4/5 mix at ratio {RATIO}")
-    mixed = workflow.mix(
-        workspace, ratio=RATIO, synthetic=Path(made["manifest"]), seed=seed, run=f"demo-seed{seed}"
-    )
+    mixed = workflow.mix(workspace, ratio=RATIO, synthetic=Path(made["manifest"]), seed=seed, run=f"demo-seed{seed}")
     info(f"    {mixed['manifest']}")
 
     info(f"5/5 benchmark: arms x {SEEDS} seeds x {STEPS} steps")

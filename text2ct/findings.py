@@ -193,8 +193,7 @@ def resolve(text: str) -> Match:
     if likely:
         return Match(likely[0], text, tuple(likely[1:]))
     raise UserError(
-        f"'{text}' is none of the 18 findings; nearest: {', '.join(nearest(text))}. "
-        f"All of them: {', '.join(FINDINGS)}"
+        f"'{text}' is none of the 18 findings; nearest: {', '.join(nearest(text))}. All of them: {', '.join(FINDINGS)}"
     )
 
 

@@ -20,9 +20,7 @@ from text2ct.workflow import real_manifest
 SHOWN_VOLUMES = 12
 
 
-def score_tables(
-    predictions: Path, labels: Path, *, n_bootstrap: int = 1000, seed: int = 0
-) -> dict[str, Any]:
+def score_tables(predictions: Path, labels: Path, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Scores of a table of probabilities against a table of labels; the threshold is 0.5."""
     from text2ct.evaluation import read_pair, score
 
@@ -58,13 +56,9 @@ def score_run(
     if rows.empty:
         raise UserError(f"{source} has no volume with a file in the split '{split}'")
     if (rows["source"] == "synthetic").any():
-        raise UserError(
-            f"the split '{split}' of {source} holds synthetic volumes; scores are of real volumes only"
-        )
+        raise UserError(f"the split '{split}' of {source} holds synthetic volumes; scores are of real volumes only")
     seen = training_patients(folder)
-    leaked = sorted(
-        {f"{d}/{p}" for d, p in zip(rows["dataset"], rows["patient"], strict=True) if (d, p) in seen}
-    )
+    leaked = sorted({f"{d}/{p}" for d, p in zip(rows["dataset"], rows["patient"], strict=True) if (d, p) in seen})
     if leaked:
         shown = leaked[:10] + ([f"and {len(leaked) - 10} more"] if len(leaked) > 10 else [])
         raise UserError(f"{folder} was trained on {len(leaked)} of the patients to be scored", shown)
@@ -215,4 +209,6 @@ def _limitations(frame: pd.DataFrame, made: pd.DataFrame) -> list[str]:
 
 def _command(ratios: Sequence[float], seeds: int, steps: int, classifier: str, seed: int) -> str:
     listed = ",".join(f"{ratio:g}" for ratio in ratios)
-    return f"text2ct benchmark --ratios {listed} --seeds {seeds} --steps {steps} --classifier {classifier} --seed {seed}"
+    return (
+        f"text2ct benchmark --ratios {listed} --seeds {seeds} --steps {steps} --classifier {classifier} --seed {seed}"
+    )

@@ -60,9 +60,7 @@ def embed_cohort(workspace: Workspace, patients: int = EMBEDDED_PATIENTS) -> Pat
     from text2ct.simulation import simulate_cohort
 
     folder = workspace.path / "cohorts" / f"simulated-seed{EMBEDDED_SEED}"
-    info(
-        f"no real data in {workspace.path}: simulating the embedded cohort of {patients} patients in {folder}"
-    )
+    info(f"no real data in {workspace.path}: simulating the embedded cohort of {patients} patients in {folder}")
     simulate_cohort(folder, patients, seed=EMBEDDED_SEED, valid_fraction=EMBEDDED_VALID_FRACTION)
     target = workspace.run_dir("real") / "manifest.csv"
     _adopt(manifests.read(folder, workspace=workspace), target)
@@ -163,9 +161,7 @@ def report(
     result = summary.to_json() | {"plan": None, "prompts": None}
     if (frame["split"] == "train").any():
         targets = summary.underrepresented
-        plan = augment.make_plan(
-            frame, findings=targets or None, target_prevalence=target_prevalence, seed=seed
-        )
+        plan = augment.make_plan(frame, findings=targets or None, target_prevalence=target_prevalence, seed=seed)
         plan.write(folder / "plan.json")
         prompts = augment.make_prompts(frame, plan, seed=seed) if plan.total else None
         result["plan"] = str(folder / "plan.json")
@@ -176,9 +172,7 @@ def report(
                 prompts.to_csv(temporary, index=False)
             result["prompts"] = str(folder / "prompts.csv")
     else:
-        warn(
-            "no row is in the train split, so there is nothing to plan from: plan.json and prompts.csv are left out"
-        )
+        warn("no row is in the train split, so there is nothing to plan from: plan.json and prompts.csv are left out")
     page = write_imbalance_report(result, folder)
     result["report"] = str(page)
     return result
@@ -200,11 +194,7 @@ def requests_for(
     Raises:
         UserError: Nothing or more than one of plan, prompts and text is given, or the input is bad.
     """
-    given = [
-        name
-        for name, value in (("--plan", plan), ("--prompts", prompts), ("--text", text))
-        if value is not None
-    ]
+    given = [name for name, value in (("--plan", plan), ("--prompts", prompts), ("--text", text)) if value is not None]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other; give one of them")
     findings = findings_of(labels) if labels else None
@@ -218,13 +208,9 @@ def requests_for(
         frame, _ = real_manifest(workspace)
         return augment.make_prompts(frame, augment.read_plan(plan), count=count, seed=seed)
     if not findings:
-        raise UserError(
-            "say what to make: --labels effusion, --plan plan.json, --prompts FILE or --text '...'"
-        )
+        raise UserError("say what to make: --labels effusion, --plan plan.json, --prompts FILE or --text '...'")
     frame, _ = real_manifest(workspace)
-    return augment.make_prompts(
-        frame, findings, count=8 if count is None else count, seed=seed, source=source
-    )
+    return augment.make_prompts(frame, findings, count=8 if count is None else count, seed=seed, source=source)
 
 
 def mix(

@@ -26,18 +26,14 @@ def synthetic_set(workspace, pack, table) -> pd.DataFrame:
 
 @pytest.fixture
 def synthetic(workspace, pack, frame):
-    table = pd.concat(
-        [make_prompts(frame, [RARE], 12), make_prompts(frame, [FINDINGS[-1]], 12)], ignore_index=True
-    )
+    table = pd.concat([make_prompts(frame, [RARE], 12), make_prompts(frame, [FINDINGS[-1]], 12)], ignore_index=True)
     return synthetic_set(workspace, pack, table)
 
 
 @given(ratio=st.floats(0, 1.2), strategy=st.sampled_from(["targeted", "uniform"]), seed=st.integers(0, 99))
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_ratio_is_kept(workspace, frame, synthetic, ratio, strategy, seed):
-    result = mix(
-        frame, synthetic, ratio=ratio, strategy=strategy, seed=seed, workspace=workspace, strict=True
-    )
+    result = mix(frame, synthetic, ratio=ratio, strategy=strategy, seed=seed, workspace=workspace, strict=True)
     assert result["real"] == 60
     wanted = round(ratio * 60)
     assert result["synthetic"] == min(wanted, 24)
@@ -81,9 +77,7 @@ def test_prevalence_and_association_are_those_of_the_training_rows(workspace, fr
     manifest = read_manifest(result["manifest"])
     train = manifest[manifest["split"] == "train"]
     for name in FINDINGS:
-        assert result["prevalence_before"][name] == pytest.approx(
-            frame.loc[frame["split"] == "train", name].mean()
-        )
+        assert result["prevalence_before"][name] == pytest.approx(frame.loc[frame["split"] == "train", name].mean())
         assert result["prevalence_after"][name] == pytest.approx(train[name].mean())
         expected = np.corrcoef(train["source"] == "synthetic", train[name])[0, 1]
         assert result["source_label_association"][name] == pytest.approx(expected, abs=1e-5)

@@ -70,9 +70,7 @@ def test_only_training_scans_count_and_reconstructions_count_once(frame):
     held_out = frame["split"] != "train"
     altered = frame.copy()
     altered.loc[held_out, list(FINDINGS)] = 1.0
-    again = frame[frame["split"] == "train"].assign(
-        volume=lambda t: t["volume"].str.replace(".nii", "_2.nii")
-    )
+    again = frame[frame["split"] == "train"].assign(volume=lambda t: t["volume"].str.replace(".nii", "_2.nii"))
     assert make_plan(altered) == make_plan(frame)
     assert make_plan(pd.concat([frame, again], ignore_index=True)) == make_plan(frame)
 

@@ -31,9 +31,7 @@ def test_prompts_follow_the_plan_and_come_from_training_scans(frame):
     wanted = Counter()
     for item in plan.label_sets:
         wanted[item.positive] += item.count
-    got = Counter(
-        tuple(n for n, v in zip(NAMES, row, strict=True) if v == 1) for row in label_matrix(prompts)
-    )
+    got = Counter(tuple(n for n, v in zip(NAMES, row, strict=True) if v == 1) for row in label_matrix(prompts))
     assert got == wanted
     scans = frame.set_index("volume")
     for row in prompts.to_dict("records"):
@@ -61,9 +59,7 @@ def test_reports_take_turns_and_a_text_has_a_limit(frame):
 def test_the_limit_counts_texts_and_not_scans(frame, capsys):
     frame["findings_text"], frame["impression_text"] = "The same   report.", ""
     frame.loc[frame["split"] != "train", "findings_text"] = "Another one."
-    prompts = make_prompts(
-        frame, [RARE, FINDINGS[1]], 9, max_uses=4, compose=lambda labels, rng: "the same report"
-    )
+    prompts = make_prompts(frame, [RARE, FINDINGS[1]], 9, max_uses=4, compose=lambda labels, rng: "the same report")
     assert len(prompts) == 4
     assert "made 4 of 9 prompts" in capsys.readouterr().err
 
@@ -77,9 +73,7 @@ def test_reports_that_held_out_patients_share_are_never_used(frame):
     frame.loc[frame.index[test][0], "impression_text"] = "unchanged"
     prompts = make_prompts(frame, [RARE], 3 * len(carriers), compose=compose)
     assert not prompts["prompt"].str.contains("two people").any()
-    shared = make_prompts(
-        frame, [RARE], 4, source="composed", compose=lambda labels, rng: "A report of two people."
-    )
+    shared = make_prompts(frame, [RARE], 4, source="composed", compose=lambda labels, rng: "A report of two people.")
     assert shared.empty
 
 
@@ -117,18 +111,14 @@ def test_bad_requests_are_refused(frame, wanted, count, options, message):
 def test_an_edited_plan_with_a_label_set_nobody_has_is_composed(frame):
     plan = make_plan(frame, findings=[RARE], target_prevalence=0.2)
     item = plan.label_sets[0].model_copy(update={"positive": (RARE, *FINDINGS[7:14]), "count": 2})
-    prompts = make_prompts(
-        frame, plan.model_copy(update={"label_sets": (item,), "total": 2}), compose=compose
-    )
+    prompts = make_prompts(frame, plan.model_copy(update={"label_sets": (item,), "total": 2}), compose=compose)
     assert prompts["prompt"].str.startswith("Composed").all()
     assert (prompts["volume"] == "").all()
     assert (prompts[FINDINGS[8]] == 1).all()
 
 
 def test_texts_are_compared_by_their_words():
-    assert normalise_text("Findings:\n Normal, lungs.  IMPRESSION: none") == normalise_text(
-        "normal lungs none"
-    )
+    assert normalise_text("Findings:\n Normal, lungs.  IMPRESSION: none") == normalise_text("normal lungs none")
     assert normalise_text("no effusion") != normalise_text("effusion")
 
 
@@ -208,7 +198,4 @@ def test_requests_are_checked_in_one_go():
         assert problem in str(error.value)
     with pytest.raises(UserError, match="there is no prompt"):
         check_requests(pd.DataFrame({"prompt": []}), "the test")
-    assert (
-        text_request("A small effusion.\r\nRight.", [FINDINGS[12]])["prompt"].item()
-        == "A small effusion.\nRight."
-    )
+    assert text_request("A small effusion.\r\nRight.", [FINDINGS[12]])["prompt"].item() == "A small effusion.\nRight."

@@ -63,9 +63,7 @@ def test_volumes_sidecars_and_manifest_say_what_was_made(workspace, pack):
         assert volume.hu.shape == SHAPE == (row["size_x"], row["size_y"], row["size_z"])
         np.testing.assert_allclose(volume.affine, pack.affine)
         assert volume.spacing_mm == (row["spacing_x"], row["spacing_y"], row["spacing_z"]) == (5, 4, 3)
-        sidecar = json.loads(
-            (run_folder(workspace, result) / "sidecars" / f"{row['volume']}.json").read_text()
-        )
+        sidecar = json.loads((run_folder(workspace, result) / "sidecars" / f"{row['volume']}.json").read_text())
         assert sidecar["sha256"] == row["sha256"]
         assert sidecar["seed"] == row["seed"]
         assert sidecar["prompt"] == row["prompt"]
@@ -141,9 +139,7 @@ def test_damaged_volumes_are_made_again(workspace, pack, damage, capsys):
     elif damage == "sidecar":
         sidecar.write_text("{", encoding="utf-8")
     elif damage == "sidecar-lies":
-        sidecar.write_text(
-            json.dumps(json.loads(sidecar.read_text()) | {"prompt": "Else."}), encoding="utf-8"
-        )
+        sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"prompt": "Else."}), encoding="utf-8")
     else:
         sidecar.unlink()
     again = run(workspace, pack)
@@ -180,9 +176,7 @@ def test_hard_prompts_are_stored_as_they_are(workspace, pack):
     manifest = read_manifest(result["manifest"])
     assert manifest["prompt"].tolist() == [text.replace("\r\n", "\n") for text in HARD]
     sidecars = sorted((run_folder(workspace, result) / "sidecars").iterdir())
-    assert [json.loads(p.read_text(encoding="utf-8"))["prompt"] for p in sidecars] == manifest[
-        "prompt"
-    ].tolist()
+    assert [json.loads(p.read_text(encoding="utf-8"))["prompt"] for p in sidecars] == manifest["prompt"].tolist()
     assert run(workspace, pack, requests(HARD))["resumed"] == len(HARD)
 
 

@@ -127,18 +127,14 @@ def test_every_arm_is_trained_alike_and_judged_on_real_volumes(workspace, real, 
     assert {(t["steps"], t["batch_size"], t["name"]) for t in fake.trainings} == {(7, 8, "cnn3d")}
     assert [t["seed"] for t in fake.trainings] == [3, 4] * len(names)
     volumes = {name: (t["real"], t["synthetic"]) for name, t in result["training"].items()}
-    assert volumes == dict(
-        zip(names, [(40, 0), (40, 0), (40, 10), (40, 20), (40, 10), (40, 20), (0, 30)], strict=True)
-    )
+    assert volumes == dict(zip(names, [(40, 0), (40, 0), (40, 10), (40, 20), (40, 10), (40, 20), (0, 30)], strict=True))
     for training in fake.trainings:
         frame = training["manifest"]
         assert set(frame["split"]) == {"train", "validation"}
         held = frame[frame["split"] == "validation"]
         assert held["volume"].tolist() == real.loc[real["split"] == "validation", "volume"].tolist()
         weights = training["sampling_weights"]
-        assert weights is None or (
-            len(weights) == len(frame) and (weights[frame["split"] == "validation"] == 1).all()
-        )
+        assert weights is None or (len(weights) == len(frame) and (weights[frame["split"] == "validation"] == 1).all())
     oversampled = fake.trainings[2]["sampling_weights"]
     assert oversampled.sum() - len(oversampled) == result["training"]["real+oversampled"]["clones"] > 0
     for name in names:
@@ -152,9 +148,7 @@ def test_every_arm_is_trained_alike_and_judged_on_real_volumes(workspace, real, 
     findings = result["comparisons"][0]["findings"]
     assert {entry["verdict"] for entry in findings.values()} <= {"gain", "no evidence", "harm"}
     stored = json.loads(Path(result["benchmark"]).read_text(encoding="utf-8"))
-    assert stored == {
-        k: v for k, v in json.loads(json.dumps(result)).items() if k not in ("benchmark", "resumed")
-    }
+    assert stored == {k: v for k, v in json.loads(json.dumps(result)).items() if k not in ("benchmark", "resumed")}
     assert str(workspace.path) not in json.dumps(stored)
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from text2ct.errors import UserError
 from text2ct.evaluation import compare, holm
-from text2ct.tables import auc_table
 from text2ct.findings import FINDINGS
+from text2ct.tables import auc_table
 
 from .conftest import make_tables
 
@@ -88,9 +88,9 @@ def test_seeds_of_training_widen_the_interval(labels: pd.DataFrame) -> None:
 
 
 def test_undefined_finding_has_no_test(labels: pd.DataFrame) -> None:
-    entry = compare(
-        {"a": trainings(2), "b": trainings(2, 1.5, 5)}, labels.assign(Emphysema=0.0), n_bootstrap=50
-    )["comparisons"][0]["findings"]["Emphysema"]
+    entry = compare({"a": trainings(2), "b": trainings(2, 1.5, 5)}, labels.assign(Emphysema=0.0), n_bootstrap=50)[
+        "comparisons"
+    ][0]["findings"]["Emphysema"]
     assert entry["delta_auc"] is entry["ci"] is entry["p_adjusted"] is entry["p_delong"] is None
     assert entry["verdict"] == "no evidence"
     assert "too few" in entry["reason"]
@@ -102,9 +102,7 @@ def test_same_training_data_gives_no_verdict_more_often_than_promised() -> None:
     for repetition in range(20):
         rng = np.random.default_rng(repetition)
         luck = 1 + 0.15 * rng.normal(size=(4, len(FINDINGS)))
-        tables = [
-            make_tables(100, seed=repetition, strength=luck[k], noise=0.8, training=k) for k in range(4)
-        ]
+        tables = [make_tables(100, seed=repetition, strength=luck[k], noise=0.8, training=k) for k in range(4)]
         runs = [table for table, _ in tables]
         entry = compare({"a": runs[:2], "b": runs[2:]}, tables[0][1], n_bootstrap=60)["comparisons"][0]
         false_alarms += any(row["verdict"] != "no evidence" for row in entry["findings"].values())

@@ -67,9 +67,7 @@ def test_many_problems_are_counted(tables: Tables, files: tuple[Path, Path]) -> 
         read_pair(*files)
 
 
-@pytest.mark.parametrize(
-    "content", ["", "\n", "a,b\n1,2\n", "\xff\xfe\x00"], ids=["empty", "blank", "other", "binary"]
-)
+@pytest.mark.parametrize("content", ["", "\n", "a,b\n1,2\n", "\xff\xfe\x00"], ids=["empty", "blank", "other", "binary"])
 def test_what_is_no_table(tmp_path: Path, content: str) -> None:
     path = tmp_path / "predictions.csv"
     path.write_bytes(content.encode("latin-1"))
@@ -118,9 +116,7 @@ def test_reconstructions_are_averaged(tables: Tables) -> None:
 
 def test_columns_and_arguments_name_patients(tables: Tables) -> None:
     predictions, labels = tables
-    named = labels.assign(
-        dataset="d", patient="p" + (labels.index // 6).astype(str), scan=labels["VolumeName"]
-    )
+    named = labels.assign(dataset="d", patient="p" + (labels.index // 6).astype(str), scan=labels["VolumeName"])
     assert align(predictions, named).n_scans == 60
     assert align(predictions, named).n_patients == 10
     cases = align(predictions, labels, groups=["p"] * 60, scans=[str(k // 3) for k in range(60)])

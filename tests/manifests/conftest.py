@@ -47,9 +47,7 @@ def write_ct_rate(root: Path, *, fixed: bool = True, patients: int = 12, simulat
         reports["Impressions_EN"] = "Not given."
         reports.to_csv(root / f"radiology_text_reports/{part}_reports.csv", index=False)
         metadata = pd.DataFrame({"VolumeName": names, "XYSpacing": "[0.7, 0.8]", "ZSpacing": 1.5})
-        metadata = metadata.assign(
-            Rows=512, Columns=256, NumberofSlices=100, RescaleSlope=1, RescaleIntercept=-1024
-        )
+        metadata = metadata.assign(Rows=512, Columns=256, NumberofSlices=100, RescaleSlope=1, RescaleIntercept=-1024)
         metadata.to_csv(root / f"metadata/{part}_metadata.csv", index=False)
         for name in names[:-1]:
             patient, scan, _ = name.rsplit("_", 2)

@@ -35,9 +35,7 @@ def test_ids_that_look_like_ct_rates_are_not(annotated):
 
 
 def test_the_table_of_names_gives_ct_rates_identity_and_split(annotated):
-    table = names(
-        annotated, "train_2,not in CT-RATE\ntrain_1,train_17_a\ntrain_3,valid_9_b\ntrain_4,train_17_b\n"
-    )
+    table = names(annotated, "train_2,not in CT-RATE\ntrain_1,train_17_a\ntrain_3,valid_9_b\ntrain_4,train_17_b\n")
     frame = read(annotated, names=table, split="test")
     assert list(frame["dataset"]) == ["CT-RATE", "annotated-reports", "CT-RATE", "CT-RATE"]
     assert list(frame["patient"]) == ["train_17", "train_2", "valid_9", "train_17"]
@@ -73,9 +71,7 @@ def test_real_reports_have_exactly_the_prevalences_of_pandas():
 
 @needs_real
 def test_real_names():
-    frame = read(
-        REAL / "annotated_reports_train.csv", names=REAL / "annotated_reports_train_volume_names.csv"
-    )
+    frame = read(REAL / "annotated_reports_train.csv", names=REAL / "annotated_reports_train_volume_names.csv")
     assert frame.loc[0, ["dataset", "patient", "scan", "split"]].tolist() == [
         "CT-RATE",
         "train_17051",

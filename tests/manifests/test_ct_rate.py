@@ -38,9 +38,7 @@ def test_valid_is_a_quarter_validation_and_the_rest_test_by_patient(ct_rate_fold
 
 def test_the_split_of_valid_is_the_same_from_the_table_alone(ct_rate_folder):
     whole = read(ct_rate_folder).set_index("volume")["split"]
-    alone = read(ct_rate_folder / "multi_abnormality_labels/valid_predicted_labels.csv").set_index("volume")[
-        "split"
-    ]
+    alone = read(ct_rate_folder / "multi_abnormality_labels/valid_predicted_labels.csv").set_index("volume")["split"]
     pd.testing.assert_series_equal(whole[alone.index], alone)
 
 
@@ -86,9 +84,7 @@ def test_a_simulated_cohort_says_so(tmp_path):
 
 def test_scans_that_are_no_chest_are_left_out(ct_rate_folder, capsys):
     lists = ct_rate_folder / "metadata"
-    (lists / "no_chest_train.txt").write_text(
-        "dataset/train/train_1/train_1_a/train_1_a_1.nii.gz\n\ntrain_2_a\n"
-    )
+    (lists / "no_chest_train.txt").write_text("dataset/train/train_1/train_1_a/train_1_a_1.nii.gz\n\ntrain_2_a\n")
     frame = read(ct_rate_folder)
     assert "train_1_a_1.nii.gz" not in set(frame["volume"])
     assert "train_2_a" not in set(frame["scan"])
@@ -133,10 +129,7 @@ def test_problems_of_all_tables_come_at_once_with_their_file(ct_rate_folder):
     said = "\n".join(caught.value.problems)
     assert "train_predicted_labels.csv row 5 (" in said
     assert "valid_predicted_labels.csv row 5 (" in said
-    assert (
-        "z_labels.csv row 2 (valid_1_a_1.nii.gz): duplicate volume: it stands already in valid_predicted_l"
-        in said
-    )
+    assert "z_labels.csv row 2 (valid_1_a_1.nii.gz): duplicate volume: it stands already in valid_predicted_l" in said
     assert "y_labels.csv row 2 (other.nii.gz): is no name of CT-RATE" in said
 
 

@@ -35,9 +35,7 @@ def test_odd_labels_are_named_with_row_and_volume(write_labels, cell):
         table.loc[1, "Emphysema"] = cell
         return table
 
-    with pytest.raises(
-        UserError, match=r"row 3 \(train_1_a_2\.nii\.gz\): 'Emphysema' is .*; expected 0, 1 or empty"
-    ):
+    with pytest.raises(UserError, match=r"row 3 \(train_1_a_2\.nii\.gz\): 'Emphysema' is .*; expected 0, 1 or empty"):
         read(write_labels(spoil))
 
 
@@ -77,9 +75,7 @@ def test_a_column_spelled_like_a_finding_is_an_unknown_finding(write_labels, col
 def test_columns_align_by_name_whatever_order_and_case(write_labels):
     def change(table: pd.DataFrame) -> pd.DataFrame:
         table = table[[*reversed(FINDINGS), "VolumeName"]]
-        return table.rename(
-            columns=lambda name: name if name == "VolumeName" else name.upper().replace(" ", "_")
-        )
+        return table.rename(columns=lambda name: name if name == "VolumeName" else name.upper().replace(" ", "_"))
 
     pd.testing.assert_frame_equal(read(write_labels()), read(write_labels(change, "other.csv")))
 
@@ -96,9 +92,7 @@ def _rewrite(path: Path, change) -> Path:
         pytest.param(lambda data: data.replace(b"\n", b"\r\n"), id="windows line ends"),
         pytest.param(lambda data: data.replace(b",", b";"), id="semicolons"),
         pytest.param(lambda data: data.replace(b",", b"\t"), id="tabs"),
-        pytest.param(
-            lambda data: b"\xef\xbb\xbf" + data.replace(b",", b";").replace(b"\n", b"\r\n"), id="excel"
-        ),
+        pytest.param(lambda data: b"\xef\xbb\xbf" + data.replace(b",", b";").replace(b"\n", b"\r\n"), id="excel"),
         pytest.param(lambda data: data + b"\n\n", id="blank lines"),
     ],
 )
@@ -132,9 +126,7 @@ def test_dialects_of_csv_read_alike(write_labels, change):
             "no column VolumeName or AccessionNo",
             id="no id",
         ),
-        pytest.param(
-            lambda data: data.replace(b"train_1_a_1.nii.gz", b""), "'volume' is empty", id="empty name"
-        ),
+        pytest.param(lambda data: data.replace(b"train_1_a_1.nii.gz", b""), "'volume' is empty", id="empty name"),
     ],
 )
 def test_broken_files_are_clear_mistakes(write_labels, change, message):
@@ -191,9 +183,7 @@ def test_own_patient_and_split_columns_and_files_beside_the_table(tmp_path):
     table.assign(split=["val", "test", "odd", ""]).to_csv(tmp_path / "torn.csv", index=False)
     with pytest.raises(UserError, match="several splits: validation, test") as caught:
         read(tmp_path / "torn.csv")
-    assert any(
-        "'split' is 'odd'; expected train, validation, test or empty" in p for p in caught.value.problems
-    )
+    assert any("'split' is 'odd'; expected train, validation, test or empty" in p for p in caught.value.problems)
 
 
 def test_metadata_and_reports_are_attached(ct_rate_folder):

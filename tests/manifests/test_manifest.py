@@ -149,9 +149,7 @@ LABEL = st.sampled_from([0.0, 1.0, np.nan])
 
 @settings(max_examples=8, deadline=None)
 @given(
-    st.lists(
-        st.tuples(TEXT, LABEL, LABEL, st.floats(0.01, 1e4), st.integers(0, 2**62)), min_size=1, max_size=5
-    ),
+    st.lists(st.tuples(TEXT, LABEL, LABEL, st.floats(0.01, 1e4), st.integers(0, 2**62)), min_size=1, max_size=5),
     st.booleans(),
 )
 def test_any_manifest_survives_the_file(tmp_path_factory, drawn, made):

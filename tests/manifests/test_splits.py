@@ -15,9 +15,7 @@ FRACTIONS = {"train": 0.6, "validation": 0.15, "test": 0.25}
 
 def table(patients: list[int], seed: int = 0, rate: float = 0.3) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
-    frame = pd.DataFrame(
-        (rng.random((len(patients), len(FINDINGS))) < rate).astype(float), columns=list(FINDINGS)
-    )
+    frame = pd.DataFrame((rng.random((len(patients), len(FINDINGS))) < rate).astype(float), columns=list(FINDINGS))
     frame["dataset"] = "D"
     frame["patient"] = [f"p{patient}" for patient in patients]
     frame["scan"] = [f"p{patient}_{row // 2}" for row, patient in enumerate(patients)]
@@ -37,9 +35,7 @@ def test_no_patient_across_splits_and_every_row_has_one(patients, seed):
 
 
 def test_equal_spellings_in_two_data_sets_are_two_patients():
-    frame = pd.concat(
-        [table([1]), *[table([1]).assign(dataset=f"D{n}") for n in range(19)]], ignore_index=True
-    )
+    frame = pd.concat([table([1]), *[table([1]).assign(dataset=f"D{n}") for n in range(19)]], ignore_index=True)
     assert split_by_patient(frame, {"train": 0.5, "test": 0.5}, 0).value_counts().to_dict() == {
         "train": 10,
         "test": 10,

@@ -44,9 +44,7 @@ def test_a_workspace_can_be_moved(workspace, tmp_path):
     assert moved.root_for(tmp_path / "moved", "any") == ("workspace", "")
 
 
-@pytest.mark.parametrize(
-    "path", ["../x", "a/../../x", "/etc/passwd", "", "..", "..\\x", "C:\\x", "C:x", "\\x", "a\0b"]
-)
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd", "", "..", "..\\x", "C:\\x", "C:x", "\\x", "a\0b"])
 def test_a_path_that_leaves_its_root_is_refused(workspace, path):
     with pytest.raises(UserError, match="is refused"):
         workspace.resolve("workspace", path)

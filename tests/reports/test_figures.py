@@ -16,9 +16,7 @@ from text2ct.reports.figures import upright
         ("sagittal", 1.0, "top left", "AP"),  # superior up, anterior on the left
     ],
 )
-def test_slices_hang_upright(
-    phantom: np.ndarray, plane: str, position: float, bright: str, marks: str
-) -> None:
+def test_slices_hang_upright(phantom: np.ndarray, plane: str, position: float, bright: str, marks: str) -> None:
     piece = upright(phantom, (1.0, 1.0, 1.0), plane, position)
     height, width = piece.image.shape
     quarters = {

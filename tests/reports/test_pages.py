@@ -168,9 +168,7 @@ def test_benchmark_files(benchmark: Report) -> None:
     assert {row["finding"]: float(row["delta_auc"]) for row in rows} == {
         name: row["delta_auc"] for name, row in entry.items() if row["delta_auc"] is not None
     }
-    mixed = {
-        row["finding"]: row["after"] for row in csv.DictReader(benchmark.read("data/mix.csv").splitlines())
-    }
+    mixed = {row["finding"]: row["after"] for row in csv.DictReader(benchmark.read("data/mix.csv").splitlines())}
     assert mixed["Emphysema"] == ""
     assert benchmark.read("data/seeds.svg").startswith("<?xml")
     assert "-0.21 for Emphysema" in benchmark.page.text
@@ -180,9 +178,7 @@ def test_benchmark_files(benchmark: Report) -> None:
 class TestHeadline:
     def test_names_arms_numbers_and_harm(self, result: dict[str, Any]) -> None:
         text = benchmark_headline(result)
-        assert text.startswith(
-            "No evidence that real+synthetic@0.5 differs from real: macro AUC 0.636 to 0.653"
-        )
+        assert text.startswith("No evidence that real+synthetic@0.5 differs from real: macro AUC 0.636 to 0.653")
         assert "difference +0.017, 95% interval +0.005 to +0.030, corrected p = 0.247" in text
         assert "0 better, 1 worse (Emphysema), 17 without evidence" in text
         assert text.endswith("The ratio was chosen on validation patients.")
@@ -204,10 +200,7 @@ class TestHeadline:
 
 def test_benchmark_page_of_bare_numbers(result: dict[str, Any], tmp_path: Path) -> None:
     """The keys of ``benchmark --json`` alone make a page."""
-    arms = {
-        name: {key: arm[key] for key in ("macro_auc", "ci", "per_seed")}
-        for name, arm in result["arms"].items()
-    }
+    arms = {name: {key: arm[key] for key in ("macro_auc", "ci", "per_seed")} for name, arm in result["arms"].items()}
     arms["real"] |= {"macro_auc": None, "ci": None, "per_seed": [None]}
     bare = {"arms": {**arms, EVIL: arms["real+synthetic@1"]}, "comparisons": []}
     page = Page(write_benchmark_report(bare, tmp_path))

@@ -181,9 +181,7 @@ def test_dense_findings_add_dense_voxels(finding: str):
         assert change.min() > -120
 
 
-@pytest.mark.parametrize(
-    ("finding", "low", "high"), [("Pericardial effusion", -20, 35), ("Lymphadenopathy", 10, 110)]
-)
+@pytest.mark.parametrize(("finding", "low", "high"), [("Pericardial effusion", -20, 35), ("Lymphadenopathy", 10, 110)])
 def test_soft_findings_have_their_attenuation(finding: str, low: float, high: float):
     for number in NUMBERS:
         change = volume(number, finding) - volume(number)

@@ -64,9 +64,7 @@ DENIED = {
 }
 
 
-def an_instance(
-    name: str, rng: np.random.Generator, site: str = "", side: str = "", count: int = 1
-) -> Instance:
+def an_instance(name: str, rng: np.random.Generator, site: str = "", side: str = "", count: int = 1) -> Instance:
     site = site or SITES[name][int(rng.integers(len(SITES[name])))]
     side = side or (
         "right" if name in SIDED else next((word for word in ("right", "left") if site.startswith(word)), "")
@@ -75,9 +73,7 @@ def an_instance(
 
 
 def sentences(text: str) -> list[str]:
-    return [
-        part.strip(' .-•"') for part in re.split(r'(?<=[a-z)0-9?])[.;:]\s|"|•', text) if part.strip(' .-•"')
-    ]
+    return [part.strip(' .-•"') for part in re.split(r'(?<=[a-z)0-9?])[.;:]\s|"|•', text) if part.strip(' .-•"')]
 
 
 def simulated(count: int, first: int = 0) -> tuple[list[str], np.ndarray]:
@@ -112,9 +108,7 @@ def test_every_template_expands_and_mentions_its_finding(name):
             instance = an_instance(name, rng, site, side if name in SIDED else "", count)
             wording = WORDINGS[name]
             slots = draw_style(rng).slots() | instance_slots(instance, rng)
-            templates = (
-                wording.findings[wording.variant(instance)] + wording.impression[wording.variant(instance)]
-            )
+            templates = wording.findings[wording.variant(instance)] + wording.impression[wording.variant(instance)]
             usable = [template for template in templates if slots_of(template) <= slots.keys()]
             assert len(usable) >= 0.6 * len(templates)
             for template in usable:
@@ -138,9 +132,7 @@ def test_measurements_are_those_of_the_instance(name):
                 continue
             said = expand(template, slots, rng)
             for number, unit in re.findall(r"(\d+(?:\.\d+)?) (mm|cm)", said):
-                assert (
-                    float(number) * (10 if unit == "cm" else 1) == pytest.approx(13.2, abs=0.5) or "x" in said
-                )
+                assert float(number) * (10 if unit == "cm" else 1) == pytest.approx(13.2, abs=0.5) or "x" in said
                 measured += 1
             pair = re.search(r"(\d+)x(\d+) mm", said)
             if pair:
@@ -148,9 +140,7 @@ def test_measurements_are_those_of_the_instance(name):
     assert measured > 100
 
 
-@pytest.mark.parametrize(
-    "name", ["Atelectasis", "Consolidation", "Lung nodule", "Bronchiectasis", "Lung opacity"]
-)
+@pytest.mark.parametrize("name", ["Atelectasis", "Consolidation", "Lung nodule", "Bronchiectasis", "Lung opacity"])
 @pytest.mark.parametrize(
     ("site", "wrong"),
     [("right lower lobe", "left|upper|middle|both"), ("left upper lobe", "right|lower lobe|middle|both")],
@@ -257,9 +247,7 @@ def test_slips_are_rare_and_small():
 def development_reports() -> pd.DataFrame:
     """The 500 real reports to develop on, of the smallest SHA-256 of the text; the others are reserved."""
     real = pd.read_csv(REAL)
-    return real.iloc[
-        np.argsort([hashlib.sha256(text.encode()).hexdigest() for text in real["report_text"]])[:500]
-    ]
+    return real.iloc[np.argsort([hashlib.sha256(text.encode()).hexdigest() for text in real["report_text"]])[:500]]
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="the real reports are not on this machine")

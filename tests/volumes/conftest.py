@@ -37,9 +37,7 @@ def _rotated(volume: Volume, degrees: float) -> Volume:
     return Volume(volume.hu, turn @ volume.affine)
 
 
-def _save_foreign(
-    path: Path, voxels: np.ndarray, affine: np.ndarray, scale: tuple[float, float] | None = None
-) -> Path:
+def _save_foreign(path: Path, voxels: np.ndarray, affine: np.ndarray, scale: tuple[float, float] | None = None) -> Path:
     """A NIfTI file as other software writes it: without this package's mark."""
     import nibabel as nib
 

@@ -84,9 +84,7 @@ class TestEveryReader:
         np.testing.assert_array_equal(volume.hu, phantom.hu)
         np.testing.assert_allclose(volume.affine, placed.affine, atol=1e-3)
         assert volume.obliquity_deg == pytest.approx(degrees, abs=0.01)
-        assert any("oblique: its axes are tilted by 20.0 degrees" in note for note in volume.notes) == bool(
-            degrees
-        )
+        assert any("oblique: its axes are tilted by 20.0 degrees" in note for note in volume.notes) == bool(degrees)
 
     @pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
     def test_flips_commute_with_reading(self, reader, axes, phantom, tmp_path):
@@ -187,9 +185,7 @@ def test_dicom_tilted_gantry_is_kept_as_shear(phantom, tmp_path):
 
 
 def test_dicom_refusals(phantom, make_phantom, tmp_path):
-    with pytest.raises(
-        UserError, match="missing or repeated slices: the usual gap is 14 mm, but 28 mm after slice 5"
-    ):
+    with pytest.raises(UserError, match="missing or repeated slices: the usual gap is 14 mm, but 28 mm after slice 5"):
         read(write_dicom(phantom, tmp_path / "gap", leave_out=(5,)))
     with pytest.raises(UserError, match="modality 'MR'; expected CT"):
         read(write_dicom(phantom, tmp_path / "mr", modality="MR"))
@@ -281,9 +277,7 @@ def test_impossible_nifti_headers_are_not_mended(foreign, capfd, fields, message
     assert capfd.readouterr().err == ""
 
 
-META = (
-    "NDims = 3\nDimSize = 24 20 16\nElementSpacing = {}\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
-)
+META = "NDims = 3\nDimSize = 24 20 16\nElementSpacing = {}\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
 NRRD = "NRRD0004\ntype: short\ndimension: 3\nsizes: 24 20 16\nspacings: {}\nendian: little\nencoding: raw\n\n"
 
 

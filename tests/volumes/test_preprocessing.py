@@ -26,9 +26,7 @@ METADATA = pd.DataFrame(
 
 
 def snapshot(folder):
-    return {
-        path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture
@@ -96,19 +94,11 @@ def test_manifest_in_manifest_out(cohort, tmp_path):
     workspace.add_root("ct-rate", cohort)
     names = ["train_1_a_2.nii.gz", "train_9_a_1.nii.gz", "train_1_a_1.nii.gz"]
     frame = pd.DataFrame({name: [0.0, 1.0, np.nan] for name in FINDINGS})
-    frame = frame.assign(
-        dataset="ct-rate", volume=names, patient=["train_1", "train_9", "train_1"], split="train"
-    )
-    frame = frame.assign(
-        scan=["train_1_a", "train_9_a", "train_1_a"], source="real", root=["ct-rate", "", "ct-rate"]
-    )
-    frame = frame.assign(
-        path=[names[0], "", names[2]], sha256=["", "", "0" * 64], findings_text="Clear lungs."
-    )
+    frame = frame.assign(dataset="ct-rate", volume=names, patient=["train_1", "train_9", "train_1"], split="train")
+    frame = frame.assign(scan=["train_1_a", "train_9_a", "train_1_a"], source="real", root=["ct-rate", "", "ct-rate"])
+    frame = frame.assign(path=[names[0], "", names[2]], sha256=["", "", "0" * 64], findings_text="Clear lungs.")
     inputs = validate(frame.reindex(columns=COLUMNS), "test")
-    result = preprocess(
-        inputs, workspace.path / "grids/small", workspace=workspace, metadata=METADATA, **GRID
-    )
+    result = preprocess(inputs, workspace.path / "grids/small", workspace=workspace, metadata=METADATA, **GRID)
     (row,) = result.manifest.to_dict("records")
     assert row["root"] == "workspace"
     assert workspace.resolve(row["root"], row["path"]).is_file()
@@ -125,9 +115,7 @@ def test_manifest_in_manifest_out(cohort, tmp_path):
 
 def test_settings_are_checked_together(cohort, tmp_path):
     with pytest.raises(UserError) as caught:
-        preprocess(
-            [cohort], tmp_path, size=(0, 1, 1), spacing_mm=(1, 1, -1), fit="squeeze", format="png", workers=0
-        )
+        preprocess([cohort], tmp_path, size=(0, 1, 1), spacing_mm=(1, 1, -1), fit="squeeze", format="png", workers=0)
     assert [problem.split()[0] for problem in caught.value.problems] == [
         "size",
         "spacing",

@@ -123,9 +123,7 @@ def planned_sidecars(requests: pd.DataFrame, request: RunRequest) -> list[Sideca
                 prompt_patient=row["patient"],
                 prompt_split=row["split"],
                 seed=volume_seed(request.seed, prompt, seen[prompt]),
-                **request.model_dump(
-                    include={"pack", "pack_sha256", "guidance_scale", "steps", "batch_size"}
-                ),
+                **request.model_dump(include={"pack", "pack_sha256", "guidance_scale", "steps", "batch_size"}),
             )
         )
         seen[prompt] += 1
@@ -165,9 +163,7 @@ class RunFolder:
         if before != now:
             known = before if isinstance(before, dict) else {}
             problems = [
-                f"{key}: then {known.get(key)}, now {value}"
-                for key, value in now.items()
-                if known.get(key) != value
+                f"{key}: then {known.get(key)}, now {value}" for key, value in now.items() if known.get(key) != value
             ]
             raise UserError(
                 f"run '{self.path.name}' was made from another request; give another --run, or none",

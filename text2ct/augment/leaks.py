@@ -44,13 +44,9 @@ class HeldOut:
     def __init__(self, frame: pd.DataFrame) -> None:
         rows = frame[frame["split"].isin(HELD_OUT)]
         self.patients = held_out_patients(frame)
-        self._patient_of = dict(
-            zip(zip(frame["dataset"], frame["volume"], strict=True), frame["patient"], strict=True)
-        )
+        self._patient_of = dict(zip(zip(frame["dataset"], frame["volume"], strict=True), frame["patient"], strict=True))
         self._texts: set[str] = set()
-        for findings_text, impression_text in set(
-            zip(rows["findings_text"], rows["impression_text"], strict=True)
-        ):
+        for findings_text, impression_text in set(zip(rows["findings_text"], rows["impression_text"], strict=True)):
             self._texts.add(normalise_text(report_prompt(findings_text, impression_text)))
             self._texts.add(normalise_text(findings_text))
         self._texts.discard("")
@@ -62,8 +58,7 @@ class HeldOut:
         """Which volumes are a held-out patient's, by the manifest or by name; ``(n,)`` bool."""
         spelled = parse_volume_names(volumes)["patient"]
         found = [
-            (dataset, patient) in self.patients
-            or (dataset, self._patient_of.get((dataset, volume))) in self.patients
+            (dataset, patient) in self.patients or (dataset, self._patient_of.get((dataset, volume))) in self.patients
             for dataset, volume, patient in zip(datasets, volumes, spelled, strict=True)
         ]
         return np.array(found, dtype=bool)

@@ -33,6 +33,7 @@ def mix(
     seed: int = 0,
     strict: bool = False,
     run: str | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Write ``mixed/<run>/manifest.csv``: every real row, and synthetic training rows at a ratio.
 
@@ -45,6 +46,7 @@ def mix(
         seed: Seed of the draw.
         strict: Mark the result as failed when fewer volumes exist than the ratio asks.
         run: Name of the run; by default from its contents.
+        dry_run: Say what would come out, and write nothing.
 
     Returns:
         ``manifest``, ``real`` (training volumes), ``synthetic``, ``ratio`` (reached), ``ratio_requested``,
@@ -69,15 +71,9 @@ def mix(
     frame = pd.concat([real, chosen.chosen], ignore_index=True) if len(chosen.chosen) else real
     train = pd.concat([before, chosen.chosen], ignore_index=True)
     association = source_label_association(train)
-    notable = [
-        f"{name} {phi:+.2f}"
-        for name, phi in association.items()
-        if phi is not None and abs(phi) > NOTABLE_PHI
-    ]
+    notable = [f"{name} {phi:+.2f}" for name, phi in association.items() if phi is not None and abs(phi) > NOTABLE_PHI]
     if notable:
-        warn(
-            f"looking synthetic predicts {', '.join(notable)} (phi); add synthetic volumes on the other side"
-        )
+        warn(f"looking synthetic predicts {', '.join(notable)} (phi); add synthetic volumes on the other side")
     for reason, count in chosen.left_out.items():
         info(f"{count} synthetic volumes left out: {reason}")
     settings = {"ratio": ratio, "strategy": strategy, "seed": seed}
@@ -98,15 +94,15 @@ def mix(
         "run": name,
         "failed": strict and failed,
     }
+    if dry_run:
+        return result | {"dry_run": True}
     write_manifest(frame, folder / "manifest.csv")
     # Without the path, so that a workspace can be moved and equal mixes are equal files.
     write_json(folder / "mix.json", {key: value for key, value in result.items() if key != "manifest"})
     return result
 
 
-def gather(
-    real: pd.DataFrame, synthetic: pd.DataFrame | Sequence[pd.DataFrame], workspace: Workspace
-) -> pd.DataFrame:
+def gather(real: pd.DataFrame, synthetic: pd.DataFrame | Sequence[pd.DataFrame], workspace: Workspace) -> pd.DataFrame:
     """Join synthetic manifests and check that they may be used beside ``real``.
 
     Raises:

@@ -34,10 +34,7 @@ def ml_ros(labels: np.ndarray, share: float = 0.25, seed: int = 0) -> np.ndarray
     if not present.any():
         return np.empty(0, dtype=np.int64)
     mean_ir = _irlbl(positive, total)[present].mean()
-    bags = {
-        int(c): np.flatnonzero(active[:, c])
-        for c in np.flatnonzero(present & (_irlbl(positive, total) > mean_ir))
-    }
+    bags = {int(c): np.flatnonzero(active[:, c]) for c in np.flatnonzero(present & (_irlbl(positive, total) > mean_ir))}
     left = int(share * len(labels))
     clones: list[int] = []
     while left > 0 and bags:

@@ -30,9 +30,7 @@ class _Strict(BaseModel):
 class LabelSet(_Strict):
     """Volumes to make of one label set, which occurs as it stands in the training scans."""
 
-    drawn_for: str = Field(
-        description="The finding that the set was drawn for; empty for volumes without any target"
-    )
+    drawn_for: str = Field(description="The finding that the set was drawn for; empty for volumes without any target")
     positive: tuple[str, ...] = Field(description="Findings present, in CT-RATE's order")
     unknown: tuple[str, ...] = Field(default=(), description="Findings whose label is unknown in those scans")
     count: int = Field(ge=1, description="Volumes to make")
@@ -182,9 +180,7 @@ def _targets(
     absent = [name for name in names if positive[NAMES.index(name)] == 0]
     if absent and findings is not None:
         problems = [f"no training scan shows {name}" for name in absent]
-        raise UserError(
-            "there is nothing to draw label sets from; ask for other findings or write prompts", problems
-        )
+        raise UserError("there is nothing to draw label sets from; ask for other findings or write prompts", problems)
     notes.extend(f"{name} is left out: no training scan shows it" for name in absent)
     chosen = []
     for name in names:
@@ -192,9 +188,7 @@ def _targets(
         if name in absent:
             continue
         if positive[index] / known[index] >= target:
-            notes.append(
-                f"{name} is left out: {positive[index] / known[index]:.1%} of training scans show it already"
-            )
+            notes.append(f"{name} is left out: {positive[index] / known[index]:.1%} of training scans show it already")
         else:
             chosen.append(index)
     return chosen
@@ -290,9 +284,7 @@ def _label_sets(labels: np.ndarray, drawn: list[tuple[int, int]]) -> tuple[Label
         LabelSet(
             drawn_for=NAMES[reason] if reason >= 0 else "",
             positive=tuple(n for n, v in zip(NAMES, labels[examples[reason, key]], strict=True) if v == 1),
-            unknown=tuple(
-                n for n, v in zip(NAMES, labels[examples[reason, key]], strict=True) if np.isnan(v)
-            ),
+            unknown=tuple(n for n, v in zip(NAMES, labels[examples[reason, key]], strict=True) if np.isnan(v)),
             count=counts[reason, key],
             training_scans=scans[key],
         )
@@ -300,9 +292,7 @@ def _label_sets(labels: np.ndarray, drawn: list[tuple[int, int]]) -> tuple[Label
     )
 
 
-def _per_finding(
-    labels: np.ndarray, added: np.ndarray, targets: list[int], target: float
-) -> dict[str, FindingPlan]:
+def _per_finding(labels: np.ndarray, added: np.ndarray, targets: list[int], target: float) -> dict[str, FindingPlan]:
     rows = {}
     for index, name in enumerate(NAMES):
         positive, known = int((labels[:, index] == 1).sum()), int((~np.isnan(labels[:, index])).sum())

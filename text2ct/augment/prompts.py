@@ -70,11 +70,7 @@ def make_prompts(
         raise UserError(f"the number of prompts is {count}; expected 0 or more")
     scans = training_scans(frame)
     rng = np.random.default_rng([seed, 1])
-    groups = (
-        _plan_groups(plan, scans, count, rng)
-        if isinstance(plan, Plan)
-        else _finding_groups(plan, scans, count)
-    )
+    groups = _plan_groups(plan, scans, count, rng) if isinstance(plan, Plan) else _finding_groups(plan, scans, count)
     writer = _Writer(scans, HeldOut(frame), rng, source, max_uses, compose or _compose_by_default)
     rows = [row for row in (writer.next(*group) for group in groups) if row is not None]
     if len(rows) < count:
@@ -136,9 +132,7 @@ def _finding_groups(findings: Sequence[str], scans: pd.DataFrame, count: int) ->
         groups.append((name, positive, wanted))
     absent = [f"no training scan shows {name}" for name, positive, _ in groups if not len(positive)]
     if absent:
-        raise UserError(
-            "there is no scan to take a report or co-findings from; write a prompt with --text", absent
-        )
+        raise UserError("there is no scan to take a report or co-findings from; write a prompt with --text", absent)
     return islice(cycle(groups), count)
 
 

@@ -68,9 +68,7 @@ def read_requests(
             requests = _rows_as_requests(scans).iloc[:count]
         requests = requests[requests["prompt"] != ""]
     if requests.empty:
-        raise UserError(
-            f"{path} has no prompt" + (f" labelled with {' or '.join(findings)}" if findings else "")
-        )
+        raise UserError(f"{path} has no prompt" + (f" labelled with {' or '.join(findings)}" if findings else ""))
     return check_requests(requests, str(path))
 
 
@@ -140,6 +138,4 @@ def _showing(rows: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
 
 def _rows_as_requests(rows: pd.DataFrame) -> pd.DataFrame:
     texts = zip(rows["findings_text"], rows["impression_text"], strict=True)
-    return rows[[*NAMES, "dataset", "volume", "patient", "split"]].assign(
-        prompt=[report_prompt(*t) for t in texts]
-    )
+    return rows[[*NAMES, "dataset", "volume", "patient", "split"]].assign(prompt=[report_prompt(*t) for t in texts])

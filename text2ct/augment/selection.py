@@ -48,8 +48,7 @@ def usable(synthetic: pd.DataFrame, workspace: Workspace) -> tuple[pd.DataFrame,
     no_label = np.isnan(label_matrix(synthetic)).all(axis=1)
     rejected = synthetic["gate"].str.startswith("reject").to_numpy() & ~no_label
     present = [
-        bool(p) and workspace.resolve(r, p).is_file()
-        for r, p in zip(synthetic["root"], synthetic["path"], strict=True)
+        bool(p) and workspace.resolve(r, p).is_file() for r, p in zip(synthetic["root"], synthetic["path"], strict=True)
     ]
     missing = ~np.array(present, dtype=bool) & ~no_label & ~rejected
     reasons = {"no known label": no_label, "rejected by the gate": rejected, "file is missing": missing}
@@ -76,9 +75,7 @@ def select(
         UserError: The ratio is not a number of at least 0, or the strategy is unknown.
     """
     if not 0 <= ratio < float("inf"):
-        raise UserError(
-            f"the ratio is {ratio:g}; expected synthetic volumes per real training volume, 0 or more"
-        )
+        raise UserError(f"the ratio is {ratio:g}; expected synthetic volumes per real training volume, 0 or more")
     if strategy not in ("targeted", "uniform"):
         raise UserError(f"strategy is '{strategy}'; expected targeted or uniform")
     rows, left_out = usable(synthetic, workspace)

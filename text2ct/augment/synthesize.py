@@ -205,9 +205,7 @@ def _keep_pack_record(pack: PackLike, folder: RunFolder) -> None:
 class _Maker:
     """Generates batches and writes the volumes that are missing."""
 
-    def __init__(
-        self, pack: PackLike, request: RunRequest, folder: RunFolder, device: str, generate: Generate
-    ) -> None:
+    def __init__(self, pack: PackLike, request: RunRequest, folder: RunFolder, device: str, generate: Generate) -> None:
         self._pack, self._request, self._folder = pack, request, folder
         self._device, self._generate = device, generate
         self.shape: tuple[int, ...] = ()
@@ -288,10 +286,7 @@ def _manifest(finished: Sequence[Sidecar], run: str) -> pd.DataFrame:
     for sidecar in finished:
         stem = sidecar.volume.removesuffix(".nii.gz").removesuffix(".mha")
         size, spacing = sidecar.size or (), sidecar.spacing_mm or ()
-        labels = {
-            name: np.nan if sidecar.labels[name] is None else float(sidecar.labels[name] or 0)
-            for name in NAMES
-        }
+        labels = {name: np.nan if sidecar.labels[name] is None else float(sidecar.labels[name] or 0) for name in NAMES}
         rows.append(
             {
                 "dataset": f"synthetic-{run}",

@@ -47,9 +47,7 @@ class Cases:
 
 def identify(labels: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
     """Patient and scan of each row, and what was assumed: from columns, from names, or each its own."""
-    dataset = (
-        labels["dataset"].astype(str) + "/" if "dataset" in labels else pd.Series("", index=labels.index)
-    )
+    dataset = labels["dataset"].astype(str) + "/" if "dataset" in labels else pd.Series("", index=labels.index)
     if "patient" in labels and "scan" in labels:
         return (
             (dataset + labels["patient"].astype(str)).tolist(),

@@ -95,9 +95,7 @@ def run_benchmark(
     names = expand_arms(arms, ratios)
     seeds = list(dict.fromkeys(seeds))
     if not seeds or steps < 1:
-        raise UserError(
-            f"a benchmark needs at least one seed and one step; given {len(seeds)} seeds, {steps} steps"
-        )
+        raise UserError(f"a benchmark needs at least one seed and one step; given {len(seeds)} seeds, {steps} steps")
     splits = _splits(real)
     pool = _pool(real, synthetic, workspace, names)
     used = [float(name.split("@")[1]) for name in names if "@" in name]
@@ -129,9 +127,7 @@ def run_benchmark(
         "n_bootstrap": n_bootstrap,
         "train_options": {key: _plain(value) for key, value in (train_options or {}).items()},
     }
-    runner = _Runner(
-        settings, splits, workspace, device, cache_dir, dict(train_options or {}), train, predict
-    )
+    runner = _Runner(settings, splits, workspace, device, cache_dir, dict(train_options or {}), train, predict)
     name = run or f"benchmark-{runner.digest(sets)[:8]}"
     folder = workspace.run_dir("classifiers", name)
     training = {arm.name: _describe(arm) for arm in sets}
@@ -143,9 +139,7 @@ def run_benchmark(
     result = _statistics(outcomes, splits, rare, n_bootstrap)
     for arm_name, runs in outcomes.items():
         result["arms"][arm_name]["scores"] = _mean_scores(runs, splits)
-        training[arm_name]["validation_macro_auc"] = [
-            run_["train"].get("validation_macro_auc") for run_ in runs
-        ]
+        training[arm_name]["validation_macro_auc"] = [run_["train"].get("validation_macro_auc") for run_ in runs]
     result |= {"run": name, "settings": settings, "training": training}
     path = workspace.run_dir("reports", name) / "benchmark.json"
     write_json(path, result)
@@ -162,9 +156,7 @@ def _splits(real: pd.DataFrame) -> dict[str, pd.DataFrame]:
         split: real[(real["split"] == split) & (real["path"] != "") & known].reset_index(drop=True)
         for split in ("validation", "test")
     }
-    empty = [
-        f"split '{split}' has no labelled volumes with files" for split, rows in splits.items() if rows.empty
-    ]
+    empty = [f"split '{split}' has no labelled volumes with files" for split, rows in splits.items() if rows.empty]
     if empty:
         raise UserError("the benchmark needs training, validation and test patients", empty)
     return {"train": training_volumes(real[known]).reset_index(drop=True), **splits}
@@ -207,9 +199,7 @@ class _Runner:
 
     def _request(self, arm: Arm, seed: int) -> dict[str, Any]:
         weights = None if arm.sampling_weights is None else arm.sampling_weights.tolist()
-        settings = {
-            key: self._settings[key] for key in ("steps", "classifier", "batch_size", "train_options")
-        }
+        settings = {key: self._settings[key] for key in ("steps", "classifier", "batch_size", "train_options")}
         return {
             "version": 1,
             "arm": arm.name,
@@ -349,9 +339,7 @@ def _mean_scores(runs: Sequence[dict[str, Any]], splits: dict[str, pd.DataFrame]
         predictions, labels, patients, scans = tables["validation"]
         thresholds = choose_thresholds(predictions, labels, groups=patients, scans=scans)
         predictions, labels, patients, scans = tables["test"]
-        rows.append(
-            score(predictions, labels, groups=patients, scans=scans, n_bootstrap=0, thresholds=thresholds)
-        )
+        rows.append(score(predictions, labels, groups=patients, scans=scans, n_bootstrap=0, thresholds=thresholds))
     means: dict[str, float | None] = {}
     for key in _SCORES:
         values = [row[key] for row in rows if row[key] is not None]

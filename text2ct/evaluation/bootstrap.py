@@ -10,9 +10,7 @@ MIN_DEFINED = 0.5
 """An interval is given only if the AUC exists in more than this share of the bootstrap samples."""
 
 
-def cluster_weights(
-    groups: NDArray[np.integer], n_samples: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def cluster_weights(groups: NDArray[np.integer], n_samples: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw how often each row counts when whole groups (patients) are resampled with replacement.
 
     Rows of one patient always get one weight, since they are not independent of one another
@@ -56,9 +54,7 @@ def weighted_auc(
     first = np.searchsorted(negative_scores, scores[positive], side="left")
     last = np.searchsorted(negative_scores, scores[positive], side="right")
     positive_weights = weights[positive]
-    wins = np.einsum("pb,pb->b", positive_weights, below[first]) + np.einsum(
-        "pb,pb->b", positive_weights, below[last]
-    )
+    wins = np.einsum("pb,pb->b", positive_weights, below[first]) + np.einsum("pb,pb->b", positive_weights, below[last])
     pairs = 2.0 * positive_weights.sum(axis=0) * below[-1]
     return np.divide(wins, pairs, out=np.full(weights.shape[1], np.nan), where=pairs > 0)
 
@@ -86,9 +82,7 @@ def auc_samples(
     return result
 
 
-def row_mean(
-    samples: NDArray[np.floating], weights: NDArray[np.floating] | None = None
-) -> NDArray[np.float64]:
+def row_mean(samples: NDArray[np.floating], weights: NDArray[np.floating] | None = None) -> NDArray[np.float64]:
     """Mean of each row over its defined values, weighted on request; NaN for a row without any.
 
     Args:

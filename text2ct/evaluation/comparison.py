@@ -240,9 +240,7 @@ def compare(
             "volumes": cases.n_volumes,
             "scans": cases.n_scans,
             "patients": cases.n_patients,
-            "positive": {
-                name: int(n) for name, n in zip(FINDINGS, np.nansum(cases.labels, axis=0), strict=True)
-            },
+            "positive": {name: int(n) for name, n in zip(FINDINGS, np.nansum(cases.labels, axis=0), strict=True)},
         },
         "statistics": {"n_bootstrap": n_bootstrap, "seed": seed, "alpha": alpha, "level": LEVEL},
         "notes": [
@@ -263,8 +261,7 @@ def _arm(arm: _Arm) -> dict[str, Any]:
         "underrepresented_auc": _number(means[1]),
         "underrepresented_ci": _ci(estimates[1]),
         "findings": {
-            name: {"auc": _number(means[k + 2]), "ci": _ci(estimates[k + 2])}
-            for k, name in enumerate(FINDINGS)
+            name: {"auc": _number(means[k + 2]), "ci": _ci(estimates[k + 2])} for k, name in enumerate(FINDINGS)
         },
     }
 

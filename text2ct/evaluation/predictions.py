@@ -38,9 +38,7 @@ def _load(path: Path) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read as CSV: {error}; expected a header and one row a volume"
-        ) from error
+        raise UserError(f"{path} cannot be read as CSV: {error}; expected a header and one row a volume") from error
 
 
 def _probability(text: str) -> float | None:
@@ -75,9 +73,7 @@ def _parse(
         out[ids] = [name.strip() for name in raw[ids]]
         keys = pd.Series([volume_key(name) for name in raw[ids]], dtype=str)
         where = [f"{line} ({name})" for line, name in zip(where, raw[ids], strict=True)]
-        problems += [
-            f"{origin}: {where[row]}: empty {ids}" for row in np.flatnonzero((keys == "").to_numpy())
-        ]
+        problems += [f"{origin}: {where[row]}: empty {ids}" for row in np.flatnonzero((keys == "").to_numpy())]
         counts = keys[keys != ""].value_counts(sort=False)
         repeated = [f"{origin}: {key} occurs {n} times" for key, n in counts[counts > 1].items()]
         problems += _some(repeated, "duplicates")
@@ -87,9 +83,7 @@ def _parse(
             values = [convert(text) for text in raw[name]]
             for row, value in enumerate(values):
                 if value is None:
-                    wrong.append(
-                        f"{origin}: {where[row]}: '{name}' is {raw[name].iloc[row] or 'empty'}; {expected}"
-                    )
+                    wrong.append(f"{origin}: {where[row]}: '{name}' is {raw[name].iloc[row] or 'empty'}; {expected}")
             out[name] = [float("nan") if value is None else value for value in values]
     return pd.DataFrame(out), problems + _some(wrong, "wrong values")
 
@@ -156,8 +150,7 @@ def pairing_problems(
         if len(predictions) == len(labels):
             return []
         return [
-            f"no id column, and {name_a} has {len(predictions)} rows, {name_b} {len(labels)}: "
-            "add VolumeName to both"
+            f"no id column, and {name_a} has {len(predictions)} rows, {name_b} {len(labels)}: add VolumeName to both"
         ]
     if ids_a is None or ids_b is None:
         without = name_a if ids_a is None else name_b

@@ -53,9 +53,7 @@ def complete(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.reset_index(drop=True)
     synthetic = "source" in frame and bool((frame["source"] == "synthetic").any())
     wanted = [*COLUMNS, *(SYNTHETIC_COLUMNS if synthetic else ())]
-    return pd.DataFrame(
-        {name: frame[name] if name in frame else _unknown(name, len(frame)) for name in wanted}
-    )
+    return pd.DataFrame({name: frame[name] if name in frame else _unknown(name, len(frame)) for name in wanted})
 
 
 def _unknown(name: str, rows: int) -> pd.Series:

@@ -104,9 +104,7 @@ def read_table(path: Path) -> pd.DataFrame:
             )
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, ValueError) as error:
         reason = str(error).replace("Error tokenizing data. C error: ", "").strip()
-        raise UserError(
-            f"{path} is not a table: {reason}; check its separators and quotation marks"
-        ) from error
+        raise UserError(f"{path} is not a table: {reason}; check its separators and quotation marks") from error
     frame.columns = frame.columns.str.strip()
     if frame.empty:
         raise UserError(f"{path} has a header and no rows")

@@ -102,9 +102,7 @@ def _unknown_finding(column: str, cells: pd.Series) -> str | None:
         return f"column '{column}' is an unknown finding; did you mean '{nearest(column)[0]}'?"
     binary = cells.isin(["0", "1", "0.0", "1.0"])
     if binary.any() and (binary | (cells == "")).all():
-        return (
-            f"column '{column}' holds labels of an unknown finding; remove it, or rename it to one of the 18"
-        )
+        return f"column '{column}' holds labels of an unknown finding; remove it, or rename it to one of the 18"
     return None
 
 

@@ -26,9 +26,7 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
     frame = read_table(path)
     names = list(frame.columns)
     if not is_manifest_header(names):
-        raise UserError(
-            f"{path} is no manifest: it lacks the columns dataset, volume, patient, scan, split, source"
-        )
+        raise UserError(f"{path} is no manifest: it lacks the columns dataset, volume, patient, scan, split, source")
     missing = [name for name in FINDINGS if name not in names]
     if missing:
         raise UserError(f"{path} lacks findings", [f"column '{name}' is missing" for name in missing])

@@ -67,16 +67,10 @@ def _schema(synthetic: bool) -> DataFrameSchema:
         return pa.Column("str", pa.Check.isin(values, error=rule))
 
     filled = pa.Check(lambda column: column.str.strip() != "", error="a name")
-    positive = pa.Check(
-        lambda column: pd.to_numeric(column, errors="coerce") > 0, error="a number above 0, or empty"
-    )
+    positive = pa.Check(lambda column: pd.to_numeric(column, errors="coerce") > 0, error="a number above 0, or empty")
     label = pa.Check(lambda column: column.isin([0.0, 1.0]), error="0, 1 or empty")
-    whole = pa.Check(
-        lambda column: pd.to_numeric(column, errors="coerce") % 1 == 0, error="a whole number, or empty"
-    )
-    number = pa.Check(
-        lambda column: pd.notna(pd.to_numeric(column, errors="coerce")), error="a number, or empty"
-    )
+    whole = pa.Check(lambda column: pd.to_numeric(column, errors="coerce") % 1 == 0, error="a whole number, or empty")
+    number = pa.Check(lambda column: pd.notna(pd.to_numeric(column, errors="coerce")), error="a number, or empty")
     inside = pa.Check(
         lambda column: ~column.str.contains(_LEAVES_ROOT, regex=True),
         error="a path inside its root: relative, without '..'",
@@ -108,9 +102,7 @@ def sheet_row(position: int) -> str:
     return f"row {position + 2}"
 
 
-def problems(
-    frame: pd.DataFrame, place: Callable[[int], str] = sheet_row, *, unique: bool = True
-) -> list[str]:
+def problems(frame: pd.DataFrame, place: Callable[[int], str] = sheet_row, *, unique: bool = True) -> list[str]:
     """Every problem of a completed manifest, each as ``row 12 (train_7_a_1.nii.gz): ...``.
 
     Args:
@@ -155,9 +147,7 @@ def _duplicates(frame: pd.DataFrame, place: Callable[[int], str]) -> list[tuple[
     positions = dict(zip(first, frame.index[~frame.duplicated(keys)], strict=True))
     return [
         (int(at), f"duplicate volume: it stands already in {place(positions[row])}")
-        for at, row in zip(
-            frame.index[again], frame.loc[again, keys].itertuples(index=False, name=None), strict=True
-        )
+        for at, row in zip(frame.index[again], frame.loc[again, keys].itertuples(index=False, name=None), strict=True)
     ]
 
 
@@ -169,9 +159,7 @@ def _torn_patients(frame: pd.DataFrame) -> list[tuple[int, str]]:
     messages = []
     for (dataset, patient), group in torn.groupby(["dataset", "patient"], sort=False):
         splits = ", ".join(group["split"])
-        messages.append(
-            (int(group.index[-1]), f"patient {patient} of {dataset} is in several splits: {splits}")
-        )
+        messages.append((int(group.index[-1]), f"patient {patient} of {dataset} is in several splits: {splits}"))
     return messages
 
 

@@ -83,9 +83,7 @@ def _level(folds: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> np.ndar
     return folds
 
 
-def assign_splits(
-    frame: pd.DataFrame, fractions: Mapping[str, float] | None = None, seed: int = 0
-) -> pd.DataFrame:
+def assign_splits(frame: pd.DataFrame, fractions: Mapping[str, float] | None = None, seed: int = 0) -> pd.DataFrame:
     """A copy of ``frame`` in which patients without a split have one; patients that have one keep it.
 
     Raises:

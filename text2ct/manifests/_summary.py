@@ -49,9 +49,7 @@ class UnderrepresentedRule:
             parts.append(f"fewer than {self.min_positive_scans} positive scans")
         return " or ".join(parts) or "never"
 
-    def reasons(
-        self, positive_scans: int, prevalence: float, irlbl: float, mean_ir: float
-    ) -> tuple[str, ...]:
+    def reasons(self, positive_scans: int, prevalence: float, irlbl: float, mean_ir: float) -> tuple[str, ...]:
         """Why a finding is under-represented; nothing if it is not, or if it was never labelled."""
         if math.isnan(prevalence):
             return ()

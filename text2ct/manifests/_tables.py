@@ -58,9 +58,7 @@ def read_metadata(path: Path | str) -> pd.DataFrame:
 
     pair = cells("XYSpacing").str.extract(_PAIR).apply(pd.to_numeric)
     geometry = {
-        "spacing_x": pair[1].fillna(
-            pair[0]
-        ),  # DICOM's Pixel Spacing: between rows (y), then between columns (x)
+        "spacing_x": pair[1].fillna(pair[0]),  # DICOM's Pixel Spacing: between rows (y), then between columns (x)
         "spacing_y": pair[0],
         "spacing_z": number("ZSpacing"),
         "size_x": number("Columns"),

@@ -68,9 +68,7 @@ class Workspace:
             stored = read_json(self._file)
             declared = stored["roots"] if isinstance(stored, dict) and "roots" in stored else []
             if not isinstance(declared, dict) or not all(isinstance(path, str) for path in declared.values()):
-                raise UserError(
-                    f"{self._file} is damaged: expected {{'roots': {{name: folder}}}}; mend or remove it"
-                )
+                raise UserError(f"{self._file} is damaged: expected {{'roots': {{name: folder}}}}; mend or remove it")
         return {OWN_ROOT: self.path, **{name: self.path / folder for name, folder in declared.items()}}
 
     def add_root(self, name: str, path: Path | str) -> str:
@@ -118,11 +116,7 @@ class Workspace:
         return self.add_root(name, folder), ""
 
     def _stored(self, folder: Path) -> str:
-        return (
-            folder.relative_to(self.path).as_posix()
-            if folder.is_relative_to(self.path)
-            else folder.as_posix()
-        )
+        return folder.relative_to(self.path).as_posix() if folder.is_relative_to(self.path) else folder.as_posix()
 
     def resolve(self, root: str, path: str) -> Path:
         """The absolute path of a manifest row's file, which need not exist.
@@ -159,9 +153,7 @@ class Workspace:
         """
         self._known(kind)
         if run and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@+=-]*", run):
-            raise UserError(
-                f"'{run}' cannot name a run; use letters, digits, '.', '_', '-', '@', '+' and '='"
-            )
+            raise UserError(f"'{run}' cannot name a run; use letters, digits, '.', '_', '-', '@', '+' and '='")
         return self.path / kind / run
 
     def newest(self, kind: str) -> Path:
@@ -175,13 +167,9 @@ class Workspace:
             UserError: There is none yet; the message says which command makes one.
         """
         patterns, noun, command = self._known(kind)
-        found = [
-            path for pattern in patterns for path in self.path.glob(pattern) if not path.name.startswith(".")
-        ]
+        found = [path for pattern in patterns for path in self.path.glob(pattern) if not path.name.startswith(".")]
         if not found:
-            raise UserError(
-                f"{self.path} has no {noun.removeprefix('a ')} yet; run {command} first, or give a path"
-            )
+            raise UserError(f"{self.path} has no {noun.removeprefix('a ')} yet; run {command} first, or give a path")
         latest = max(found, key=lambda path: (path.stat().st_mtime_ns, path.as_posix()))
         return latest.parent if kind in ("classifiers", "reports") else latest
 

@@ -83,8 +83,7 @@ def benchmark_headline(result: Mapping[str, Any]) -> str:
     p = "" if adjusted is None else f", corrected p {f'= {adjusted:.3f}' if adjusted >= 0.001 else '< 0.001'}"
     numbers = f"macro AUC {before:.3f} to {after:.3f} (difference {entry['delta_macro_auc']:+.3f}{ci}{p})"
     counts = {
-        key: sum(row["verdict"] == key for row in entry["findings"].values())
-        for key in ("gain", "harm", "no evidence")
+        key: sum(row["verdict"] == key for row in entry["findings"].values()) for key in ("gain", "harm", "no evidence")
     }
     said = {
         "gain": f"{arm} is better than {against}",
@@ -93,9 +92,7 @@ def benchmark_headline(result: Mapping[str, Any]) -> str:
     }[outcome_of(entry)]
     harmed = [name for name, row in entry["findings"].items() if row["verdict"] == "harm"]
     worse = f" ({', '.join(harmed)})" if harmed else ""
-    findings = (
-        f"{counts['gain']} better, {counts['harm']} worse{worse}, {counts['no evidence']} without evidence"
-    )
+    findings = f"{counts['gain']} better, {counts['harm']} worse{worse}, {counts['no evidence']} without evidence"
     chosen = " The ratio was chosen on validation patients." if _chosen_on_validation(result) else ""
     return f"{said}: {numbers}. Of {sum(counts.values())} findings {findings}.{chosen}"
 
@@ -164,8 +161,7 @@ def write_benchmark_report(
     first = primary_comparison(result)
     ordered = sorted(result["comparisons"], key=lambda entry: entry is not first)
     by_finding = [
-        (entry, forest_chart(entry, "findings" if k == 0 else f"findings-{k + 1}"))
-        for k, entry in enumerate(ordered)
+        (entry, forest_chart(entry, "findings" if k == 0 else f"findings-{k + 1}")) for k, entry in enumerate(ordered)
     ]
     seeds = seeds_chart(result["arms"])
     before, after = _prevalences(result, first["arm"] if first else "")

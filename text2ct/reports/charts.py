@@ -145,9 +145,7 @@ def prevalence_chart(findings: Mapping[str, Mapping[str, Any]]) -> Chart:
             axes.text(value + 0.4, y - shift, f"{value:.1f}", va="center", fontsize=7.5, color=MUTED)
         keys = [(ACCENT, "by scan"), (HARM, "by scan, under-represented")]
         keys += [(SECOND, "by patient")] if any(by_patient) else []
-        axes.legend(
-            [Rectangle((0, 0), 1, 1, color=c) for c, _ in keys], [t for _, t in keys], loc="lower right"
-        )
+        axes.legend([Rectangle((0, 0), 1, 1, color=c) for c, _ in keys], [t for _, t in keys], loc="lower right")
         _rows_axis(axes, order)
         axes.set_xlabel("prevalence (%)")
 
@@ -168,20 +166,14 @@ def cooccurrence_chart(names: Sequence[str], share: Sequence[Sequence[float | No
         names: ``(F,)`` findings.
         share: ``(F, F)`` in [0, 1], None where no scan has the row's finding.
     """
-    rows = [
-        {"finding": a, "also": b, "share": share[i][j]}
-        for i, a in enumerate(names)
-        for j, b in enumerate(names)
-    ]
+    rows = [{"finding": a, "also": b, "share": share[i][j]} for i, a in enumerate(names) for j, b in enumerate(names)]
 
     def draw(axes: Axes) -> None:
         for i in range(len(names)):
             for j in range(len(names)):
                 value = share[i][j]
                 if value is not None and i != j:
-                    axes.add_patch(
-                        Rectangle((j - 0.5, i - 0.5), 1, 1, color=ACCENT, alpha=value, linewidth=0)
-                    )
+                    axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, color=ACCENT, alpha=value, linewidth=0))
                     axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=6.5)
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.tick_params(axis="x", colors=INK)
@@ -226,9 +218,7 @@ def forest_chart(comparison: Mapping[str, Any], name: str = "findings") -> Chart
         for y, row in enumerate(rows):
             colour = VERDICT_COLOUR[row["verdict"]]
             if row["low"] is not None:
-                axes.plot(
-                    [row["low"], row["high"]], [y, y], color=colour, linewidth=1.8, solid_capstyle="round"
-                )
+                axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=1.8, solid_capstyle="round")
             axes.plot(row["delta_auc"], y, "o", color=colour, markersize=5.5)
         for key, colour in VERDICT_COLOUR.items():
             axes.plot([], [], "o-", color=colour, label=key, markersize=5.5)
@@ -272,9 +262,7 @@ def seeds_chart(arms: Mapping[str, Mapping[str, Any]]) -> Chart:
         axes.set_xlabel("macro AUC on the test scans")
 
     caption = "Macro AUC of every single training and the mean of each arm."
-    return _chart(
-        "seeds", caption, rows, (7.2, 0.9 + 0.42 * max(len(arms), 2)), draw, "Macro AUC by arm and seed"
-    )
+    return _chart("seeds", caption, rows, (7.2, 0.9 + 0.42 * max(len(arms), 2)), draw, "Macro AUC by arm and seed")
 
 
 def mix_chart(before: Mapping[str, float], after: Mapping[str, float]) -> Chart:
@@ -285,9 +273,7 @@ def mix_chart(before: Mapping[str, float], after: Mapping[str, float]) -> Chart:
         after: The same after mixing.
     """
     order = sorted(before, key=lambda name: -(before[name] or 0.0))
-    rows: list[dict[str, Any]] = [
-        {"finding": name, "before": before[name], "after": after.get(name)} for name in order
-    ]
+    rows: list[dict[str, Any]] = [{"finding": name, "before": before[name], "after": after.get(name)} for name in order]
 
     def draw(axes: Axes) -> None:
         for y, row in enumerate(rows):

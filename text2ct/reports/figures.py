@@ -85,9 +85,7 @@ def slice_montage(
     total_width = sum(piece.extent_mm[0] for piece in slices) + gap * (len(slices) - 1)
     total_height = max(piece.extent_mm[1] for piece in slices)
     inches = height_px / _DOTS_PER_INCH
-    figure = Figure(
-        figsize=(inches * total_width / total_height, inches), dpi=_DOTS_PER_INCH, facecolor="black"
-    )
+    figure = Figure(figsize=(inches * total_width / total_height, inches), dpi=_DOTS_PER_INCH, facecolor="black")
     canvas = FigureCanvasAgg(figure)
     x = 0.0
     for piece in slices:

@@ -12,13 +12,11 @@ import jinja2
 from markupsafe import Markup
 
 from text2ct import __version__
-from text2ct.tables import MISSING, number, span
 from text2ct.files import write_text
 from text2ct.reports.charts import Chart
+from text2ct.tables import MISSING, number, span
 
-_MARKDOWN = str.maketrans(
-    {c: f"\\{c}" for c in "\\`*_[]|#"} | {"<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "}
-)
+_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]|#"} | {"<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "})
 
 
 def _number(value: float | None, digits: int = 3, sign: bool = False) -> str:

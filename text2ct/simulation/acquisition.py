@@ -52,9 +52,7 @@ def acquire(
     if 2 * sigma_xy > 0.5 * spacing_mm[0] or sigma_z > 0.3 * spacing_mm[2]:
         hu = irfftn(rfftn(hu, workers=1) * mtf, s=shape, workers=1)
     # Photon statistics: less noise in air than in the body.
-    return np.asarray(
-        hu + texture * (np.float32(0.55) + np.float32(0.45) * np.clip(hu / 1000 + 1, 0, 1)), np.float32
-    )
+    return np.asarray(hu + texture * (np.float32(0.55) + np.float32(0.45) * np.clip(hu / 1000 + 1, 0, 1)), np.float32)
 
 
 def table(x_mm: Array, y_mm: Array, surface_mm: float) -> Array:

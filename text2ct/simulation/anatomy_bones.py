@@ -75,13 +75,9 @@ def paint_shoulders(scene: Scene) -> None:
     """Clavicles, scapulae and humeral heads; raised arms turn and lift them."""
     lift = 12.0 if scene.anatomy.arms_up else 0.0
     for sign in (1.0, -1.0):
-        clavicle = np.array(
-            [[14, 50, 92], [55, 44, 104 + lift / 2], [100, 12, 122 + lift], [132, -8, 130 + lift]]
-        )
+        clavicle = np.array([[14, 50, 92], [55, 44, 104 + lift / 2], [100, 12, 122 + lift], [132, -8, 130 + lift]])
         blade = np.array([_on_wall(scene, 48, 20, 18), _on_wall(scene, 58, 60, 18), [118, -44, 100 + lift]])
-        border = np.array(
-            [_on_wall(scene, 36, 84, 18), _on_wall(scene, 42, 56, 18), _on_wall(scene, 46, 18, 18)]
-        )
+        border = np.array([_on_wall(scene, 36, 84, 18), _on_wall(scene, 42, 56, 18), _on_wall(scene, 46, 18, 18)])
         spine = np.array([_on_wall(scene, 38, 88, 20), _on_wall(scene, 60, 98, 24), [136, -42, 120 + lift]])
         flip = np.array([sign, 1.0, 1.0])
         for line, radius, hu in (

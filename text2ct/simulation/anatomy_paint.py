@@ -116,12 +116,8 @@ def _paint_lungs(scene: Scene, number: int, trees: dict[str, Tree]) -> None:
     lung = scene.lung[chest]
     # Supine: blood and collapse weigh on the back (about 40 HU at full inspiration; Verschakelen 1998).
     parenchyma = np.float32(a.lung_hu) - np.float32(a.gradient_hu) * (y / np.float32(75.0))
-    parenchyma += (
-        np.float32(9.0) * scene.noise(rng, 34.0)[chest] + np.float32(13.0) * scene.noise(rng, 9.0)[chest]
-    )
-    rim = np.clip(1 - scene.depth[chest] / np.float32(9.0), 0, 1) * np.clip(
-        -(y + 25) / np.float32(50.0), 0, 1
-    )
+    parenchyma += np.float32(9.0) * scene.noise(rng, 34.0)[chest] + np.float32(13.0) * scene.noise(rng, 9.0)[chest]
+    rim = np.clip(1 - scene.depth[chest] / np.float32(9.0), 0, 1) * np.clip(-(y + 25) / np.float32(50.0), 0, 1)
     parenchyma += np.float32(45.0) * rim
     scene.mix(lung, parenchyma, chest)
     fissure = np.abs(z - oblique_fissure_z(x, y)) * np.float32(0.75)

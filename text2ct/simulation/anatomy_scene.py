@@ -46,14 +46,9 @@ class Scene:
         self.frame = frame
         self.size = size
         self.spacing_mm = spacing_mm
-        world = [
-            ((np.arange(n) - (n - 1) / 2) * s).astype(np.float32)
-            for n, s in zip(size, spacing_mm, strict=True)
-        ]
+        world = [((np.arange(n) - (n - 1) / 2) * s).astype(np.float32) for n, s in zip(size, spacing_mm, strict=True)]
         self.world = world
-        x, y, self.z = frame.to_canonical(
-            world[0][:, None, None], world[1][None, :, None], world[2][None, None, :]
-        )
+        x, y, self.z = frame.to_canonical(world[0][:, None, None], world[1][None, :, None], world[2][None, None, :])
         self.x, self.y = (np.ascontiguousarray(np.broadcast_to(v, size)) for v in (x, y))
         self.blur_mm = float(np.mean(np.array(spacing_mm) / frame.scale))
         self.hu: Array = np.full(size, -1000.0, np.float32)

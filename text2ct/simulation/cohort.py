@@ -150,18 +150,12 @@ def _checked(
     from text2ct.simulation.render import check_grid
 
     if not 1 <= patients <= MAX_PATIENTS:
-        raise UserError(
-            f"a cohort needs 1 to {MAX_PATIENTS} patients, not {patients}; choose another --patients"
-        )
+        raise UserError(f"a cohort needs 1 to {MAX_PATIENTS} patients, not {patients}; choose another --patients")
     if not 0.0 <= valid_fraction < 1.0:
-        raise UserError(
-            f"the share of validation patients is {valid_fraction}; expected at least 0 and below 1"
-        )
+        raise UserError(f"the share of validation patients is {valid_fraction}; expected at least 0 and below 1")
     patient_number(seed, patients - 1)
     if len(size) != 3 or len(spacing_mm) != 3:
-        raise UserError(
-            f"a grid needs three sizes and three spacings, not {tuple(size)} and {tuple(spacing_mm)}"
-        )
+        raise UserError(f"a grid needs three sizes and three spacings, not {tuple(size)} and {tuple(spacing_mm)}")
     x, y, z = (int(count) for count in size)
     dx, dy, dz = (float(step) for step in spacing_mm)
     check_grid((x, y, z), (dx, dy, dz))
@@ -191,11 +185,7 @@ def _check_folder(root: Path, request: _Request) -> None:
         old = stored if isinstance(stored, dict) else {}
         raise UserError(
             f"{root} holds another cohort; choose a new folder, or remove it to simulate again",
-            [
-                f"{key} was {old.get(key)}, now {value}"
-                for key, value in wanted.items()
-                if old.get(key) != value
-            ],
+            [f"{key} was {old.get(key)}, now {value}" for key, value in wanted.items() if old.get(key) != value],
         )
 
 
@@ -219,16 +209,8 @@ def _volumes(member: _Member, patient: Patient) -> Iterator[tuple[str, int, int]
 
 def _jobs(root: Path, member: _Member, patient: Patient, request: _Request) -> Iterator[_Job]:
     for volume, scan, reconstruction in _volumes(member, patient):
-        folder = (
-            root
-            / "dataset"
-            / f"{member.part}_fixed"
-            / member.name
-            / f"{member.name}_{patient.scans[scan].letter}"
-        )
-        yield _Job(
-            member.number, scan, reconstruction, request.size, request.spacing_mm, str(folder / volume)
-        )
+        folder = root / "dataset" / f"{member.part}_fixed" / member.name / f"{member.name}_{patient.scans[scan].letter}"
+        yield _Job(member.number, scan, reconstruction, request.size, request.spacing_mm, str(folder / volume))
 
 
 def _run(jobs: Sequence[_Job], workers: int) -> Iterator[None]:
@@ -244,8 +226,7 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[None]:
         yield from pool.map(_render, jobs, chunksize=max(1, min(8, len(jobs) // (4 * workers))))
     except BrokenProcessPool as error:
         raise UserError(
-            "a rendering process ended before its time (out of memory?); the same command with fewer "
-            "workers goes on"
+            "a rendering process ended before its time (out of memory?); the same command with fewer workers goes on"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -60,12 +60,8 @@ def fitted(path: Path = PREVALENCE_FILE) -> Prevalence:
     """
     stored = read_json(path)
     if tuple(stored["findings"]) != FINDINGS:
-        raise UserError(
-            f"{path} was fitted for other findings; fit it again with benchmarks/fit_prevalence.py"
-        )
-    numbers = {
-        key: np.array(value) for key, value in stored.items() if isinstance(value, list) and key != "findings"
-    }
+        raise UserError(f"{path} was fitted for other findings; fit it again with benchmarks/fit_prevalence.py")
+    numbers = {key: np.array(value) for key, value in stored.items() if isinstance(value, list) and key != "findings"}
     explained = sum(np.outer(numbers[key], numbers[key]) for key in ("age_loading", "sex_loading"))
     residual = np.linalg.cholesky(numbers["correlation"] - explained)
     return Prevalence(**numbers, residual=residual, male_share=float(stored["male_share"]))

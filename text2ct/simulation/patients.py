@@ -105,9 +105,7 @@ def patient_number(seed: int, index: int) -> int:
     if not 0 <= seed < MAX_SEED:
         raise UserError(f"the cohort seed {seed} is out of range; choose one from 0 to {MAX_SEED - 1}")
     if not 0 <= index < MAX_PATIENTS:
-        raise UserError(
-            f"patient index {index} is out of range; a cohort has patients 0 to {MAX_PATIENTS - 1}"
-        )
+        raise UserError(f"patient index {index} is out of range; a cohort has patients 0 to {MAX_PATIENTS - 1}")
     return seed * MAX_PATIENTS + index
 
 
@@ -125,9 +123,7 @@ def generator(number: int, *stream: int | str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(number, spawn_key=tuple(words)))
 
 
-def draw_patient(
-    number: int, prevalence: str = "ct-rate", labels: NDArray[np.bool_] | None = None
-) -> Patient:
+def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bool_] | None = None) -> Patient:
     """Draw a patient: person, scans, findings and reconstructions.
 
     Args:

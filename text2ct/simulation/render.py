@@ -46,9 +46,7 @@ def render(
     ideal = render_ideal(patient, scan, size, spacing_mm)
     reconstructions = patient.scans[scan].reconstructions
     if not 0 <= reconstruction < len(reconstructions):
-        raise UserError(
-            f"scan {scan} has {len(reconstructions)} reconstructions; there is no {reconstruction}"
-        )
+        raise UserError(f"scan {scan} has {len(reconstructions)} reconstructions; there is no {reconstruction}")
     noise = generator(patient.number, "noise", scan)
     hu = acquire(ideal, spacing_mm, reconstructions[reconstruction], noise)
     return np.clip(hu, HU_FLOOR, HU_CEILING, out=hu)
@@ -97,9 +95,7 @@ def check_grid(size: Sequence[int], spacing_mm: Sequence[float]) -> None:
         if not 0.1 <= s <= MAX_SPACING_MM:
             problems.append(f"{axis}: spacing {s} mm is outside 0.1 to {MAX_SPACING_MM} mm")
         elif n * s < MIN_FIELD_MM:
-            problems.append(
-                f"{axis}: {n} voxels of {s} mm cover {n * s:g} mm; at least {MIN_FIELD_MM:g} mm needed"
-            )
+            problems.append(f"{axis}: {n} voxels of {s} mm cover {n * s:g} mm; at least {MIN_FIELD_MM:g} mm needed")
         elif n * s > 2 * PERIOD_MM:
             problems.append(f"{axis}: {n} voxels of {s} mm cover {n * s:g} mm; at most {2 * PERIOD_MM:g} mm")
     if problems:

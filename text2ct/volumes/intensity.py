@@ -65,9 +65,7 @@ class Levels:
         if self.padding > MAX_PADDING:
             found.append(f"{self.padding:.0%} of voxels below {PADDING_BELOW_HU:.0f}")
         elif self.padding > 0.02 and not self.padding_constant:
-            found.append(
-                f"{self.padding:.0%} of voxels spread below {PADDING_BELOW_HU:.0f}, where no tissue lies"
-            )
+            found.append(f"{self.padding:.0%} of voxels spread below {PADDING_BELOW_HU:.0f}, where no tissue lies")
         if self.gas < MIN_GAS:
             found.append(f"{self.gas:.1%} of voxels at air or lung level")
         if self.tissue < MIN_TISSUE:
@@ -199,9 +197,7 @@ def _choose(fits: list[tuple[Decision, Levels]], fixed: bool) -> Decision:
     )
 
 
-def _guess(
-    sample: npt.NDArray[np.float32], header: tuple[float, float], metadata: tuple[float, float] | None
-) -> str:
+def _guess(sample: npt.NDArray[np.float32], header: tuple[float, float], metadata: tuple[float, float] | None) -> str:
     """What the voxels may be instead of HU, and what to do."""
     if sample.size == 0:
         return "no voxel is a finite number"

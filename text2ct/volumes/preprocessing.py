@@ -248,9 +248,7 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
         by_target.setdefault(job.target, []).append(job.source)
     double = [f"{target.name}: {', '.join(map(str, of))}" for target, of in by_target.items() if len(of) > 1]
     if double:
-        raise UserError(
-            "several inputs have one name; rename them or convert them into separate folders", double
-        )
+        raise UserError("several inputs have one name; rename them or convert them into separate folders", double)
     own = [str(job.source) for job in jobs if job.target.resolve() == job.source.resolve()]
     if own:
         raise UserError("outputs would overwrite their sources; choose another folder", own)

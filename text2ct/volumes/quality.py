@@ -36,9 +36,7 @@ def check(volume: Volume) -> list[str]:
     problems = _geometry(volume)
     not_hu = levels(volume.hu).problems
     if not_hu:
-        problems.append(
-            f"the voxels ({low:g} to {high:g}) do not look like HU of a chest: {', '.join(not_hu)}"
-        )
+        problems.append(f"the voxels ({low:g} to {high:g}) do not look like HU of a chest: {', '.join(not_hu)}")
     return problems + _slices(volume)
 
 

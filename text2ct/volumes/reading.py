@@ -59,9 +59,7 @@ def read(
     padding = hu < PADDING_BELOW_HU
     if padding.any() and not stored.marked_hu:
         hu[padding] = AIR_HU
-        words += (
-            f"; {padding.mean():.1%} of voxels below {PADDING_BELOW_HU:.0f} are padding, set to {AIR_HU:.0f}"
-        )
+        words += f"; {padding.mean():.1%} of voxels below {PADDING_BELOW_HU:.0f} are padding, set to {AIR_HU:.0f}"
     hu, affine = _to_ras(hu, stored.affine)
     affine, notes = _apply_metadata_spacing(affine, spacing_mm, decision, stored)
     tilt = obliquity_deg(affine)
@@ -103,9 +101,7 @@ def _structural_problems(stored: Stored) -> list[str]:
     if len(shape) < 3 or min(shape[:3], default=0) < 2:
         problems.append(f"it is a single picture ({text}); expected a 3D volume")
     if any(extent != 1 for extent in shape[3:]):
-        problems.append(
-            f"it has {len(shape)} dimensions ({text}); expected a 3D volume: take one time point out"
-        )
+        problems.append(f"it has {len(shape)} dimensions ({text}); expected a 3D volume: take one time point out")
     if not np.isfinite([stored.slope, stored.intercept]).all() or stored.slope == 0:
         problems.append(f"its header has slope {stored.slope:g} and intercept {stored.intercept:g}")
     affine = affine_problem(stored.affine)
@@ -116,9 +112,7 @@ def _structural_problems(stored: Stored) -> list[str]:
 
 def _decide(path: Path, stored: Stored, metadata: tuple[float, float] | None) -> Decision:
     if stored.marked_hu:
-        words = "HU: the header's mark says so" + (
-            "; the metadata's scale was not applied" if metadata else ""
-        )
+        words = "HU: the header's mark says so" + ("; the metadata's scale was not applied" if metadata else "")
         return Decision(stored.slope, stored.intercept, words)
     fixed = any(part.endswith("_fixed") for part in path.parts)
     try:

@@ -67,9 +67,7 @@ def _write_mha(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
     import SimpleITK as sitk
 
     if _is_sheared(affine):
-        raise UserError(
-            f"cannot write {path}: MetaImage cannot hold a sheared affine (tilted gantry); use .nii.gz"
-        )
+        raise UserError(f"cannot write {path}: MetaImage cannot hold a sheared affine (tilted gantry); use .nii.gz")
     lps = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image = sitk.GetImageFromArray(voxels.transpose(2, 1, 0))

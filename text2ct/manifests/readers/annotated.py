@@ -54,10 +54,7 @@ def _rename(frame: pd.DataFrame, ids: pd.Series, path: Path) -> list[str]:
     if key is None or value is None:
         raise UserError(f"{path} is no table of names: expected the columns AccessionNo and NameinCTRATE")
     keys = table[key].str.strip()
-    found = [
-        f"{path.name} row {row + 2} ({keys[row]}): stands a second time"
-        for row in keys[keys.duplicated()].index
-    ]
+    found = [f"{path.name} row {row + 2} ({keys[row]}): stands a second time" for row in keys[keys.duplicated()].index]
     names = table[value].str.strip().set_axis(keys)
     names = names[~names.index.duplicated()].reindex(ids).set_axis(ids.index)
     found += [f"row {row + 2} ({ids[row]}): is not in {path.name}" for row in ids.index[names.isna()]]

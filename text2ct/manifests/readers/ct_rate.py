@@ -87,16 +87,8 @@ def _read_labels(paths: list[Path]) -> _Labels:
     return _Labels(
         pd.concat([table.ids for table in tables], ignore_index=True),
         pd.concat([table.labels for table in tables], ignore_index=True),
-        [
-            (path.name, row + 2)
-            for path, table in zip(paths, tables, strict=True)
-            for row in table.table.index
-        ],
-        [
-            f"{path.name}: {text}"
-            for path, table in zip(paths, tables, strict=True)
-            for text in table.problems
-        ],
+        [(path.name, row + 2) for path, table in zip(paths, tables, strict=True) for row in table.table.index],
+        [f"{path.name}: {text}" for path, table in zip(paths, tables, strict=True) for text in table.problems],
     )
 
 
@@ -144,10 +136,7 @@ def read_ct_rate(request: Request) -> pd.DataFrame:
 def _say_unlabelled(volumes: dict[str, str], frame: pd.DataFrame, folder: Path) -> None:
     unlabelled = sorted(set(volumes) - set(stems(frame["volume"])))
     if unlabelled:
-        warn(
-            f"{len(unlabelled)} volumes in {folder} have no row of labels and are left out, "
-            f"such as {unlabelled[0]}"
-        )
+        warn(f"{len(unlabelled)} volumes in {folder} have no row of labels and are left out, such as {unlabelled[0]}")
 
 
 def _leave_out(frame: pd.DataFrame, lists: list[Path]) -> pd.DataFrame:

@@ -91,11 +91,7 @@ def read_labels(request: Request) -> pd.DataFrame:
     labels = read_label_table(request.path)
     frame, part = identify(labels.ids)
     simulated = next(
-        (
-            name
-            for folder in (request.path.parent, request.path.parent.parent)
-            if (name := simulated_dataset(folder))
-        ),
+        (name for folder in (request.path.parent, request.path.parent.parent) if (name := simulated_dataset(folder))),
         None,
     )
     ct_rate = bool((part != "").all())

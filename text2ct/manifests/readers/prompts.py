@@ -38,9 +38,7 @@ def read_prompts_csv(request: Request) -> pd.DataFrame:
         patient=cells("patient", parsed["patient"]),
         scan=parsed["scan"],
         split=cells("split", request.split),
-        source=pd.Series("real", index=table.index, dtype="str").mask(
-            dataset.str.startswith("simulated"), "simulated"
-        ),
+        source=pd.Series("real", index=table.index, dtype="str").mask(dataset.str.startswith("simulated"), "simulated"),
         findings_text=cells("prompt", ""),
     )
     frame = coerce(frame)

@@ -70,9 +70,7 @@ class Atelectasis(FindingModel):
         c = tuple(float(v) for v in centre)
 
         def depth(x: Array, y: Array, z: Array) -> Array:
-            return ellipsoid(
-                x, y, z + tilt[0] * (x - c[0]) + tilt[1] * (y - c[1]), c, (radius, 0.8 * radius, 3.6)
-            )
+            return ellipsoid(x, y, z + tilt[0] * (x - c[0]) + tilt[1] * (y - c[1]), c, (radius, 0.8 * radius, 3.6))
 
         box, cover = scene.local(c, radius * 1.2, depth)
         scene.mix(cover * scene.lung[box], hu, box)

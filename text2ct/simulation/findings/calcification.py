@@ -31,9 +31,7 @@ class ArterialCalcification(FindingModel):
         """Draw the segment and the number of plaques."""
         site = choose(rng, {"aortic arch": 0.35, "descending aorta": 0.2, "thoracic aorta": 0.45})
         severity = draw_severity(rng)
-        return Instance(
-            self.finding, severity, "", site, count=6 + int(rng.integers(0, 3)) + int(8 * severity)
-        )
+        return Instance(self.finding, severity, "", site, count=6 + int(rng.integers(0, 3)) + int(8 * severity))
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
         """Paint each plaque as a patch of the wall, 3 to 5 mm thick."""
@@ -80,9 +78,7 @@ class CoronaryCalcification(FindingModel):
         }
         site = choose(rng, weights)
         severity = draw_severity(rng)
-        return Instance(
-            self.finding, severity, "", site, count=2 + int(rng.integers(0, 2)) + int(5 * severity)
-        )
+        return Instance(self.finding, severity, "", site, count=2 + int(rng.integers(0, 2)) + int(5 * severity))
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
         """Paint rods of 2.2 to 3.4 mm radius on the heart's surface."""

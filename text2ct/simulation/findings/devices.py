@@ -93,9 +93,7 @@ class MedicalMaterial(FindingModel):
         turn = np.linspace(0, 2 * np.pi, 13)
         for z in np.linspace(76.0, -34.0, instance.count):
             y = self._wall_y(scene, 0.0, float(z)) - 8.0
-            ring = np.stack(
-                [16.0 * np.cos(turn), y - 1 + 8.0 * np.sin(turn), z + 1.5 * np.sin(2 * turn)], axis=1
-            )
+            ring = np.stack([16.0 * np.cos(turn), y - 1 + 8.0 * np.sin(turn), z + 1.5 * np.sin(2 * turn)], axis=1)
             scene.mix(scene.tube(ring, 1.9), METAL_HU)
 
     def _spine(self, scene: Scene, sign: float, instance: Instance, rng: np.random.Generator) -> None:
@@ -110,9 +108,7 @@ class MedicalMaterial(FindingModel):
     def _valve(self, scene: Scene, sign: float, instance: Instance, rng: np.random.Generator) -> None:
         turn = np.linspace(0, 2 * np.pi, 17)
         centre = (
-            np.array([1.0, 15.0, 0.0])
-            if rng.random() < 0.6
-            else np.add(scene.anatomy.heart_centre, [2.0, -12.0, 6.0])
+            np.array([1.0, 15.0, 0.0]) if rng.random() < 0.6 else np.add(scene.anatomy.heart_centre, [2.0, -12.0, 6.0])
         )
         u, v = np.array([0.8, 0.0, 0.6]), np.array([0.3, 0.86, -0.4])
         ring = centre + 14.0 * (np.cos(turn)[:, None] * u + np.sin(turn)[:, None] * v)

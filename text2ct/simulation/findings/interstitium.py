@@ -50,9 +50,7 @@ class SeptalThickening(FindingModel):
             np.maximum(ridge, np.exp(-((field / np.float32(0.2)) ** 2)), out=ridge)
         rim = np.clip(np.float32(1.35) - scene.depth / np.float32(32.0), np.float32(0.2), 1)
         fissure = np.abs(scene.z - oblique_fissure_z(scene.x, scene.y)) * np.float32(0.75)
-        ridge = np.maximum(
-            ridge * rim, np.float32(0.7) * np.clip(np.float32(1.3) - fissure / np.float32(4.0), 0, 1)
-        )
+        ridge = np.maximum(ridge * rim, np.float32(0.7) * np.clip(np.float32(1.3) - fissure / np.float32(4.0), 0, 1))
         where = scene.lobes(instance.lobes(), 8.0)
         gain = np.float32(300.0 + 260.0 * instance.severity)
         scene.hu += where * ridge * gain * (scene.hu < -450)

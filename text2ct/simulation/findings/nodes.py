@@ -65,9 +65,7 @@ class Lymphadenopathy(FindingModel):
         for k in range(instance.count):
             middle, spread = places[k % len(places)]
             short = float(instance.size_mm or 18.0) * (1.0 if k == 0 else rng.uniform(0.6, 0.95))
-            centre = middle + spread * np.clip(rng.normal(size=3), -1.5, 1.5) * (
-                0.0 if k < len(places) else 1.0
-            )
+            centre = middle + spread * np.clip(rng.normal(size=3), -1.5, 1.5) * (0.0 if k < len(places) else 1.0)
             long = short * rng.uniform(1.1, 1.5)
             nodes.append(Mass(tuple(float(v) for v in centre), (short / 2, short / 2 * 1.1, long / 2)))
         return nodes

@@ -57,8 +57,7 @@ WORDINGS = {
                 "cuffing|peribronchial thickening} <is>",
                 "Thickening {of the peribronchovascular sheath|along the peribronchial sheath|in the "
                 "peribronchial area} <is> in <place>",
-                "<mild> {thickening of the bronchial walls|thickened bronchial walls} in <place> <is> "
-                "{(bronchitis?)|}",
+                "<mild> {thickening of the bronchial walls|thickened bronchial walls} in <place> <is> {(bronchitis?)|}",
                 f"{_WALLS} extending from the hilar {{region|regions}} {{toward|to}} <place> <is>",
                 "Peribronchial thickness is increased in <place> {, of <grade> degree|}",
             )
@@ -97,22 +96,19 @@ NORMALS = (
     Normal(
         "airways",
         (
-            "{Trachea|The trachea} and {the main bronchi of both sides|right and left main bronchi} are "
-            "{open|patent}",
+            "{Trachea|The trachea} and {the main bronchi of both sides|right and left main bronchi} are {open|patent}",
             "{Trachea, left and right main bronchi|The lumens of the trachea and both main bronchi|Lumens "
             "of the trachea and main bronchi} are {open|clear}",
             "{Trachea and both main bronchi|The trachea and main bronchi} are {in the midline|of normal "
             "calibration} and {clear|open}",
-            "The trachea is in the midline, {the main bronchi|both main bronchi} {are|appear} "
-            "{natural|open|normal}",
+            "The trachea is in the midline, {the main bronchi|both main bronchi} {are|appear} {natural|open|normal}",
         ),
         chance=0.9,
     ),
     Normal(
         "airways",
         (
-            "No {occlusive|obstructive} pathology <no> in the {airway lumen|tracheal lumen|trachea or main "
-            "bronchi}",
+            "No {occlusive|obstructive} pathology <no> in the {airway lumen|tracheal lumen|trachea or main bronchi}",
             "There is no {obstructive|occlusive} lesion {of the central airways|in the airway lumens}",
         ),
         chance=0.45,

@@ -37,9 +37,7 @@ def compose(labels_row: ArrayLike, rng: np.random.Generator) -> Report:
     """
     row = np.asarray(labels_row, dtype=float)
     if row.shape != (len(FINDINGS),):
-        raise UserError(
-            f"a label row has shape {row.shape}; expected one value for each of {len(FINDINGS)} findings"
-        )
+        raise UserError(f"a label row has shape {row.shape}; expected one value for each of {len(FINDINGS)} findings")
     wrong = [
         f"{name} is {value:g}"
         for name, value in zip(FINDINGS, row, strict=True)

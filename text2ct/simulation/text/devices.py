@@ -5,10 +5,8 @@ from __future__ import annotations
 from text2ct.simulation.text.wording import Wording
 
 _PORT = (
-    "{Port|A port|The port} catheter whose tip {lies|ends|terminates} in the {superior vena cava|right "
-    "atrium} <is>",
-    "A {central venous|venous|port} catheter extending {to|into} the {superior vena cava|vena cava "
-    "superior} <is> <on>",
+    "{Port|A port|The port} catheter whose tip {lies|ends|terminates} in the {superior vena cava|right atrium} <is>",
+    "A {central venous|venous|port} catheter extending {to|into} the {superior vena cava|vena cava superior} <is> <on>",
     "The port chamber <is> {under the skin|in the subcutaneous fat} of the <sided> {anterior chest "
     "wall|hemithorax} and its catheter "
     "{reaches|extends to} the {superior vena cava|right atrium}",
@@ -16,8 +14,7 @@ _PORT = (
     "superior vena cava}",
     "Image of a port catheter entering from the <sided> {subclavian|internal jugular} vein <is>",
     "{Central venous catheter|CVP catheter} <is>; its tip is in the superior vena cava",
-    "A catheter placed from the <sided> jugular vein and ending in the {right atrium|superior "
-    "vena cava} <is>",
+    "A catheter placed from the <sided> jugular vein and ending in the {right atrium|superior vena cava} <is>",
     "{Port|Port-a-cath} reservoir <is> in the <sided> chest wall",
 )
 _PACEMAKER = (
@@ -50,12 +47,10 @@ _SPINE = (
     "{Metallic fixation|Stabilization|Posterior fixation} {materials|screws|implants} <are> in the "
     "{thoracic|dorsal|thoracolumbar} vertebrae",
     "There are {transpedicular screws|fixation screws and rods} in the {thoracic|dorsal} {spine|vertebrae}",
-    "{Surgical|Operative} {plate and screw|screw-rod} material <is> in the {dorsal|thoracic} vertebral "
-    "column",
+    "{Surgical|Operative} {plate and screw|screw-rod} material <is> in the {dorsal|thoracic} vertebral column",
     "{Posterior instrumentation|Spinal instrumentation} {material|hardware} <is>, causing {metallic "
     "artifact|beam hardening}",
-    "Metallic {stabilizers|stabilization rods} secondary to {spinal surgery|the operation} <are> in the "
-    "vertebrae",
+    "Metallic {stabilizers|stabilization rods} secondary to {spinal surgery|the operation} <are> in the vertebrae",
     "The vertebral column has {metallic|surgical} fixator {implants|material}",
     "Fixation {plates|rods} and screws <are> in the {dorsal|mid-thoracic} region",
     "{Artifacts|Metallic artifacts} of the {spinal implant|vertebral fixation material} <are>",
@@ -76,8 +71,7 @@ _DRAIN = (
     "{Thoracic tube|Chest tube} {placed|inserted} <on> <is>, {its tip lies|ending} in the pleural space",
     "A {drain|catheter} entering between the ribs and {extending to|ending in} <hemithorax> <is>",
     "{Pleural catheter|Pigtail catheter} <is> in the <sided> pleural space",
-    "The {tube|drainage catheter} {inserted for|placed for the} {drainage|effusion drainage} <is> in "
-    "<hemithorax>",
+    "The {tube|drainage catheter} {inserted for|placed for the} {drainage|effusion drainage} <is> in <hemithorax>",
     "{Image of a|A} thoracostomy tube <is> <on>",
     "A {catheter|tube} {that extends|extending} {through|along} the <sided> pleural space <is>",
 )

@@ -32,8 +32,7 @@ DISTRACTORS = (
         (
             "{Degenerative|Osteodegenerative|Osteophytic degenerative} changes <are> in the {bone "
             "structures|vertebrae|thoracic vertebrae}",
-            "{Osteophytes|Osteophyte formations} <are> at the {corners|edges} of the vertebral "
-            "{bodies|corpora}",
+            "{Osteophytes|Osteophyte formations} <are> at the {corners|edges} of the vertebral {bodies|corpora}",
         ),
         (
             "Degenerative changes in {bones|the bone structures|the vertebrae}",
@@ -53,8 +52,7 @@ DISTRACTORS = (
     Distractor(
         "bones",
         (
-            "{Old|Healed} fracture {lines|sequelae} <are> in the {lateral|posterior} parts of the "
-            "{right|left} ribs",
+            "{Old|Healed} fracture {lines|sequelae} <are> in the {lateral|posterior} parts of the {right|left} ribs",
             "Loss of height <is> in a {mid-thoracic|lower thoracic} vertebral body",
         ),
         ("{Old rib fractures|Vertebral height loss}",),
@@ -126,8 +124,7 @@ DISTRACTORS = (
     Distractor(
         "airways",
         (
-            "A {tracheal diverticulum|diverticular air image} <is> on the right posterolateral side of the "
-            "trachea",
+            "A {tracheal diverticulum|diverticular air image} <is> on the right posterolateral side of the trachea",
             "Secretion {densities|material} <is> in the tracheal lumen",
         ),
     ),
@@ -151,8 +148,7 @@ DISTRACTORS = (
     Distractor(
         "lung",
         (
-            "{An air cyst|A thin-walled air cyst|Air cyst} of {4|6|9|11} mm <is> in the "
-            "{right|left} lower lobe",
+            "{An air cyst|A thin-walled air cyst|Air cyst} of {4|6|9|11} mm <is> in the {right|left} lower lobe",
             "An azygos {lobe|fissure} <is> as a variation",
         ),
         weight=1.0,
@@ -179,19 +175,15 @@ DISTRACTORS = (
 OPENINGS = (
     "{Mediastinal|The mediastinal} structures {cannot be evaluated optimally|were evaluated suboptimally} "
     "{since|because} contrast {agent|material} was not given",
-    "The {examination|study} is non-contrast, {evaluation|assessment} of the mediastinum is "
-    "{limited|suboptimal}",
-    "{Optimal evaluation|Evaluation} could not be made {because of|due to} {respiratory|motion|breathing} "
-    "artifacts",
-    "{The current study|This examination} was {compared|evaluated in comparison} with the "
-    "{previous|former} CT",
+    "The {examination|study} is non-contrast, {evaluation|assessment} of the mediastinum is {limited|suboptimal}",
+    "{Optimal evaluation|Evaluation} could not be made {because of|due to} {respiratory|motion|breathing} artifacts",
+    "{The current study|This examination} was {compared|evaluated in comparison} with the {previous|former} CT",
 )
 
 ENDINGS = (
     "{Clinical|Laboratory and clinical} {correlation|evaluation} is {recommended|appropriate}",
     "{Follow-up|Control} is {recommended|appropriate}",
-    "{Interpretation|Assessment} together with {clinical and laboratory findings|clinical "
-    "findings} {is recommended|}",
+    "{Interpretation|Assessment} together with {clinical and laboratory findings|clinical findings} {is recommended|}",
 )
 
 HEALTHY = (
@@ -208,8 +200,7 @@ NORMALS = (
         (
             "{Upper abdominal|The upper abdominal} {organs|sections} {in the field of study|entering the "
             "sections|covered by the examination} are {normal|natural}",
-            "No {significant |}pathology <no> in the {upper abdominal sections|sections through the upper "
-            "abdomen}",
+            "No {significant |}pathology <no> in the {upper abdominal sections|sections through the upper abdomen}",
             "{Liver, spleen and pancreas|The visible liver and spleen} {are|appear} {natural|normal}",
         ),
         chance=0.75,
@@ -267,13 +258,11 @@ NORMALS = (
                 "No {hydronephrosis|solid mass} <no> in {the kidneys|either kidney}",
             ),
             (
-                "The {abdominal aorta|portal vein and abdominal aorta} {is|are} of {natural|normal} "
-                "calibration",
+                "The {abdominal aorta|portal vein and abdominal aorta} {is|are} of {natural|normal} calibration",
                 "No {pathological|enlarged} node <no> in the {paraaortic|upper abdominal} region",
             ),
             (
-                "{Gastric|Stomach} wall thickness cannot be evaluated {because of|due to} insufficient "
-                "distension",
+                "{Gastric|Stomach} wall thickness cannot be evaluated {because of|due to} insufficient distension",
                 "No {obstruction|wall thickening} <no> in the visible bowel {segments|loops}",
             ),
         )

@@ -23,10 +23,8 @@ WORDINGS = {
                 "A hiatal hernia {measuring|with a width of} <size> <is>",
                 "{The esophageal hiatus is wide|The hiatus is enlarged} and a <mild> hiatal hernia <is>",
                 f"In {_END}, {{there is|}} a {{hernia|hiatal hernia}} of <mild> sliding type",
-                "Hiatal hernia {containing the gastric fundus|in which part of the stomach enters the "
-                "thorax} <is>",
-                "Part of the {stomach|gastric fundus} is {herniated|displaced} above the diaphragm, hiatal "
-                "hernia <is>",
+                "Hiatal hernia {containing the gastric fundus|in which part of the stomach enters the thorax} <is>",
+                "Part of the {stomach|gastric fundus} is {herniated|displaced} above the diaphragm, hiatal hernia <is>",
             )
         },
         impression={
@@ -47,8 +45,7 @@ NORMALS = (
             "{Thoracic esophagus|The thoracic esophagus|Esophagus} calibration is {normal|natural} and no "
             "{tumoral|pathological|significant} "
             "wall thickening <no>",
-            "No {pathological|significant} {wall thickening|increase in wall thickness} of the "
-            "esophagus <no>",
+            "No {pathological|significant} {wall thickening|increase in wall thickness} of the esophagus <no>",
             "{The esophagus|Esophagus} is {natural|normal|within normal limits}",
             "{Esophageal|Thoracic esophageal} caliber and wall {are|appear} {normal|natural}",
         ),

@@ -6,9 +6,7 @@ from text2ct.simulation.text.wording import Joint, Normal, Wording
 
 HEART = "Cardiomegaly"
 PERICARDIUM = "Pericardial effusion"
-_EFFUSION = (
-    "{pericardial effusion|effusion in the pericardial space|effusion in the pericardium|pericardial fluid}"
-)
+_EFFUSION = "{pericardial effusion|effusion in the pericardial space|effusion in the pericardium|pericardial fluid}"
 
 WORDINGS = {
     HEART: Wording(
@@ -19,20 +17,16 @@ WORDINGS = {
                 "ratio|CTR} {has increased|increased|is increased} "
                 "in favor of the heart {|(cardiomegaly)}",
                 "{The heart|Heart} size {has increased|increased|is increased} {|slightly|(cardiomegaly)}",
-                "{The heart|Heart} {is|appears|was observed to be} <mildly> {larger than normal|larger "
-                "than usual}",
+                "{The heart|Heart} {is|appears|was observed to be} <mildly> {larger than normal|larger than usual}",
                 "<mild> cardiomegaly <is>",
                 "There is <mild> {cardiomegaly|enlargement of the heart|increase in heart size}",
                 "{Heart dimensions|The dimensions of the heart|Dimensions of the heart} {have "
                 "increased|are increased} {|, especially the left ventricle|}",
-                "<mild> increase in {the cardiothoracic ratio|CTR|the cardiothoracic index} in favor of "
-                "the heart <is>",
-                "The {heart chambers are|heart is} <mildly> enlarged {and the cardiothoracic ratio is "
-                "increased|}",
+                "<mild> increase in {the cardiothoracic ratio|CTR|the cardiothoracic index} in favor of the heart <is>",
+                "The {heart chambers are|heart is} <mildly> enlarged {and the cardiothoracic ratio is increased|}",
                 "{The transverse diameter of the heart is|Heart transverse diameter measures} <size> and "
                 "{increased|above normal|cardiomegaly is present}",
-                "{Left ventricle|Left atrium|Both atria} {is|are} {wide|dilated} and the heart is "
-                "{large|enlarged}",
+                "{Left ventricle|Left atrium|Both atria} {is|are} {wide|dilated} and the heart is {large|enlarged}",
             )
         },
         impression={
@@ -60,8 +54,7 @@ WORDINGS = {
                 "The pericardial space contains <mild> {fluid|effusion} {|, <size> at the thickest point}",
                 "{Pericardial thickening-effusion|Pericardial effusion-thickening} {of <size>|} <is>",
                 "There is {pericardial effusion|fluid around the heart} {in <grade> amount|}",
-                "A <size> thick pericardial effusion <is> {adjacent to|around} the {left "
-                "ventricle|heart|right heart}",
+                "A <size> thick pericardial effusion <is> {adjacent to|around} the {left ventricle|heart|right heart}",
             )
         },
         impression={
@@ -96,8 +89,7 @@ NORMALS = (
             "{Heart size|The size of the heart} is {normal|within normal limits|natural}",
             "{CTR|The cardiothoracic ratio|The cardiothoracic index|Cardiothoracic index} is "
             "{normal|natural|in the normal range}",
-            "{Dimensions|The dimensions} of the heart and its {chambers|compartments} {are|appear} "
-            "{natural|normal}",
+            "{Dimensions|The dimensions} of the heart and its {chambers|compartments} {are|appear} {natural|normal}",
         ),
         unless=(HEART,),
         chance=0.9,

@@ -27,8 +27,7 @@ NORMALS = (
             "or {infiltrative lesion|infiltration} <no>",
             "No {nodule, mass or infiltration|infiltration-nodule-mass|infiltrative or nodular lesion} "
             "<no> in {both lungs|both lung parenchyma}",
-            "{Both lungs are|Lung parenchyma is} {natural|normal} in aeration, no {focal|space-occupying} "
-            "lesion <no>",
+            "{Both lungs are|Lung parenchyma is} {natural|normal} in aeration, no {focal|space-occupying} lesion <no>",
         ),
         unless=_ANY,
         chance=0.97,
@@ -48,8 +47,7 @@ NORMALS = (
     Normal(
         "lung",
         (
-            "No {mass|mass lesion with distinguishable borders|suspicious mass} <no> in {either lung|the "
-            "lungs}",
+            "No {mass|mass lesion with distinguishable borders|suspicious mass} <no> in {either lung|the lungs}",
             "No {other |}{mass|focal lesion} <no> {in both lung parenchyma|in the remaining parenchyma}",
         ),
         chance=0.2,

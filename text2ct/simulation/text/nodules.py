@@ -24,8 +24,7 @@ _ONE = (
     f"A {_KIND} pulmonary nodule <is> in <place>, its diameter is <size>",
 )
 _MANY = (
-    f"<many> {_KIND} nodules <are> in <place>, the largest {{of which is|measuring|being}} <size> {{in "
-    f"diameter|}}",
+    f"<many> {_KIND} nodules <are> in <place>, the largest {{of which is|measuring|being}} <size> {{in diameter|}}",
     f"There are <many> {_KIND} nodules {{with a diameter of up to|measuring up to}} <size> in <place>",
     f"{{In|Throughout}} <place>, {_KIND} nodules <are>, the largest <size>",
     f"{_KIND} nodules, <many> in number, {{the largest|the biggest}} <size2> in size, <are> in <place>",
@@ -39,8 +38,7 @@ _MILLIMETRIC = (
     "{A few|Several|} millimetric {nonspecific|parenchymal|} nodules <are> in <place>",
 )
 _MASS = (
-    "A {mass|mass lesion|nodule} with {spiculated|irregular|lobulated} contours measuring <size2> <is> in "
-    "<place>",
+    "A {mass|mass lesion|nodule} with {spiculated|irregular|lobulated} contours measuring <size2> <is> in <place>",
     "A suspicious {nodule|nodular lesion} of <size> <is> in <place>",
 )
 

@@ -45,10 +45,8 @@ WORDINGS = {
             "": (
                 f"<mild> {_EMPHYSEMA} <are> in <place>",
                 f"There are <mild> {_EMPHYSEMA} in <place>",
-                "<mild> {paraseptal|centrilobular|paraseptal-centrilobular|centriacinar} emphysema <is> in "
-                "<place>",
-                f"{_EMPHYSEMA} {{and bulla formations|and bullae-blebs|}} <are> in <place>, of <grade> "
-                f"degree",
+                "<mild> {paraseptal|centrilobular|paraseptal-centrilobular|centriacinar} emphysema <is> in <place>",
+                f"{_EMPHYSEMA} {{and bulla formations|and bullae-blebs|}} <are> in <place>, of <grade> degree",
                 "<place> {show|shows} <mild> emphysematous {changes|appearance}",
                 "{Increased aeration|Hyperaeration|Aeration increase} {consistent|compatible} with "
                 "emphysema <is> in <place>",
@@ -73,12 +71,10 @@ WORDINGS = {
                 f"{{A <mild> |}}mosaic attenuation pattern <is> in <place> {_CAUSE}",
                 f"There is a <mild> mosaic {{attenuation|attenuation pattern|pattern}} in <place> {_CAUSE}",
                 f"Mosaic {{attenuation|perfusion|density}} {{differences|pattern}} <is> in <place> {_CAUSE}",
-                f"The parenchyma of <place> has a mosaic {{attenuation|attenuation pattern|appearance}} "
-                f"{_CAUSE}",
+                f"The parenchyma of <place> has a mosaic {{attenuation|attenuation pattern|appearance}} {_CAUSE}",
                 "{Density differences|Attenuation differences} in a mosaic pattern <are> in <place> {of "
                 "<grade> degree|}",
-                f"In <place>, a mosaic attenuation pattern {{due to air trapping|of <grade> degree|}} <is> "
-                f"{_CAUSE}",
+                f"In <place>, a mosaic attenuation pattern {{due to air trapping|of <grade> degree|}} <is> {_CAUSE}",
                 "Mosaic {attenuation|perfusion} <is> in <place>, {thought to be secondary to|consistent "
                 "with} {small airway|small vessel|airway} disease",
                 f"<mild> mosaic pattern attenuations <are> in <place> {_CAUSE}",
@@ -109,8 +105,7 @@ WORDINGS = {
                 "Peripheral {and peribronchial|subpleural} {density increases|densities} {in the form of "
                 "ground glass|of ground glass pattern} <are> in <place>",
                 "Nonspecific {opacity|opacities|parenchymal density increases} <are> in <place>",
-                f"{_GLASS} {{with a crazy paving pattern|with vascular enlargement|}} <are> in <place> "
-                f"{_INFECTION}",
+                f"{_GLASS} {{with a crazy paving pattern|with vascular enlargement|}} <are> in <place> {_INFECTION}",
             )
         },
         impression={
@@ -131,16 +126,14 @@ WORDINGS = {
                 f"<mild> {_CONSOLIDATION} <is> in <place> {_INFECTION}",
                 f"There is {{an area of|}} consolidation {{containing air bronchograms|with air "
                 f"bronchogram|}} in <place> {_INFECTION}",
-                f"In <place>, {_CONSOLIDATION} {{in which air bronchograms are seen|with indistinct "
-                f"borders|}} <is>",
+                f"In <place>, {_CONSOLIDATION} {{in which air bronchograms are seen|with indistinct borders|}} <is>",
                 f"{_CONSOLIDATION} {{extending to the pleura|in the dependent part|with pleural base|}} "
                 f"<is> in <place>",
                 "{Consolidation|Infiltration|Consolidation and infiltration} {causing loss of aeration|} "
                 "<is> in <place> {(pneumonia?)|}",
                 "{Focal|Patchy|Nodular} consolidations <are> in <place> {(infective?)|}",
                 "<place> {contains|contain|show} <mild> consolidation {with air bronchograms|}",
-                f"Findings {{compatible|consistent}} with pneumonic infiltration and {_CONSOLIDATION} "
-                f"<are> in <place>",
+                f"Findings {{compatible|consistent}} with pneumonic infiltration and {_CONSOLIDATION} <are> in <place>",
                 f"A {{large|focal|patchy}} consolidation area <is> in <place> {_INFECTION}",
             )
         },
@@ -159,8 +152,7 @@ WORDINGS = {
             "": (
                 f"<mild> {_SEPTA} <is> in <place>",
                 f"There is <mild> {_SEPTA} in <place>",
-                f"In <place>, {_SEPTA} <is> {{(secondary to cardiac pathology?)|(pulmonary "
-                f"edema?)|(stasis?)|}}",
+                f"In <place>, {_SEPTA} <is> {{(secondary to cardiac pathology?)|(pulmonary edema?)|(stasis?)|}}",
                 "{The interlobular septa|Interlobular septa} are <mildly> thickened {in|within} <place>",
                 f"{_SEPTA}, more prominent in the {{basal|subpleural|peripheral}} parts, <is> in <place>",
                 "<mild> {interlobular-intralobular|interlobular and interstitial|interlobular} septal "

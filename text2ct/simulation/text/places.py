@@ -51,8 +51,7 @@ PLACES: dict[str, str] = {
     "left main and left anterior descending arteries": "{the left main coronary artery and LAD|the LMCA "
     "and LAD|the coronary arteries}",
     "three vessels": "{the coronary arteries|the LAD, Cx and RCA|all coronary arteries}",
-    "right paratracheal": "{the right {upper|lower|upper-lower} paratracheal area|the right paratracheal "
-    "region}",
+    "right paratracheal": "{the right {upper|lower|upper-lower} paratracheal area|the right paratracheal region}",
     "prevascular": "{the prevascular area|the anterior mediastinal prevascular region|the prevascular space}",
     "subcarinal": "{the subcarinal area|the subcarinal level|the subcarinal region}",
     "hilar": "{the {hilar|both hilar} {region|regions|levels}|the lung hilum}",

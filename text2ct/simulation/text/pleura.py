@@ -24,8 +24,7 @@ WORDINGS = {
                 "<mild> <sided> pleural effusion <is>",
                 "{Pleural effusion|Effusion} reaching <size> in {thickness|depth} <is> in <hemithorax>",
                 "There is <mild> pleural effusion <on> {, <size> in thickness|}",
-                "In <hemithorax>, {there is|} {free|free pleural} fluid {of <grade> amount|with a depth of "
-                "<size>}",
+                "In <hemithorax>, {there is|} {free|free pleural} fluid {of <grade> amount|with a depth of <size>}",
                 f"An effusion of <size> {_DEEP} <is> between the <sided> pleural {{leaves|layers}}",
                 "{Fluid|Effusion|Pleural fluid} {extending to the fissure|collected in the dependent "
                 "part|} <is> in <hemithorax>, measuring <size>",
@@ -70,8 +69,7 @@ JOINTS = (
         findings=(
             "<mild> pleural effusion {of <size>|} <on> and {passive|compression|accompanying} atelectasis "
             "in <place_b> <are>",
-            "There is pleural effusion <on>{, measuring <size>,|} {with|and} atelectatic changes in "
-            "<place_b>",
+            "There is pleural effusion <on>{, measuring <size>,|} {with|and} atelectatic changes in <place_b>",
             "Effusion measuring <size> in <hemithorax> and atelectasis {in|of} <place_b> <are>",
         ),
         impression=(

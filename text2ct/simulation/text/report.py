@@ -104,21 +104,14 @@ def _fitting(templates: Sequence[str], slots: dict[str, str]) -> list[str]:
     return [template for template in templates if slots_of(template) <= slots.keys()]
 
 
-def _say_findings(
-    draft: _Draft, instances: Sequence[Instance], style: Style, rng: np.random.Generator
-) -> None:
+def _say_findings(draft: _Draft, instances: Sequence[Instance], style: Style, rng: np.random.Generator) -> None:
     by_name = {instance.finding: instance for instance in instances}
     slots = {name: style.slots() | instance_slots(instance, rng) for name, instance in by_name.items()}
     said: set[str] = set()
     mentions: list[tuple[tuple[str, ...], dict[str, str]]] = []
     for joint in JOINTS:
         first, second = joint.pair
-        if (
-            first not in by_name
-            or second not in by_name
-            or said & set(joint.pair)
-            or rng.random() >= joint.chance
-        ):
+        if first not in by_name or second not in by_name or said & set(joint.pair) or rng.random() >= joint.chance:
             continue
         both = slots[first] | {f"{key}_b": value for key, value in slots[second].items()}
         sentences = _fitting(joint.findings, both)
@@ -208,9 +201,7 @@ def _clinical(rng: np.random.Generator) -> str:
 
 def _technique(contrast: bool, slice_thickness_mm: float, rng: np.random.Generator) -> str:
     contrast_text = (
-        "{After intravenous contrast|Following IV contrast administration},"
-        if contrast
-        else "Without contrast,"
+        "{After intravenous contrast|Following IV contrast administration}," if contrast else "Without contrast,"
     )
     template = (
         f"{contrast_text} {{axial|thin axial}} {{sections|images}} of {slice_thickness_mm:g} mm "

@@ -30,11 +30,9 @@ WORDINGS = {
                 "{Volume loss|Loss of volume} and {atelectasis|atelectatic changes} <are> in <place>",
                 "Linear {densities|density increases} {evaluated in favor of|consistent with} atelectasis "
                 "<are> in <place>",
-                "{Areas of|Occasional|A focus of} {linear|subsegmental|subsegmentary} atelectasis <is> in "
-                "<place>",
+                "{Areas of|Occasional|A focus of} {linear|subsegmental|subsegmentary} atelectasis <is> in <place>",
                 "<place> {is|are} partly atelectatic {, the hemidiaphragm is elevated|}",
-                f"{_ATELECTASIS} {{in the dependent areas|of <grade> degree|with reduced volume|}} <is> in "
-                f"<place>",
+                f"{_ATELECTASIS} {{in the dependent areas|of <grade> degree|with reduced volume|}} <is> in <place>",
             )
         },
         impression={
@@ -52,13 +50,10 @@ WORDINGS = {
             "": (
                 f"<mild> {_SEQUELA} <are> in <place>",
                 f"There are <mild> {_SEQUELA} in <place>",
-                f"In <place>, {_SEQUELA} {{|accompanied by pleural retraction|causing structural "
-                f"distortion}} <are>",
+                f"In <place>, {_SEQUELA} {{|accompanied by pleural retraction|causing structural distortion}} <are>",
                 f"{_SEQUELA} {{at|in}} <place> <are>",
-                "{Fibrotic|Sequela fibrotic|Fibroatelectatic} density increases <are> in <place>, of "
-                "<grade> degree",
-                "<mild> {pleuroparenchymal|parenchymal} fibrotic {recessions|bands|scarring} <are> in "
-                "<place>",
+                "{Fibrotic|Sequela fibrotic|Fibroatelectatic} density increases <are> in <place>, of <grade> degree",
+                "<mild> {pleuroparenchymal|parenchymal} fibrotic {recessions|bands|scarring} <are> in <place>",
                 "Densities {compatible|consistent} with {old infection sequelae|pleuroparenchymal "
                 "sequelae} <are> in <place>",
                 "{Apical|Parenchymal} {sequela|sequelae} {thickening|scarring|fibrosis} <is> in <place>",
@@ -83,8 +78,7 @@ JOINTS = (
         chance=0.25,
         findings=(
             "Sequelae {changes|density increases} in <place> and {linear |}atelectasis in <place_b> <are>",
-            "There are {pleuroparenchymal sequelae|fibrotic bands} in <place>, and atelectatic changes in "
-            "<place_b>",
+            "There are {pleuroparenchymal sequelae|fibrotic bands} in <place>, and atelectatic changes in <place_b>",
         ),
         impression=(
             "{Sequelae changes|Pleuroparenchymal sequelae} and atelectasis",

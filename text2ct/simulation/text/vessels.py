@@ -27,8 +27,7 @@ WORDINGS = {
                 "The wall of <place> {shows|has} <mild> calcification{s|}",
                 "<mild> calcification{s|} <are> along <place>",
                 f"{_FINE} calcific foci compatible with atherosclerosis <are> in <place>",
-                "{Vascular wall calcifications|Calcification of the vessel wall} <are> in <place>, of "
-                "<grade> degree",
+                "{Vascular wall calcifications|Calcification of the vessel wall} <are> in <place>, of <grade> degree",
                 f"<place> has <mild> {_PLAQUES}, its {{caliber|calibration}} is natural",
                 "{The aorta|Aorta} is {elongated|tortuous} and {calcific plaques|atheroma plaques|wall "
                 "calcifications} <are> in <place>",
@@ -76,15 +75,12 @@ JOINTS = (
         region="vessels",
         chance=0.65,
         findings=(
-            f"<mild> {_PLAQUES} <are> both in {{the aorta|<place>}} and {{the coronary arteries|in "
-            f"coronary arteries}}",
-            f"There are <mild> {_PLAQUES} in {{<place>|the thoracic aorta}} and the coronary "
-            f"{{arteries|artery walls}}",
+            f"<mild> {_PLAQUES} <are> both in {{the aorta|<place>}} and {{the coronary arteries|in coronary arteries}}",
+            f"There are <mild> {_PLAQUES} in {{<place>|the thoracic aorta}} and the coronary {{arteries|artery walls}}",
             f"{_FINE} {_PLAQUES} <are> on the walls of <place> and {{<place_b>|coronary arteries}}",
             "<place> and the coronary arteries {have|show} <mild> {calcific "
             "plaques|calcifications|atheroma plaques} {in their walls|}",
-            f"{_PLAQUES} <are> in the main branches of the aortic arch, in <place> and in the coronary "
-            f"arteries",
+            f"{_PLAQUES} <are> in the main branches of the aortic arch, in <place> and in the coronary arteries",
             f"{_PLAQUES} of <grade> extent <are> in {{the aorta|the thoracic aorta}} and in <place_b>",
         ),
         impression=(
@@ -112,8 +108,7 @@ NORMALS = (
         (
             "{The thoracic aorta|Thoracic aorta} is of {normal|natural} diameter",
             "No {aneurysm|dilatation|aneurysmatic dilatation} of the thoracic aorta <no>",
-            "The diameter of the {ascending aorta|aortic arch and descending aorta} is {normal|within "
-            "normal limits}",
+            "The diameter of the {ascending aorta|aortic arch and descending aorta} is {normal|within normal limits}",
         ),
         chance=0.4,
     ),

@@ -101,8 +101,7 @@ def _affine(image: Any, positions: np.ndarray, path: Path) -> np.ndarray:
         if usual == 0 or uneven.size:
             found = ", ".join(f"{gaps[k]:g} mm after slice {k + 1}" for k in uneven[:5])
             raise UserError(
-                f"{path} has missing or repeated slices: the usual gap is {usual:g} mm, but "
-                f"{found or 'it is 0'}"
+                f"{path} has missing or repeated slices: the usual gap is {usual:g} mm, but {found or 'it is 0'}"
             )
         affine[:3, 2] = (positions[-1] - positions[0]) / (len(positions) - 1)
     else:

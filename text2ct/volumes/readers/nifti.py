@@ -44,8 +44,7 @@ class Nifti:
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         if np.isfinite(spacing).all() and not np.allclose(spacing, zooms, rtol=0.01, atol=1e-3):
             notes.append(
-                f"the header's voxel sizes ({_mm(zooms)}) disagree with its affine ({_mm(spacing)}), "
-                "which is used"
+                f"the header's voxel sizes ({_mm(zooms)}) disagree with its affine ({_mm(spacing)}), which is used"
             )
         return Stored(
             voxels=np.asanyarray(proxy.get_unscaled()),
