@@ -26,6 +26,8 @@ COMMANDS = [
     *(("core", name) for name in ("encode", "train-vae", "train-clip", "train-diffusion", "pack")),
 ]
 
+SYNTHESIZE = ("synthesize", "--labels", "cardiomegaly", "--count", "3", "--steps", "2", "--batch-size", "2")
+
 
 def run(*words: str | Path, code: int = 0) -> str:
     """Run a command; return its standard output, or its standard error for a mistake."""
@@ -246,3 +248,32 @@ def test_models(space):
     assert any(pack["name"] == "simulated-64" for pack in run_json("models", "list")["packs"])
     assert run_json("models", "info")["missing"] == []
     assert run_json("models", "verify")["verified"] is True
+
+
+def test_core_trains_a_pack_that_synthesizes(space, tmp_path):
+    """Each training takes a pack and gives a new one; the last one generates, and says whom it has seen."""
+    from text2ct.diffusion import init_pack
+
+    base = init_pack(tmp_path / "random")
+    few = ("--steps", "2", "--batch-size", "2", "--workspace", space)
+    config = tmp_path / "vae.json"
+    config.write_text('{"patch": 8}')
+    vae = run_json("core", "train-vae", "--model", base.path, "--out", tmp_path / "vae", "--config", config, *few)
+    assert vae["missing"] == ["unet"]
+    clip = run_json("core", "train-clip", "--model", vae["pack"], "--out", tmp_path / "clip", *few)
+    assert "unet" in run("synthesize", "--text", "normal chest", "--model", clip["pack"], "--workspace", space, code=2)
+    work = tmp_path / "work"
+    encoded = run_json("core", "encode", "--model", base.path, "--work", work, "--workspace", space)
+    frame = manifests.read_manifest(space / "real" / "manifest.csv")
+    assert encoded["cases"] == (frame["split"] == "train").sum()
+    assert "another pack" in run(
+        "core", "train-diffusion", "--model", clip["pack"], "--out", tmp_path / "no", "--work", work, *few, code=2
+    )
+    words = ("core", "train-diffusion", "--model", base.path, "--out", tmp_path / "unet", "--work", work, *few)
+    unet = run_json(*words)
+    assert unet["missing"] == []
+    assert run_json(*words)["sha256"] == unet["sha256"]
+    seen = run_json("models", "info", unet["pack"])["trained_on"]
+    assert set(seen[-1]["patients"]) == set(frame.loc[frame["split"] == "train", "patient"])
+    made = run_json("synthesize", "--text", "normal chest", "--model", unet["pack"], "--workspace", space)
+    assert made["volumes"] == 1

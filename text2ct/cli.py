@@ -100,7 +100,7 @@ def simulate(
         result,
         as_json,
         lambda: say(
-            f"{result['volumes']} volumes of {result['scans']} scans of {result['patients']} patients in {result['root']}"
+            f"{result['volumes']} volumes of {result['scans']} scans of {result['patients']} patients: {result['root']}"
         ),
     )
 

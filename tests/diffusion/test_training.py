@@ -25,13 +25,16 @@ from text2ct.diffusion.training import (
     train_diffusion,
     train_vae,
 )
-from text2ct.diffusion.training.cases import Cases
+from text2ct.diffusion.training.cases import Cases, write_cases
 from text2ct.diffusion.training.diffusion import first_batch_scale
+from text2ct.diffusion.training.linear import fit_linear_blocks, sample_blocks
 from text2ct.diffusion.training.loop import LAST, epoch_indices
-from text2ct.diffusion.training.vae import sample_blocks
+from text2ct.diffusion.training.vae import hu_to_unit
 from text2ct.diffusion.unet import Unet
-from text2ct.diffusion.vae import SpaceToDepthConfig, SpaceToDepthVae
+from text2ct.diffusion.vae import LinearBlocksConfig, SpaceToDepthVae
 from text2ct.errors import UserError
+
+from .conftest import stand_in_case
 
 TINY = PRESETS["tiny"]
 COMMON = {"steps": 4, "batch_size": 2, "checkpoint_every": 1, "ema_decay": 0.5, "warmup_steps": 2, "log_every": 2}
@@ -67,9 +70,7 @@ def trainings(cases: Cases, tokenizer: TextTokenizer, encoded: Encoded) -> dict[
         torch.manual_seed(1)
         unet, flow, config = Unet(TINY.unet), RectifiedFlow(TINY.flow), DiffusionTraining(**COMMON)
         scale = first_batch_scale(encoded, config)
-        return train_diffusion(
-            encoded, unet, flow, config, out, scale_factor=scale, device="cpu", stop_at=stop_at
-        )
+        return train_diffusion(encoded, unet, flow, config, out, scale_factor=scale, device="cpu", stop_at=stop_at)
 
     return {"vae": vae, "clip": clip, "diffusion": diffusion}
 
@@ -144,19 +145,29 @@ def test_encoding_maps_back(encoded: Encoded, cases: Cases) -> None:
     assert encoded.info["std"] > 0
 
 
-def test_the_linear_skip_begins_as_principal_components(cases: Cases) -> None:
-    """With as many components as block voxels, the linear autoencoder is the identity."""
-    config = SpaceToDepthConfig(
-        factor=2, latent_channels=64, num_channels=(8, 16), num_res_blocks=(1, 1), attention_levels=(False, False),
-        norm_num_groups=4, linear_skip=True,
-    )  # fmt: skip
-    vae = SpaceToDepthVae(config).eval()
-    blocks = sample_blocks(cases, vae.downsampling)
-    assert blocks.shape == (6 * 4**3, 64)
-    vae.start_from_blocks(blocks)
+def test_linear_blocks_with_every_component_are_the_identity(cases: Cases, tmp_path: Path) -> None:
+    vae = fit_linear_blocks(cases, LinearBlocksConfig(factor=2, latent_channels=8, decoder_kernel=1))
+    assert sample_blocks(cases, 2).shape == (6 * 8**3, 8)
     unit = torch.rand(1, 1, 8, 8, 8)
-    with torch.no_grad():
-        decoded, mean, deviation = vae(unit)
-    torch.testing.assert_close(decoded, unit, atol=1e-3, rtol=0)
-    assert mean.shape == (1, 64, 2, 2, 2)
-    assert float(deviation.mean()) == pytest.approx(0.2, abs=0.01)
+    mean, deviation = vae.encode(unit)
+    assert mean.shape == (1, 8, 4, 4, 4)
+    assert not deviation.any()
+    torch.testing.assert_close(vae.decode(mean), unit, atol=1e-2, rtol=0)
+    with pytest.raises(UserError, match="fitted in closed form, not trained"):
+        train_vae(cases, vae, VaeTraining(steps=1, patch=8), tmp_path, device="cpu")  # type: ignore[arg-type]
+
+
+def test_neighbouring_blocks_help_the_linear_decoder(tmp_path: Path) -> None:
+    """On a smooth volume two components and the neighbours beat two components alone."""
+    axis = np.linspace(0, 3, 16)
+    made = []
+    for index in range(4):
+        hu = 900 * np.sin(axis[:, None, None] + index) * np.cos(axis[None, :, None] * 2 + index) * np.ones(16)
+        made.append((hu.astype(np.int16), stand_in_case(index)[1]))
+    smooth = write_cases(tmp_path, iter(made), 4, size=(16, 16, 16), spacing_mm=(1.0, 1.0, 1.0), source="smooth")
+    unit = hu_to_unit(smooth.volume_hu(0))[None, None]
+    errors = []
+    for kernel in (1, 3):
+        vae = fit_linear_blocks(smooth, LinearBlocksConfig(factor=4, latent_channels=2, decoder_kernel=kernel))
+        errors.append(float((vae.decode(vae.encode(unit)[0]) - unit).square().mean()))
+    assert errors[1] < 0.5 * errors[0]

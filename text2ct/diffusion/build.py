@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file, save_file
 
 from text2ct import __version__, console
 from text2ct.compute import keep_freed_memory
+from text2ct.diffusion.block_judge import BlockJudge
 from text2ct.diffusion.clip import Clip3D, ClipConfig, TextConfig
 from text2ct.diffusion.ctvit import CTViTConfig
 from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
@@ -22,15 +22,15 @@ from text2ct.diffusion.pack import Pack, Part, save_pack
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.training.cases import Cases, check_pack_patients, render_patients
 from text2ct.diffusion.training.clip import ClipModule, train_clip
-from text2ct.diffusion.training.config import ClipTraining, DiffusionTraining, VaeTraining
+from text2ct.diffusion.training.config import ClipTraining, DiffusionTraining
 from text2ct.diffusion.training.diffusion import DiffusionModule, train_diffusion
 from text2ct.diffusion.training.encode import Encoded, encode
+from text2ct.diffusion.training.linear import fit_linear_blocks
 from text2ct.diffusion.training.loop import LAST, load_result
-from text2ct.diffusion.training.vae import VaeModule, sample_blocks, train_vae
 from text2ct.diffusion.unet import Unet, UnetConfig
-from text2ct.diffusion.vae import SpaceToDepthConfig, SpaceToDepthVae
+from text2ct.diffusion.vae import LinearBlocksConfig, LinearBlocksVae
 from text2ct.errors import UserError
-from text2ct.files import read_json, write_json
+from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
 
 # The first of the patients reserved for packs, and where those that only measure begin.
@@ -52,16 +52,7 @@ class BuildConfig(BaseModel):
     spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0)
     vocab_size: int = 4096
     text_length: int = 384
-    vae: SpaceToDepthConfig = SpaceToDepthConfig(
-        factor=4,
-        latent_channels=32,
-        num_channels=(64, 128),
-        num_res_blocks=(1, 1),
-        attention_levels=(False, False),
-        norm_num_groups=8,
-        linear_skip=True,
-        linear_encoder=True,
-    )
+    vae: LinearBlocksConfig = LinearBlocksConfig(factor=8, latent_channels=32)
     clip: ClipConfig = ClipConfig(
         text=TextConfig(
             vocab_size=4096,
@@ -97,10 +88,6 @@ class BuildConfig(BaseModel):
         resblock_updown=False,
     )
     flow: FlowConfig = FlowConfig(training_times="logit-normal", timestep_transform=False)
-    train_vae: VaeTraining = VaeTraining(
-        steps=6000, minutes=14, batch_size=4, learning_rate=5e-4, warmup_steps=50, poly_power=1, gradient_clip=1.0,
-        ema_decay=0.995, dense_weight=3.0, whole_every=6,
-    )  # fmt: skip
     train_clip: ClipTraining = ClipTraining(
         steps=4000, minutes=7, batch_size=24, learning_rate=2e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
         weight_decay=0.01, ema_decay=0.99, label_weight=1.0, text_length=384,
@@ -134,8 +121,13 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
     cases = render_patients(work / "cases", config.first_patient, config.patients, **grid)
     measured = render_patients(work / "new-cases", FIRST_MEASURED, config.measured_patients, **grid)
     make_tokenizer(cases, config, work)
-    stages: list[tuple[Callable[..., None], Path]] = [(_vae_stage, work / "vae"), (_clip_stage, work / "clip")]
-    _side_by_side([stage for stage, folder in stages if not _done(folder)], work, config, device)
+    if not _done(work / "vae"):
+        console.info("fitting the autoencoder")
+        save_vae(fit_linear_blocks(cases, config.vae), work)
+    if not _done(work / "clip"):
+        console.info("training 3D CLIP")
+        train_clip(cases, _new_clip(config), load_tokenizer(work), config.train_clip, work / "clip", device=device)
+        _finish(work / "clip")
     vae, clip, tokenizer = trained_vae(work, config), trained_clip(work, config), load_tokenizer(work)
     if not _done(work / "encoded"):
         console.info("encoding volumes and reports")
@@ -148,15 +140,21 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
     if not _done(work / "diffusion"):
         console.info("training the velocity network")
         train_diffusion(
-            encoded, Unet(config.unet), RectifiedFlow(config.flow), config.train_diffusion, work / "diffusion",
+            encoded, _new_unet(config), RectifiedFlow(config.flow), config.train_diffusion, work / "diffusion",
             scale_factor=1 / encoded.info["std"], device=device,
         )  # fmt: skip
         _finish(work / "diffusion")
-    return export_pack(work, out, config, measured, device=device)
+    pack = export_pack(work, out, config)
+    console.info("measuring")
+    figures = measure_pack(pack, measured, BlockJudge(cases), device=device)
+    write_json(work / "figures.json", figures)
+    runs = {name: _run_summary(work / name) for name in ("clip", "diffusion")}
+    write_model_card(out / "MODEL_CARD.md", pack, config.model_dump(mode="json"), runs, figures)
+    return pack
 
 
-def export_pack(work: Path, out: Path, config: BuildConfig, measured: Cases, *, device: str = "auto") -> Pack:
-    """Write the pack from the checkpoints as they are, measure it and write its model card."""
+def export_pack(work: Path, out: Path, config: BuildConfig) -> Pack:
+    """Write the pack from the checkpoints as they are, finished or not."""
     std = Encoded.open(work / "encoded").info["std"]
     vae, clip, unet = trained_vae(work, config), trained_clip(work, config), trained_unet(work, config)
     info = PackInfo(
@@ -183,13 +181,7 @@ def export_pack(work: Path, out: Path, config: BuildConfig, measured: Cases, *, 
         "unet": Part(config.unet, unet.state_dict()),
         "scheduler": Part(config.flow),
     }
-    pack = save_pack(out, info, parts, load_tokenizer(work))
-    console.info("measuring")
-    figures = measure_pack(pack, measured, device=device)
-    runs = {name: _run_summary(work / name) for name in ("vae", "clip", "diffusion")}
-    write_model_card(out / "MODEL_CARD.md", pack, config.model_dump(mode="json"), runs, figures)
-    write_json(work / "figures.json", figures)
-    return pack
+    return save_pack(out, info, parts, load_tokenizer(work))
 
 
 def _run_summary(folder: Path) -> dict[str, Any]:
@@ -212,33 +204,29 @@ def load_tokenizer(work: Path) -> TextTokenizer:
     return TextTokenizer.load(work / "tokenizer.json")
 
 
-def _new_vae(config: BuildConfig) -> SpaceToDepthVae:
-    torch.manual_seed(config.train_vae.seed)
-    return SpaceToDepthVae(config.vae).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-
-
 def _new_clip(config: BuildConfig) -> Clip3D:
     torch.manual_seed(config.train_clip.seed)
     return Clip3D(config.clip)
 
 
-def _vae_stage(work: Path, config: BuildConfig, device: str) -> None:
-    cases, vae = Cases(work / "cases"), _new_vae(config)
-    if config.vae.linear_skip:
-        vae.start_from_blocks(sample_blocks(cases, vae.downsampling))
-    train_vae(cases, vae, config.train_vae, work / "vae", device=device)
+def save_vae(vae: LinearBlocksVae, work: Path) -> None:
+    """Write the fitted autoencoder to the work folder."""
+    (work / "vae").mkdir(parents=True, exist_ok=True)
+    with atomic_path(work / "vae" / "model.safetensors") as temporary:
+        save_file({name: value.contiguous() for name, value in vae.state_dict().items()}, temporary)
     _finish(work / "vae")
 
 
-def _clip_stage(work: Path, config: BuildConfig, device: str) -> None:
-    cases, tokenizer = Cases(work / "cases"), load_tokenizer(work)
-    train_clip(cases, _new_clip(config), tokenizer, config.train_clip, work / "clip", device=device)
-    _finish(work / "clip")
+def trained_vae(work: Path, config: BuildConfig) -> LinearBlocksVae:
+    """The work folder's autoencoder."""
+    vae = LinearBlocksVae(config.vae)
+    vae.load_state_dict(load_file(work / "vae" / "model.safetensors"))
+    return vae.eval().requires_grad_(False)
 
 
-def trained_vae(work: Path, config: BuildConfig) -> SpaceToDepthVae:
-    """The autoencoder of the work folder's checkpoint."""
-    return load_result(VaeModule(_new_vae(config), config.train_vae), work / "vae")  # type: ignore[return-value]
+def _new_unet(config: BuildConfig) -> Unet:
+    torch.manual_seed(config.train_diffusion.seed)
+    return Unet(config.unet).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 def trained_clip(work: Path, config: BuildConfig) -> Clip3D:
@@ -250,29 +238,6 @@ def trained_unet(work: Path, config: BuildConfig) -> Unet:
     """The velocity network of the work folder's checkpoint."""
     module = DiffusionModule(Unet(config.unet), config.train_diffusion, RectifiedFlow(config.flow), 1.0)
     return load_result(module, work / "diffusion")  # type: ignore[return-value]
-
-
-def _side_by_side(stages: list[Callable[..., None]], work: Path, config: BuildConfig, device: str) -> None:
-    """Run independent stages in processes that share the cores: two single-threaded loops beat one after the other."""
-    if len(stages) < 2:
-        for stage in stages:
-            stage(work, config, device)
-        return
-    threads = max(1, torch.get_num_threads() // len(stages))
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_stage, args=(stage, threads, work, config, device)) for stage in stages]
-    console.info("training the autoencoder and 3D CLIP side by side")
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    if any(process.exitcode for process in processes):
-        raise UserError(f"a training in {work} stopped; its message is above, and the same command goes on")
-
-
-def _stage(stage: Callable[..., None], threads: int, work: Path, config: BuildConfig, device: str) -> None:
-    torch.set_num_threads(threads)
-    stage(work, config, device)
 
 
 def _claim(work: Path, config: BuildConfig) -> None:

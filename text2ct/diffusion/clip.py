@@ -18,7 +18,6 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from text2ct.diffusion.ctvit import CTViT, CTViTConfig
 
-
 # A finding is one sentence among many: cosine attention that begins sharp finds it soonest.
 START_TEMPERATURE = 12.0
 
@@ -122,9 +121,7 @@ class Clip3D(nn.Module):
         self.config = config
         text, dim = config.text, config.projection_dim
         sizes = text.model_dump(exclude={"queries"})
-        model = CLIPTextModelWithProjection(
-            CLIPTextConfig(**sizes, projection_dim=dim, pad_token_id=text.eos_token_id)
-        )
+        model = CLIPTextModelWithProjection(CLIPTextConfig(**sizes, projection_dim=dim, pad_token_id=text.eos_token_id))
         self.text_model = model.text_model
         self.text_projection = model.text_projection
         if text.queries:

@@ -11,7 +11,14 @@ from pydantic import BaseModel
 from text2ct.diffusion.clip import Clip3D, ClipConfig
 from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
 from text2ct.diffusion.unet import Unet, UnetConfig
-from text2ct.diffusion.vae import MaisiConfig, MaisiVae, SpaceToDepthConfig, SpaceToDepthVae
+from text2ct.diffusion.vae import (
+    LinearBlocksConfig,
+    LinearBlocksVae,
+    MaisiConfig,
+    MaisiVae,
+    SpaceToDepthConfig,
+    SpaceToDepthVae,
+)
 from text2ct.errors import UserError
 
 
@@ -36,6 +43,7 @@ COMPONENT_TYPES: dict[str, ComponentType] = {
     "clip3d": ComponentType("clip", ClipConfig, Clip3D),
     "autoencoder_kl_maisi": ComponentType("vae", MaisiConfig, MaisiVae),
     "space_to_depth": ComponentType("vae", SpaceToDepthConfig, SpaceToDepthVae),
+    "linear_blocks": ComponentType("vae", LinearBlocksConfig, LinearBlocksVae),
     "diffusion_unet_maisi": ComponentType("unet", UnetConfig, Unet),
     "rectified_flow": ComponentType("scheduler", FlowConfig, RectifiedFlow, has_weights=False),
 }

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 
 from text2ct.compute import keep_freed_memory, pick_device
+from text2ct.diffusion.block_judge import BlockJudge, macro
 from text2ct.diffusion.generate import decode_latents, generate
 from text2ct.diffusion.pack import Pack
 from text2ct.diffusion.training.cases import Cases
 from text2ct.diffusion.training.vae import hu_to_unit
-from text2ct.findings import FINDINGS
 
 
 def psnr(reference_hu: np.ndarray, other_hu: np.ndarray) -> float:
@@ -24,23 +23,35 @@ def psnr(reference_hu: np.ndarray, other_hu: np.ndarray) -> float:
 
 
 @torch.inference_mode()
-def measure_pack(pack: Pack, cases: Cases, *, device: str = "auto", batch_size: int = 8) -> dict[str, Any]:
-    """Autoencoder, retrieval and speed figures of ``pack`` on new ``cases``.
+def measure_pack(
+    pack: Pack, cases: Cases, judge: BlockJudge | None = None, *, device: str = "auto", batch_size: int = 8
+) -> dict[str, Any]:
+    """Figures of ``pack`` on new ``cases``, at its default steps and guidance.
+
+    Args:
+        pack: A whole pack.
+        cases: Simulated patients that neither the pack nor the judge was trained on.
+        judge: Reads findings from volumes; without it the factual figures are left out.
+        device: As for :func:`text2ct.compute.pick_device`.
+        batch_size: Volumes computed together.
 
     Returns:
-        ``n``; ``psnr_db`` (mean over volumes); ``dense_bias_hu`` (mean error of voxels above 300 HU);
-        ``report_to_volume_recall`` at 5 and its chance; ``seconds_per_volume`` at the pack's defaults.
+        ``n``; ``psnr_db`` of the autoencoder (mean over volumes); ``dense_bias_hu`` (mean error of voxels above
+        300 HU); ``report_to_volume_recall`` at 5 and its chance; ``seconds_per_volume``; ``factual``: the
+        judge's macro AUC on the cases' volumes, on their reconstructions, and on volumes generated from their
+        reports, and the AUC of each finding on the generated ones.
     """
     keep_freed_memory()
     where = pick_device(device)
     values: list[float] = []
     dense: list[np.ndarray] = []
-    text, image = [], []
+    text, image, reconstructed = [], [], []
     for start in range(0, len(cases), batch_size):
         indices = range(start, min(start + batch_size, len(cases)))
         hu = np.stack([cases.volume_hu(i) for i in indices])
         unit = hu_to_unit(hu)[:, None].to(where)
         decoded = decode_latents(pack, pack.vae.to(where).encode(unit)[0])
+        reconstructed += list(decoded)
         values += [psnr(a, b) for a, b in zip(hu, decoded, strict=True)]
         dense.append((decoded - hu)[hu > 300])
         ids = pack.tokenizer.encode([cases.texts[i].text() for i in indices], pack.info.text_length)
@@ -48,11 +59,11 @@ def measure_pack(pack: Pack, cases: Cases, *, device: str = "auto", batch_size: 
         image.append(pack.clip.encode_volume(unit).cpu())
     similarity = torch.cat(text) @ torch.cat(image).T
     rank = (similarity > similarity.diagonal()[:, None]).sum(dim=1)
-    prompts = [cases.texts[i].text() for i in range(min(batch_size, len(cases)))]
+    prompts = [text.text() for text in cases.texts]
     begun = time.monotonic()
-    generate(pack, prompts, list(range(len(prompts))), device=where, batch_size=len(prompts))
+    generated = generate(pack, prompts, list(range(len(prompts))), device=where, batch_size=batch_size)
     seconds = (time.monotonic() - begun) / len(prompts)
-    return {
+    figures: dict[str, Any] = {
         "n": len(cases),
         "psnr_db": round(float(np.mean(values)), 2),
         "dense_bias_hu": round(float(np.concatenate(dense).mean()), 1),
@@ -60,30 +71,15 @@ def measure_pack(pack: Pack, cases: Cases, *, device: str = "auto", batch_size: 
         "report_to_volume_recall_chance": {"5": round(min(1.0, 5 / len(cases)), 3)},
         "seconds_per_volume": round(seconds, 2),
     }
-
-
-def linear_judge(volumes_hu: np.ndarray, blocks: int = 8) -> np.ndarray:
-    """Block statistics of volumes for a simple judge: (n, X, Y, Z) HU to (n, 4·blocks³) float32.
-
-    Mean, standard deviation and the shares of dense lung (-700 to -200 HU) and of calcium (above 150 HU).
-    """
-    n, x, y, z = volumes_hu.shape
-    parts = volumes_hu.reshape(n, blocks, x // blocks, blocks, y // blocks, blocks, z // blocks)
-    parts = parts.transpose(0, 1, 3, 5, 2, 4, 6).reshape(n, blocks**3, -1)
-    stats = (
-        parts.mean(-1) / 500,
-        parts.std(-1) / 300,
-        ((parts > -700) & (parts < -200)).mean(-1),
-        (parts > 150).mean(-1),
-    )
-    return np.concatenate(stats, axis=1).astype(np.float32)
-
-
-def macro_auc(labels: np.ndarray, scores: np.ndarray) -> tuple[float, dict[str, float]]:
-    """AUC of each finding that has both classes in (n, 18) ``labels``, and their mean."""
-    each = {
-        name: float(roc_auc_score(labels[:, i], scores[:, i]))
-        for i, name in enumerate(FINDINGS)
-        if 0 < labels[:, i].sum() < len(labels)
-    }
-    return float(np.mean(list(each.values()))), each
+    if judge is not None:
+        real = judge.aucs([cases.volume_hu(i) for i in range(len(cases))], cases.labels)
+        rebuilt = judge.aucs(reconstructed, cases.labels)
+        synthetic = judge.aucs(list(generated), cases.labels)
+        figures["factual"] = {
+            "macro_auc_real": macro(real),
+            "macro_auc_reconstructed": macro(rebuilt),
+            "macro_auc_synthetic": macro(synthetic),
+            "auc_real": real,
+            "auc_synthetic": synthetic,
+        }
+    return figures

@@ -5,19 +5,10 @@ Both map intensities in [0, 1] to a latent grid and back; the released model's i
 
 from __future__ import annotations
 
-import math
-
 import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-
-
-# log(0.1²): a posterior narrow enough to keep most components, wide enough for the decoder to bear small errors.
-START_LOG_VARIANCE = -4.6
-# Beside a linear autoencoder the network adds detail of a few hundredths; Adam's steps, which do not know the
-# scale of a loss, would overshoot without this factor.
-NETWORK_GAIN = 0.1
 
 
 class MaisiConfig(BaseModel):
@@ -41,14 +32,6 @@ class SpaceToDepthConfig(MaisiConfig):
     """Configuration of ``space_to_depth``: blocks of ``factor``³ voxels become channels of a small MAISI."""
 
     factor: int = Field(default=2, ge=2)
-    linear_skip: bool = Field(default=False, description="a linear autoencoder of blocks beside the network")
-    linear_encoder: bool = Field(default=False, description="the encoder is the linear one alone, with a fixed deviation")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SpaceToDepthConfig:
-        if self.linear_encoder and not self.linear_skip:
-            raise ValueError("linear_encoder needs linear_skip")
-        return self
 
 
 def space_to_depth(x: Tensor, factor: int) -> Tensor:
@@ -73,7 +56,7 @@ class MaisiVae(AutoencoderKlMaisi):
     """
 
     def __init__(self, config: MaisiConfig, blocks: int = 1) -> None:
-        sizes = config.model_dump(exclude={"factor", "linear_skip", "linear_encoder"})
+        sizes = config.model_dump(exclude={"factor"})
         sizes["in_channels"] *= blocks
         sizes["out_channels"] *= blocks
         super().__init__(spatial_dims=3, norm_float16=False, dim_split=1, **sizes)
@@ -89,9 +72,7 @@ class SpaceToDepthVae(nn.Module):
     """A MAISI autoencoder that works on blocks of voxels: ``factor`` times fewer positions along each axis.
 
     On a small machine the full-resolution level costs most of an autoencoder's time and learns little; the
-    rearrangement skips it without losing a voxel. With ``linear_skip`` the network adds to a linear
-    autoencoder of whole blocks (as the shortcuts of DC-AE do, Chen et al. 2024, arXiv 2410.10733), which can
-    begin as the principal components of the data: :meth:`start_from_blocks`.
+    rearrangement skips it without losing a voxel.
 
     Args:
         config: :class:`SpaceToDepthConfig`.
@@ -101,15 +82,6 @@ class SpaceToDepthVae(nn.Module):
         super().__init__()
         self.config = config
         self.inner = MaisiVae(config, blocks=config.factor**3)
-        if config.linear_skip:
-            voxels = self.downsampling**3
-            self.skip_in = nn.Conv3d(config.in_channels * voxels, config.latent_channels, 1)
-            self.skip_out = nn.Conv3d(config.latent_channels, config.out_channels * voxels, 1)
-        if config.linear_encoder:
-            # Fixed from the start, so that latents can be made while the decoder still learns.
-            self.skip_in.requires_grad_(False)
-            for name in ("encoder", "quant_conv_mu", "quant_conv_log_sigma"):
-                setattr(self.inner, name, nn.Identity())
 
     @property
     def downsampling(self) -> int:
@@ -118,51 +90,12 @@ class SpaceToDepthVae(nn.Module):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, X, Y, Z) in [0, 1] to mean and standard deviation, (B, C, x, y, z) each."""
-        if self.config.linear_encoder:
-            mean = self.skip_in(space_to_depth(x, self.downsampling))
-            return mean, torch.full_like(mean, math.exp(START_LOG_VARIANCE / 2))
         mean, deviation = self.inner.encode(space_to_depth(x, self.config.factor))
-        if self.config.linear_skip:
-            mean = mean + self.skip_in(space_to_depth(x, self.downsampling))
         return mean, deviation
 
     def decode(self, z: Tensor) -> Tensor:
         """(B, C, x, y, z) latents, unscaled, to (B, 1, X, Y, Z), nominally in [0, 1] and not clamped."""
-        unit = depth_to_space(self.inner.decode(z), self.config.factor)
-        if self.config.linear_skip:
-            unit = NETWORK_GAIN * unit + depth_to_space(self.skip_out(z), self.downsampling)
-        return unit
-
-    @torch.no_grad()
-    def start_from_blocks(self, blocks: Tensor) -> None:
-        """Begin as the principal components of ``blocks``, the network adding nothing yet.
-
-        Args:
-            blocks: (n, downsampling³) voxels in [0, 1], in the order of :func:`space_to_depth`; n well above
-                the number of voxels.
-        """
-        mean = blocks.mean(dim=0)
-        variance, vectors = torch.linalg.eigh((blocks - mean).T @ (blocks - mean) / len(blocks))
-        variance, vectors = variance.flip(0)[: self.config.latent_channels], vectors.flip(1)
-        vectors = vectors[:, : self.config.latent_channels]
-        # Between whitened and untouched: large components stay larger, so that diffusion learns them first,
-        # and small ones stay above the posterior's noise. Mean variance 1, as the KL term wants.
-        scale = variance**-0.25
-        scale = scale / (scale**2 * variance).mean().sqrt()
-        shape = (-1, 1, 1, 1)
-        encode, decode = scale[:, None] * vectors.T, vectors / scale
-        self.skip_in.weight.copy_(encode.reshape(len(scale), *shape))
-        self.skip_in.bias.copy_(-encode @ mean)
-        self.skip_out.weight.copy_(decode.reshape(len(decode), *shape))
-        self.skip_out.bias.copy_(mean)
-        last = self.inner.decoder.blocks[-1].conv.conv
-        last.weight.zero_()
-        last.bias.zero_()
-        if not self.config.linear_encoder:
-            for layer in (self.inner.quant_conv_mu.conv, self.inner.quant_conv_log_sigma.conv):
-                layer.weight.zero_()
-                layer.bias.zero_()
-            self.inner.quant_conv_log_sigma.conv.bias.fill_(START_LOG_VARIANCE)
+        return depth_to_space(self.inner.decode(z), self.config.factor)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruction, mean and deviation; in evaluation mode the mean is decoded, not a sample."""
@@ -171,4 +104,48 @@ class SpaceToDepthVae(nn.Module):
         return self.decode(z), mean, deviation
 
 
-Vae = MaisiVae | SpaceToDepthVae
+class LinearBlocksConfig(BaseModel):
+    """Configuration of ``linear_blocks``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    factor: int = Field(default=8, ge=2, description="voxels along one edge of a block")
+    latent_channels: int = Field(default=32, ge=1, description="principal components of a block")
+    decoder_kernel: int = Field(default=3, ge=1, description="blocks along one edge that decode the middle one; odd")
+
+
+class LinearBlocksVae(nn.Module):
+    """A linear autoencoder: components of blocks one way, a regression on neighbouring blocks back.
+
+    Both maps have closed forms (:func:`text2ct.diffusion.training.linear.fit_linear_blocks`), so it is made in
+    a minute without a gradient. It blurs where a network would not, and shows no joins between blocks, since
+    each block is decoded from its neighbours too.
+
+    Args:
+        config: :class:`LinearBlocksConfig`.
+    """
+
+    def __init__(self, config: LinearBlocksConfig) -> None:
+        super().__init__()
+        self.config = config
+        voxels, channels, kernel = config.factor**3, config.latent_channels, config.decoder_kernel
+        self.to_latent = nn.Conv3d(voxels, channels, 1)
+        self.to_voxels = nn.Conv3d(channels, voxels, kernel, padding=kernel // 2)
+
+    @property
+    def downsampling(self) -> int:
+        """Voxels per latent voxel along one axis."""
+        return self.config.factor
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, X, Y, Z) in [0, 1] to components, (B, C, x, y, z), and their deviation, which is zero."""
+        mean = self.to_latent(space_to_depth(x, self.config.factor))
+        return mean, torch.zeros_like(mean)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, C, x, y, z) components to (B, 1, X, Y, Z), nominally in [0, 1] and not clamped."""
+        return depth_to_space(self.to_voxels(z), self.config.factor)
+
+
+Vae = MaisiVae | SpaceToDepthVae | LinearBlocksVae
+TrainedVae = MaisiVae | SpaceToDepthVae

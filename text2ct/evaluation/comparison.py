@@ -148,7 +148,8 @@ def _estimate(
         elif variance < 1e-24:  # rounding of one and the same prediction
             estimates.append(_Estimate(value, value, value, 1.0 if abs(value) < 1e-12 else 0.0, True))
         else:
-            dof, error = variance**2 / below, variance**0.5
+            dof = variance**2 / below if below > 0 else np.inf
+            error = variance**0.5
             half = float(student.ppf(1 - ALPHA / 2, dof)) * error
             p = float(2.0 * student.sf(abs(value) / error, dof))
             estimates.append(_Estimate(value, value - half, value + half, p, True))

@@ -83,8 +83,9 @@ class ClipModule(StepModule):
                 queries = text.queries[:, : len(FINDINGS)]
                 read = torch.einsum("nfd,fdk->nfk", queries, self.detail_head)
                 parts["labels_queries"] = _bce(read[..., 0], batch["labels"])
-                severity = _known((read[..., 1].sigmoid() - batch["details"][..., 0].nan_to_num()) ** 2,
-                                  batch["details"][..., 0])
+                severity = _known(
+                    (read[..., 1].sigmoid() - batch["details"][..., 0].nan_to_num()) ** 2, batch["details"][..., 0]
+                )
                 parts["details"] = severity + _bce(read[..., 2:], batch["details"][..., 1:])
                 loss = loss + settings.label_weight * (parts["labels_queries"] + parts["details"])
         return {"loss": loss, **parts}
@@ -132,7 +133,9 @@ def train_clip(
     """
     text = clip.config.text
     if config.text_length > text.max_position_embeddings:
-        raise UserError(f"text_length {config.text_length} exceeds the tower's {text.max_position_embeddings} positions")
+        raise UserError(
+            f"text_length {config.text_length} exceeds the tower's {text.max_position_embeddings} positions"
+        )
     if tokenizer.vocab_size > text.vocab_size or tokenizer.end_id != text.eos_token_id:
         raise UserError("the tokenizer does not fit the text tower: vocabulary or end-of-text id differ")
     module = ClipModule(clip, config)

@@ -64,9 +64,7 @@ def cache_manifest(
             hu = np.clip(np.rint(hu), -1000, 1000).astype(np.int16)
             labels = np.array([row[finding] for finding in FINDINGS], dtype=np.float32)
             details = np.full((len(FINDINGS), len(DETAILS)), np.nan, dtype=np.float32)
-            text = CaseText(
-                str(row["volume"]), str(row["findings_text"]), str(row["impression_text"]), labels, details
-            )
+            text = CaseText(str(row["volume"]), str(row["findings_text"]), str(row["impression_text"]), labels, details)
             yield hu, text
 
     return write_cases(folder, read_all(), len(rows), size=size, spacing_mm=spacing_mm, source="manifest")

@@ -109,7 +109,12 @@ def encode_texts(
 
 
 def _write(
-    path: Path, description: str, count: int, batch_size: int, device: torch.device, encode_batch: Callable[[range], Tensor]
+    path: Path,
+    description: str,
+    count: int,
+    batch_size: int,
+    device: torch.device,
+    encode_batch: Callable[[range], Tensor],
 ) -> None:
     if path.is_file():
         return

@@ -193,7 +193,12 @@ def save_checkpoint(trainer: lightning.Trainer, out: Path) -> None:
 
 
 def fit(
-    module: StepModule, make_batch: Callable[[int], Batch], out: Path, *, device: str = "auto", stop_at: int | None = None
+    module: StepModule,
+    make_batch: Callable[[int], Batch],
+    out: Path,
+    *,
+    device: str = "auto",
+    stop_at: int | None = None,
 ) -> bool:
     """Train to the end of the schedule, going on from the checkpoint in ``out`` if there is one.
 

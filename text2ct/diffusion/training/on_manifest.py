@@ -80,9 +80,7 @@ def train_component(
         encoded = encode_manifest(frame, workspace, base, work, device=device)
         source = base if base.has("unet") else architecture
         if source is None:
-            raise UserError(
-                f"the pack '{info.name}' has no UNet; name a pack whose architecture is to be used"
-            )
+            raise UserError(f"the pack '{info.name}' has no UNet; name a pack whose architecture is to be used")
         fresh = scratch or not base.has("unet")
         network = _network(source, "unet", fresh)
         if network.config.in_channels != encoded.latents.shape[1]:
@@ -97,9 +95,7 @@ def train_component(
         )
     parts = _parts(base, leave_out=(component, *_DEPENDENTS[component]))
     parts[component] = Part(trained.config, trained.state_dict())  # type: ignore[arg-type]
-    info = info.model_copy(
-        update={"name": out.resolve().name, "trained_on": (*info.trained_on, *training_data(frame))}
-    )
+    info = info.model_copy(update={"name": out.resolve().name, "trained_on": (*info.trained_on, *training_data(frame))})
     return save_pack(out, info, parts, base.tokenizer if base.has("clip") else None)
 
 

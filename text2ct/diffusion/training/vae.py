@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from text2ct.diffusion.training.cases import Cases
 from text2ct.diffusion.training.config import VaeTraining
 from text2ct.diffusion.training.loop import Batch, StepModule, epoch_indices, fit, load_result, step_generator
-from text2ct.diffusion.vae import Vae, space_to_depth
+from text2ct.diffusion.vae import MaisiVae, SpaceToDepthVae, TrainedVae
 from text2ct.errors import UserError
 
 HU_MIN, HU_MAX = -1000.0, 1000.0
@@ -30,14 +30,14 @@ class VaeModule(StepModule):
     differences keeps edges (Mathieu et al. 2016, arXiv 1511.05440, with exponent 1).
     """
 
-    def __init__(self, network: Vae, config: VaeTraining) -> None:
+    def __init__(self, network: TrainedVae, config: VaeTraining) -> None:
         super().__init__(network, config)
         self.settings = config
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of ``unit``, (B, 1, X, Y, Z) in [0, 1], with ``noise`` drawn for its latent."""
         settings, target = self.settings, batch["unit"]
-        network: Vae = self.network  # type: ignore[assignment]
+        network: TrainedVae = self.network  # type: ignore[assignment]
         mean, deviation = network.encode(target)
         decoded = network.decode(mean + batch["noise"] * deviation)
         threshold = (settings.dense_hu - HU_MIN) / (HU_MAX - HU_MIN)
@@ -52,7 +52,7 @@ class VaeModule(StepModule):
         return {"loss": loss, "l1": error, "gradient": edges, "kl": divergence}
 
 
-def vae_batches(cases: Cases, vae: Vae, config: VaeTraining) -> Callable[[int], Batch]:
+def vae_batches(cases: Cases, vae: TrainedVae, config: VaeTraining) -> Callable[[int], Batch]:
     """Random patches by step; every ``whole_every``-th step takes whole volumes.
 
     Group-norm statistics of a patch are not those of a volume, so both are shown.
@@ -84,21 +84,27 @@ def vae_batches(cases: Cases, vae: Vae, config: VaeTraining) -> Callable[[int], 
     return make
 
 
-def sample_blocks(cases: Cases, factor: int, volumes: int = 200) -> Tensor:
-    """Blocks of ``factor``³ voxels from evenly spaced cases, (n, factor³) in [0, 1], for principal components."""
-    chosen = np.unique(np.linspace(0, len(cases) - 1, volumes).astype(int))
-    units = torch.stack([hu_to_unit(cases.volume_hu(int(i))) for i in chosen])[:, None]
-    return space_to_depth(units, factor).movedim(1, -1).flatten(0, -2)
-
-
 def train_vae(
-    cases: Cases, vae: Vae, config: VaeTraining, out: Path, *, device: str = "auto", stop_at: int | None = None
+    cases: Cases,
+    vae: TrainedVae,
+    config: VaeTraining,
+    out: Path,
+    *,
+    device: str = "auto",
+    stop_at: int | None = None,
 ) -> nn.Module:
     """Train ``vae`` on ``cases``; the same call resumes.
 
     Returns:
         The trained autoencoder (averaged weights if the configuration asks), in evaluation mode.
+
+    Raises:
+        UserError: The autoencoder is one that is fitted, not trained, or a patch does not fit it.
     """
+    if not isinstance(vae, MaisiVae | SpaceToDepthVae):
+        raise UserError(
+            f"a {type(vae).__name__} is fitted in closed form, not trained; start from a pack whose VAE is a network"
+        )
     module = VaeModule(vae, config)
     fit(module, vae_batches(cases, vae, config), out, device=device, stop_at=stop_at)
     return load_result(module, out)
