@@ -54,7 +54,7 @@ def guarded(function: Command) -> Command:
             warn("interrupted; what was finished is kept, and the same command goes on from there")
             raise typer.Exit(2) from None
 
-    return run
+    return run  # type: ignore[return-value]
 
 
 def emit(result: dict[str, Any], as_json: bool, lines: Callable[[], None]) -> None:

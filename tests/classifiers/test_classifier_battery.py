@@ -27,9 +27,7 @@ def make(name: str, seed: int = 0, **options: object) -> Classifier:
         classifier=name,
         options=spec.config.of("test", {**TINY_OPTIONS[name], **options}).model_dump(),
         preprocessing=Preprocessing(size=SIZE),
-        windows=tuple(
-            WindowSetting(name=w, centre=WINDOWS[w].centre, width=WINDOWS[w].width) for w in spec.windows
-        ),
+        windows=tuple(WindowSetting(name=w, centre=WINDOWS[w].centre, width=WINDOWS[w].width) for w in spec.windows),
         training=Training(seed=seed, learning_rate=1e-3, validate_every=1),
         data=DataRecord(
             train_volumes=1,
@@ -153,9 +151,7 @@ def test_an_unknown_backbone_gets_near_names() -> None:
         make("slices", backbone="resnet1")
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("cnn3d", {"blocks": [1, 1, 1, 1]}), ("ctnet", {"output_stride": 16})]
-)
+@pytest.mark.parametrize(("name", "options"), [("cnn3d", {"blocks": [1, 1, 1, 1]}), ("ctnet", {"output_stride": 16})])
 def test_a_grid_that_is_too_small_is_refused(name: str, options: dict) -> None:
     with pytest.raises(UserError, match="grid 16x16x16 does not serve"):
         make(name, **options)

@@ -20,9 +20,7 @@ def test_an_unknown_label_has_exactly_no_gradient_and_no_effect() -> None:
     assert logits.grad is not None
     assert logits.grad[0, 1] == 0.0
     assert (logits.grad[~torch.isnan(labels)] != 0).all()
-    known = functional.binary_cross_entropy_with_logits(
-        torch.tensor([0.3, -1.0, 2.0]), torch.tensor([1.0, 0.0, 1.0])
-    )
+    known = functional.binary_cross_entropy_with_logits(torch.tensor([0.3, -1.0, 2.0]), torch.tensor([1.0, 0.0, 1.0]))
     torch.testing.assert_close(loss.detach(), known)
 
 

@@ -70,9 +70,7 @@ def test_prompts_of_synthetic_rows_are_recorded(tmp_path: Path, manifest, tiny_t
     assert patients["prompts"] == [{"dataset": "ct-rate", "volume": "train_9_a_1.nii.gz"}]
 
 
-def test_the_same_call_gives_the_same_bytes_and_another_seed_does_not(
-    tmp_path: Path, manifest, tiny_training
-) -> None:
+def test_the_same_call_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path, manifest, tiny_training) -> None:
     for run, seed in (("a", 0), ("b", 0), ("c", 1)):
         tiny_training(manifest, tmp_path / run, seed=seed, augment=True)
     assert model_bytes(tmp_path / "a") == model_bytes(tmp_path / "b") != model_bytes(tmp_path / "c")
@@ -201,9 +199,7 @@ def changed(frame: pd.DataFrame, rows: object, column: str, value: object) -> pd
     ],
     ids=str.split("no-train no-validation unknown one-class synthetic leak missing no-file sha256 column"),
 )
-def test_manifests_that_do_not_serve_are_refused(
-    tmp_path: Path, manifest, tiny_training, damage, message: str
-) -> None:
+def test_manifests_that_do_not_serve_are_refused(tmp_path: Path, manifest, tiny_training, damage, message: str) -> None:
     with pytest.raises(UserError, match=message):
         tiny_training(damage(manifest), tmp_path / "run")
 
@@ -268,9 +264,7 @@ def other_format(run: Path) -> None:
     ],
     ids=["config", "model", "cut", "format"],
 )
-def test_a_damaged_run_never_predicts(
-    tmp_path: Path, workspace, manifest, tiny_training, damage, message: str
-) -> None:
+def test_a_damaged_run_never_predicts(tmp_path: Path, workspace, manifest, tiny_training, damage, message: str) -> None:
     tiny_training(manifest, tmp_path / "run", steps=1)
     damage(tmp_path / "run")
     with pytest.raises(UserError, match=message):

@@ -80,7 +80,7 @@ def test_a_changed_file_is_refused(copy: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match="is not the file that pack.json describes"):
+    with pytest.raises(UserError, match=r"is not the file that pack\.json describes"):
         _ = load_pack(copy).vae
     with pytest.raises(UserError, match="is damaged"):
         verify_pack(copy)

@@ -13,9 +13,7 @@ from torch import nn
 from text2ct.errors import UserError
 
 
-def backbone(
-    name: str, *, channels: int, pretrained: bool, output_stride: int | None = None
-) -> tuple[nn.Module, int]:
+def backbone(name: str, *, channels: int, pretrained: bool, output_stride: int | None = None) -> tuple[nn.Module, int]:
     """A timm network without head and pooling: (N, channels, H, W) -> (N, features, h, w).
 
     Args:
@@ -36,9 +34,7 @@ def backbone(
     options: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # timm and the hub warn about names they map themselves
+            warnings.simplefilter("ignore", UserWarning)  # timm and the hub warn about names they map themselves
             network: nn.Module = timm.create_model(
                 name, pretrained=pretrained, in_chans=channels, num_classes=0, global_pool="", **options
             )

@@ -26,9 +26,7 @@ def classical_augmentation(spacing_mm: tuple[float, float, float]) -> Callable[[
     transform = torchio.Compose(
         [
             # pose and habitus: 8% in size, 6 degrees, 15 mm; air where the patient ends
-            torchio.RandomAffine(
-                scales=0.08, degrees=6, translation=15, isotropic=False, default_pad_value=0.0, p=0.7
-            ),
+            torchio.RandomAffine(scales=0.08, degrees=6, translation=15, isotropic=False, default_pad_value=0.0, p=0.7),
             # reconstruction kernel and tube voltage: soft tissue moves by at most 20 HU
             torchio.RandomGamma(log_gamma=(-0.03, 0.03), p=0.3),
             # quantum noise of up to 20 HU

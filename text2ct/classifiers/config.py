@@ -122,9 +122,7 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _same_findings(self) -> RunConfig:
         if self.format_version != FORMAT_VERSION:
-            raise ValueError(
-                f"run format {self.format_version}; this version reads {FORMAT_VERSION}: train it again"
-            )
+            raise ValueError(f"run format {self.format_version}; this version reads {FORMAT_VERSION}: train it again")
         if self.findings != FINDINGS:
             raise ValueError("the run's findings are not this version's 18: train it again")
         return self

@@ -89,9 +89,7 @@ def _entry(row: object, workspace: Workspace, cache: VolumeCache) -> Path:
     return cache.entry(workspace.resolve(root, path), sha256)
 
 
-def draw_order(
-    rows: int, draws: int, seed: int, weights: Sequence[float] | np.ndarray | None = None
-) -> np.ndarray:
+def draw_order(rows: int, draws: int, seed: int, weights: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
     """The row of every draw of a training, decided before it begins.
 
     Args:

@@ -45,9 +45,7 @@ class Classifier(nn.Module):
         size: The grid (X, Y, Z); every other is refused.
     """
 
-    def __init__(
-        self, network: nn.Module, windows: Sequence[WindowSetting], size: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, network: nn.Module, windows: Sequence[WindowSetting], size: tuple[int, int, int]) -> None:
         super().__init__()
         self.windows = HuWindows(windows)
         self.network = network
@@ -104,9 +102,7 @@ def check_grid(spec: ClassifierSpec, options: Settings, size: tuple[int, int, in
         build_network(spec, options, len(spec.windows), size)
 
 
-def build_network(
-    spec: ClassifierSpec, options: Settings, channels: int, size: tuple[int, int, int]
-) -> nn.Module:
+def build_network(spec: ClassifierSpec, options: Settings, channels: int, size: tuple[int, int, int]) -> nn.Module:
     """The network of a registry entry for the 18 findings.
 
     Raises:

@@ -57,9 +57,7 @@ class ClassifierTraining(pl.LightningModule):
             if settings.ema_decay > 0
             else None
         )
-        weights = (
-            positive_weights(train.labels, settings.positive_weight_cap) if settings.class_weights else None
-        )
+        weights = positive_weights(train.labels, settings.positive_weight_cap) if settings.class_weights else None
         self.positive_weights: Tensor | None
         self.register_buffer(
             "positive_weights", None if weights is None else torch.from_numpy(weights), persistent=False
@@ -89,9 +87,7 @@ class ClassifierTraining(pl.LightningModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every validation volume once, in the table's order."""
         table = self.validation_table
-        return DataLoader(
-            DrawnVolumes(table, np.arange(len(table.names))), batch_size=self.settings.batch_size
-        )
+        return DataLoader(DrawnVolumes(table, np.arange(len(table.names))), batch_size=self.settings.batch_size)
 
     # steps
 
@@ -133,9 +129,7 @@ class ClassifierTraining(pl.LightningModule):
         labels = torch.from_numpy(table.labels).double()
         self.history.append(self._history_row(auc, float(masked_bce(logits, labels))))
         if not self.best or auc.macro > self.best["macro_auc"]:
-            weights = {
-                name: value.detach().cpu().clone() for name, value in self.kept_model().state_dict().items()
-            }
+            weights = {name: value.detach().cpu().clone() for name, value in self.kept_model().state_dict().items()}
             self.best = {"macro_auc": auc.macro, "step": self.global_step, "undefined": list(auc.undefined)}
             self.best["weights"] = weights
 
@@ -151,10 +145,7 @@ class ClassifierTraining(pl.LightningModule):
             "train_loss": float(torch.stack(losses).mean()),
             "validation_loss": validation_loss,
             "validation_macro_auc": auc.macro,
-            **{
-                finding: auc.by_finding.get(finding, float("nan"))
-                for finding in (*auc.by_finding, *auc.undefined)
-            },
+            **{finding: auc.by_finding.get(finding, float("nan")) for finding in (*auc.by_finding, *auc.undefined)},
         }
 
     # optimisation and state

@@ -116,18 +116,14 @@ def _usable_rows(manifest: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     rows = manifest[manifest["split"].isin(("train", "validation"))]
     known = rows[list(FINDINGS)].notna().any(axis=1)
     if len(rows) and not known.any():
-        raise UserError(
-            "no row has a known label; a classifier needs some of the 18 finding columns filled in"
-        )
+        raise UserError("no row has a known label; a classifier needs some of the 18 finding columns filled in")
     return rows[known], int((~known).sum())
 
 
 def _check_splits(rows: pd.DataFrame, train_rows: pd.Series, validation_rows: pd.Series) -> None:
     for split, chosen in (("train", train_rows), ("validation", validation_rows)):
         if not chosen.any():
-            raise UserError(
-                f"the manifest has no labelled rows with split '{split}'; split it by patient first"
-            )
+            raise UserError(f"the manifest has no labelled rows with split '{split}'; split it by patient first")
     synthetic = rows[validation_rows & (rows["source"] == "synthetic")]
     if len(synthetic):
         raise UserError(
@@ -148,9 +144,7 @@ def _check_validation(validation: VolumeTable) -> None:
             "add validation patients"
         )
     if undefined:
-        console.warn(
-            f"one class only among the validation scans, so left out of the mean AUC: {', '.join(undefined)}"
-        )
+        console.warn(f"one class only among the validation scans, so left out of the mean AUC: {', '.join(undefined)}")
 
 
 def _row_weights(
@@ -164,14 +158,10 @@ def _row_weights(
         return None
     values = np.asarray(sampling_weights, dtype=np.float64)
     if values.shape != (len(manifest),):
-        raise UserError(
-            f"{values.size} sampling weights for {len(manifest)} manifest rows; give one for each row"
-        )
+        raise UserError(f"{values.size} sampling weights for {len(manifest)} manifest rows; give one for each row")
     chosen: np.ndarray = values[rows.index[train_rows].to_numpy()]
     if not np.isfinite(chosen).all() or (chosen < 0).any() or chosen.sum() <= 0:
-        raise UserError(
-            "sampling weights must be finite and not negative, with some above 0 among the training rows"
-        )
+        raise UserError("sampling weights must be finite and not negative, with some above 0 among the training rows")
     return chosen
 
 

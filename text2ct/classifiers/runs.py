@@ -30,9 +30,7 @@ def read_config(run_dir: Path) -> RunConfig:
     """
     path = Path(run_dir) / CONFIG
     if not path.is_file():
-        raise UserError(
-            f"{run_dir} holds no classifier run ({CONFIG} is missing); train one with text2ct train"
-        )
+        raise UserError(f"{run_dir} holds no classifier run ({CONFIG} is missing); train one with text2ct train")
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a classifier's configuration; train the run again")
@@ -112,9 +110,7 @@ def training_patients(run_dir: Path) -> set[tuple[str, str]]:
     """
     path = Path(run_dir) / PATIENTS
     if not path.is_file():
-        raise UserError(
-            f"{run_dir} is no trained classifier: {PATIENTS} is missing; run `text2ct train` first"
-        )
+        raise UserError(f"{run_dir} is no trained classifier: {PATIENTS} is missing; run `text2ct train` first")
     try:
         return {(row["dataset"], row["patient"]) for row in read_json(path)["training"]}
     except (KeyError, TypeError) as error:

@@ -39,9 +39,7 @@ class Slices(nn.Module):
         findings: Number of logits.
     """
 
-    def __init__(
-        self, config: SlicesConfig, channels: int, size: tuple[int, int, int], findings: int
-    ) -> None:
+    def __init__(self, config: SlicesConfig, channels: int, size: tuple[int, int, int], findings: int) -> None:
         super().__init__()
         if size[2] < config.every:
             raise ValueError(f"slices with every={config.every} needs at least {config.every} slices")

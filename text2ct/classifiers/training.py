@@ -139,9 +139,7 @@ def _claim(out_dir: Path, config: RunConfig) -> RunConfig | None:
     theirs = stored.model_dump(mode="json", exclude={"model"})
     if ours != theirs:
         differing = sorted(
-            f"{part}: {theirs[part]} there, {ours[part]} asked for"
-            for part in ours
-            if ours[part] != theirs[part]
+            f"{part}: {theirs[part]} there, {ours[part]} asked for" for part in ours if ours[part] != theirs[part]
         )
         raise UserError(f"{out_dir} holds another run; choose another folder or delete it", differing)
     if stored.model is None:

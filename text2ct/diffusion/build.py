@@ -226,7 +226,7 @@ def trained_vae(work: Path, config: BuildConfig) -> LinearBlocksVae:
 
 def _new_unet(config: BuildConfig) -> Unet:
     torch.manual_seed(config.train_diffusion.seed)
-    return Unet(config.unet).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return Unet(config.unet).to(memory_format=torch.channels_last_3d)
 
 
 def trained_clip(work: Path, config: BuildConfig) -> Clip3D:

@@ -9,6 +9,8 @@ returned un-normalised.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -57,6 +59,8 @@ class CTViTConfig(BaseModel):
 
 class _LayerNorm(nn.Module):
     """LayerNorm with weight ``gamma`` and a *buffer* ``beta``, as the checkpoint names them."""
+
+    beta: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -145,7 +149,7 @@ class _Transformer(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int, int, int], bias: Tensor | None = None) -> Tensor:
         for layer in self.layers:
-            position, attention, _, feed_forward = layer  # type: ignore[misc]
+            position, attention, _, feed_forward = cast(nn.ModuleList, layer)
             x = position(x, grid) + x
             x = attention(x, bias) + x
             x = feed_forward(x) + x
@@ -167,7 +171,7 @@ class _SpatialBias(nn.Module):
 
     def forward(self, height: int, width: int) -> Tensor:
         """Bias of shape (heads, height·width, height·width)."""
-        weight = self.net[2].weight
+        weight = cast(nn.Linear, self.net[2]).weight
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         position = torch.stack([rows, columns], dim=-1).reshape(-1, 2).to(weight)
         offset = position[:, None] - position[None]

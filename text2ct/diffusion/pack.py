@@ -162,7 +162,7 @@ def _build(entry: ComponentType, config: BaseModel, weights: Path) -> nn.Module:
         raise UserError(f"{weights} does not fit its config.json", sorted(problems)[:20])
     module.load_state_dict({name: value.to(expected[name].dtype) for name, value in state.items()})
     # Sums over channels are contiguous in this layout, which every backend's 3D convolution is fastest in.
-    return module.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return module.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
 
 
 def load_pack(name_or_path: str | Path = DEFAULT_PACK) -> Pack:

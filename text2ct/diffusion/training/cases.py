@@ -173,7 +173,7 @@ def _begin(folder: Path, info: dict[str, Any]) -> None:
     write_json(path, info)
 
 
-def _run(function: Callable[[Any], None], jobs: Sequence[Any], workers: int) -> Iterator[None]:
+def _run(function: Callable[[Any], object], jobs: Sequence[Any], workers: int) -> Iterator[object]:
     if workers <= 1:
         yield from (function(job) for job in jobs)
         return

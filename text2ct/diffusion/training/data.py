@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ def cache_manifest(
     *,
     size: Size,
     spacing_mm: Spacing,
-    fit: str = "crop-pad",
+    fit: Literal["crop-pad", "resize"] = "crop-pad",
     splits: tuple[str, ...] = ("train",),
 ) -> Cases:
     """Read the volumes of a manifest, put them on a grid and write them as cases.
@@ -60,8 +60,8 @@ def cache_manifest(
 
         for row in rows.to_dict("records"):
             volume = volumes.read(workspace.resolve(str(row["root"]), str(row["path"])))
-            hu = volumes.to_grid(volume, size, spacing_mm, fit=fit).hu
-            hu = np.clip(np.rint(hu), -1000, 1000).astype(np.int16)
+            on_grid = volumes.to_grid(volume, size, spacing_mm, fit=fit)
+            hu = np.clip(np.rint(on_grid.hu), -1000, 1000).astype(np.int16)
             labels = np.array([row[finding] for finding in FINDINGS], dtype=np.float32)
             details = np.full((len(FINDINGS), len(DETAILS)), np.nan, dtype=np.float32)
             text = CaseText(str(row["volume"]), str(row["findings_text"]), str(row["impression_text"]), labels, details)

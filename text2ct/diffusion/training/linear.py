@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -52,7 +54,7 @@ def fit_linear_blocks(cases: Cases, config: LinearBlocksConfig, *, volumes: int 
     solution = torch.linalg.solve(normal + RIDGE * count * torch.eye(size, dtype=torch.float64), product).float()
     weight = solution[:-1].T.reshape(-1, channels, kernel, kernel, kernel)
     vae.to_voxels.weight.copy_(weight)
-    vae.to_voxels.bias.copy_(solution[-1])
+    cast(Tensor, vae.to_voxels.bias).copy_(solution[-1])
     return vae.eval().requires_grad_(False)
 
 
@@ -66,7 +68,7 @@ def _fit_encoder(vae: LinearBlocksVae, blocks: Tensor) -> None:
     scale = scale / (scale**2 * variance).mean().sqrt()
     encode = scale[:, None] * vectors.T
     vae.to_latent.weight.copy_(encode.reshape(channels, -1, 1, 1, 1))
-    vae.to_latent.bias.copy_(-encode @ mean)
+    cast(Tensor, vae.to_latent.bias).copy_(-encode @ mean)
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:

@@ -93,10 +93,9 @@ class StepModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, or AdamW where there is weight decay."""
-        kind = torch.optim.AdamW if self.config.weight_decay else torch.optim.Adam
         parameters = [p for p in self.parameters() if p.requires_grad]
-        extra = {"weight_decay": self.config.weight_decay} if self.config.weight_decay else {}
-        return kind(parameters, lr=self.config.learning_rate, **extra)
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        return torch.optim.AdamW(parameters, rate, weight_decay=decay) if decay else torch.optim.Adam(parameters, rate)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set this step's learning rate: linear warm-up, then polynomial decay."""
@@ -115,7 +114,7 @@ class StepModule(lightning.LightningModule):
         decay = min(self.config.ema_decay or 0.0, (1 + step) / (10 + step))
         with torch.no_grad():
             averaged, current = list(self.ema.parameters()), list(self.network.parameters())
-            torch._foreach_lerp_(averaged, current, 1 - decay)
+            torch._foreach_lerp_(averaged, current, 1 - decay)  # type: ignore[arg-type]
             for mine, theirs in zip(self.ema.buffers(), self.network.buffers(), strict=True):
                 mine.copy_(theirs)
 

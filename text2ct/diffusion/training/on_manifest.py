@@ -161,7 +161,7 @@ def _network(pack: Pack, component: str, scratch: bool) -> Any:
 
 
 def _parts(pack: Pack, leave_out: tuple[str, ...]) -> dict[str, Part]:
-    parts = {}
+    parts: dict[str, Part] = {}
     for component in pack.info.components:
         if component not in leave_out:
             module = getattr(pack, component)
