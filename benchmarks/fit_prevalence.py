@@ -8,6 +8,7 @@ Run once, by hand, on tables of CT-RATE's format; only summary statistics are st
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -117,13 +118,29 @@ def fit(labels: pd.DataFrame, metadata: pd.DataFrame) -> dict[str, object]:
     }
 
 
+def read_table(parser: argparse.ArgumentParser, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV that must have the columns; the parser ends the run with one line where it cannot."""
+    try:
+        table = pd.read_csv(path, low_memory=False)
+    except (OSError, ValueError) as error:
+        parser.error(f"cannot read {path}: {error}")
+    missing = [column for column in columns if column not in table]
+    if missing:
+        parser.error(f"{path} lacks the columns {', '.join(missing)}")
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--labels", type=Path, required=True, help="a CSV with the 18 findings, one volume a row")
     parser.add_argument("--metadata", type=Path, required=True, help="CT-RATE's metadata CSV of the same volumes")
     parser.add_argument("--out", type=Path, default=TARGET)
     options = parser.parse_args()
-    write_json(options.out, fit(pd.read_csv(options.labels), pd.read_csv(options.metadata)))
+    labels = read_table(parser, options.labels, FINDINGS)
+    if not labels[list(FINDINGS)].isin([0, 1]).all(axis=None):
+        parser.error(f"{options.labels} has labels other than 0 and 1")
+    metadata = read_table(parser, options.metadata, ("VolumeName", "PatientAge", "PatientSex"))
+    write_json(options.out, fit(labels, metadata))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from text2ct.manifests import UnderrepresentedRule, Workspace
 # about a hundred patients. Half of the patients are CT-RATE's `valid`, of which three quarters are the test set.
 EMBEDDED_PATIENTS = 280
 EMBEDDED_VALID_FRACTION = 0.55
-EMBEDDED_SEED = 0
+# Not a seed that people type first: a cohort of their own then shares no patient with the embedded one.
+EMBEDDED_SEED = 2506
 BUNDLED_PACK = "simulated-64"
 
 

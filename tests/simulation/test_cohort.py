@@ -111,6 +111,31 @@ def test_an_interrupted_cohort_goes_on(cohort, tmp_path):
     assert contents(part) == contents(root)
 
 
+@pytest.mark.parametrize("length", [0, 3, 400])
+def test_a_volume_that_is_not_whole_is_rendered_again(cohort, tmp_path, length):
+    root, result = cohort
+    part = Path(shutil.copytree(root, tmp_path / "part"))
+    damaged = max(part.rglob("*.nii.gz"))
+    damaged.write_bytes(damaged.read_bytes()[:length])
+    resumed = simulate_cohort(part, PATIENTS, seed=3, workers=1, **GRID)
+    assert (resumed["rendered"], resumed["resumed"]) == (1, result["volumes"] - 1)
+    assert contents(part) == contents(root)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+def test_workers_end_with_a_killed_parent(tmp_path):
+    code = (
+        "from text2ct.simulation import simulate_cohort\n"
+        f"simulate_cohort({str(tmp_path / 'out')!r}, 60, workers=2, size=(24, 24, 24), spacing_mm=(12.0, 12.0, 12.0))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.rglob("train_1_a_1.nii.gz")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+        process.communicate(timeout=30)  # the pipe closes when the last of the workers is gone
+
+
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
 def test_a_killed_run_leaves_whole_files_only(cohort, tmp_path):
     root, _ = cohort
@@ -137,6 +162,29 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert result["seconds"] > 0
     assert result["megabytes"] > 0
     assert not (tmp_path / "none").exists()
+
+
+def test_a_dry_run_counts_what_is_left(cohort, tmp_path, capsys):
+    root, result = cohort
+    part = Path(shutil.copytree(root, tmp_path / "part"))
+    max(part.rglob("*.nii.gz")).unlink()
+    before = contents(part)
+    left = simulate_cohort(part, PATIENTS, seed=3, workers=1, dry_run=True, **GRID)
+    assert left["volumes"] == result["volumes"]
+    assert f"would write 1 volumes of {PATIENTS} patients" in (said := capsys.readouterr().err)
+    assert f"({result['volumes'] - 1} more are there)" in said
+    assert contents(part) == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_grid_beyond_memory_is_refused_in_words(tmp_path, monkeypatch, workers):
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(cohort_module, "_render", full)
+    monkeypatch.setattr(cohort_module, "_run_in_processes", full)
+    with pytest.raises(UserError, match="24 x 24 x 24 voxels does not fit into memory"):
+        simulate_cohort(tmp_path / "out", PATIENTS, workers=workers, **GRID)
 
 
 def test_a_longer_cohort_starts_with_the_shorter_one():

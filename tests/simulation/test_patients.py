@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.simulation.instance import SITES
+from text2ct.simulation.labels import fitted
 from text2ct.simulation.patients import (
     MAX_PATIENTS,
     MAX_SEED,
@@ -23,6 +26,22 @@ def test_no_cohort_reaches_the_patients_of_the_pack():
     assert last < PACK_PATIENTS.start
     assert patient_number(0, 0) == 0
     assert patient_number(3, 7) == 3_000_007
+
+
+@given(seed=st.integers(), index=st.integers())
+def test_no_seed_and_no_index_give_a_patient_of_the_pack(seed: int, index: int):
+    try:
+        number = patient_number(seed, index)
+    except UserError:
+        assert not (0 <= seed < MAX_SEED and 0 <= index < MAX_PATIENTS)
+    else:
+        assert number not in PACK_PATIENTS
+
+
+@given(seed=st.integers(0, MAX_SEED - 1), index=st.integers(0, MAX_PATIENTS - 1))
+def test_a_number_belongs_to_one_cohort(seed: int, index: int):
+    assert divmod(patient_number(seed, index), MAX_PATIENTS) == (seed, index)
+    assert patient_number(np.int32(seed), np.int32(index)) == patient_number(seed, index)
 
 
 @pytest.mark.parametrize(("seed", "index"), [(-1, 0), (MAX_SEED, 0), (0, -1), (0, MAX_PATIENTS)])
@@ -77,6 +96,16 @@ def test_patients_vary_as_a_cohort_does():
         assert order == sorted(set(order))
         kernels = [(r.kernel, r.slice_thickness_mm, r.noise_hu) for r in scan.reconstructions]
         assert len(set(kernels)) == len(kernels)
+
+
+def test_scans_and_reconstructions_are_as_many_as_in_ct_rate():
+    patients = [draw_patient(n) for n in range(2000)]
+    scans = [scan for patient in patients for scan in patient.scans]
+    for drawn, shares in (
+        (len(scans) / len(patients), fitted().scans_per_patient),
+        (np.mean([len(scan.reconstructions) for scan in scans]), fitted().reconstructions_per_scan),
+    ):
+        assert drawn == pytest.approx(shares @ np.arange(1, len(shares) + 1), abs=0.08)
 
 
 def test_every_finding_has_a_vocabulary_of_sites():

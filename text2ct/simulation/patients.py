@@ -106,7 +106,7 @@ def patient_number(seed: int, index: int) -> int:
         raise UserError(f"the cohort seed {seed} is out of range; choose one from 0 to {MAX_SEED - 1}")
     if not 0 <= index < MAX_PATIENTS:
         raise UserError(f"patient index {index} is out of range; a cohort has patients 0 to {MAX_PATIENTS - 1}")
-    return seed * MAX_PATIENTS + index
+    return int(seed) * MAX_PATIENTS + int(index)  # numpy's narrow integers would overflow
 
 
 def generator(number: int, *stream: int | str) -> np.random.Generator:

@@ -48,7 +48,7 @@ NORMALS = (
         "lung",
         (
             "No {mass|mass lesion with distinguishable borders|suspicious mass} <no> in {either lung|the lungs}",
-            "No {other |}{mass|focal lesion} <no> {in both lung parenchyma|in the remaining parenchyma}",
+            "No {other |}{mass|mass lesion} <no> {in both lung parenchyma|in the remaining parenchyma}",
         ),
         chance=0.2,
     ),
