@@ -333,6 +333,44 @@ def test_metadata_spacing_is_for_the_first_generation(foreign, phantom):
     assert read(foreign("v3.nii"), spacing_mm=(10, 12, 14)).notes == ()
 
 
+def test_metadata_spacing_holds_the_first_stored_voxel_in_place(foreign, phantom, tmp_path, save_foreign):
+    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
+    flip[:3, 3] = (80, 90, -300)
+    stored = phantom.hu[::-1, ::-1].astype(np.int16)
+    second = read(save_foreign(tmp_path / "v2.nii", stored, flip @ np.diag([10.0, 12.0, 14.0, 1.0])))
+    first = save_foreign(tmp_path / "v1.nii", stored + 1024, flip)
+    volume = read(first, slope=1, intercept=-1024, spacing_mm=(10, 12, 14))
+    np.testing.assert_allclose(volume.affine, second.affine, atol=1e-4)
+    np.testing.assert_array_equal(volume.hu, second.hu)
+
+
+def test_gzip_checksum_is_checked(foreign):
+    path = foreign()
+    path.write_bytes(path.read_bytes()[:-8] + bytes(8))
+    with pytest.raises(UserError, match="it ends early or is damaged"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz"])
+def test_contents_of_another_format(phantom, tmp_path, name):
+    write(phantom, tmp_path / "ct.mha")
+    content = (tmp_path / "ct.mha").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    with pytest.raises(UserError, match="contents are not NIfTI-1; is its name's ending the right one"):
+        read(tmp_path / name)
+
+
+def test_dicom_files_that_are_no_slices(phantom, tmp_path):
+    folder = write_dicom(phantom, tmp_path / "series")
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    assert read(folder).notes == ()
+    last = max(folder.glob("*.dcm"), key=lambda file: sitk.ReadImage(str(file)).GetOrigin()[2])
+    last.write_bytes(last.read_bytes()[:300])
+    volume = read(folder)
+    assert volume.size[2] == phantom.size[2] - 1
+    assert volume.notes == (f"1 unreadable DICOM file(s) left out: {last.name}",)
+
+
 def test_the_three_real_volumes(shared, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(shared / "real/volumes", folder)

@@ -42,6 +42,37 @@ def test_padding_becomes_air(foreign, phantom, padding, generation):
     assert "are padding, set to -1000" in volume.intensity
 
 
+@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize("scale", [None, (1, -1024), (1, -8192), (1, 0)], ids=str)
+@pytest.mark.parametrize("header", [(1, 0), (1, -1024), (1, -8192)], ids=str)
+@pytest.mark.parametrize("fill", [None, -32768, -8192, -3024, -2000, -1024, 0, 4095, 32767], ids=str)
+def test_every_combination_is_right_or_refused(phantom, generation, scale, header, fill):
+    stored = phantom.hu + (1024 if generation == 1 else 0)
+    if fill is not None:
+        stored[:3] = fill
+    decidable = generation == 2 or -1024 in (header[1], (scale or header)[1])
+    # As HU these fill the outside with tissue or metal; 0 of the first generation is -1024.
+    fills_with_air = fill not in (0, 4095, 32767) or (fill, generation) == (0, 1)
+    for fixed in (False, True):
+        if not (decidable and fills_with_air):
+            with pytest.raises(UserError, match="the voxels are not HU"):
+                decide(stored, header_scale=header, metadata_scale=scale, fixed=fixed)
+            continue
+        decision = decide(stored, header_scale=header, metadata_scale=scale, fixed=fixed)
+        np.testing.assert_array_equal(stored[3:] * decision.slope + decision.intercept, phantom.hu[3:])
+
+
+@pytest.mark.parametrize(("fill", "stored"), [(0, 0), (4095, 0), (4095, 1024), (32767, 1024)])
+def test_a_fill_that_is_not_air_is_refused_and_named(foreign, fill, stored):
+    def alter(hu):
+        hu = hu + stored
+        hu[:3] = fill
+        return hu
+
+    with pytest.raises(UserError, match=f"of voxels are exactly {fill - stored}, a fill that is not air|above 3100"):
+        read(foreign(alter=alter), slope=1, intercept=-stored)
+
+
 def test_slope_is_applied(tmp_path, save_foreign, phantom):
     path = save_foreign(tmp_path / "ct.nii", ((phantom.hu + 1024) * 4).astype(np.int16), phantom.affine)
     np.testing.assert_array_equal(read(path, slope=0.25, intercept=-1024).hu, phantom.hu)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -149,6 +152,13 @@ def test_outputs_inside_the_inputs_are_no_inputs(cohort):
         assert result.resumed == resumed
 
 
+def test_inputs_inside_the_output_folder_are_inputs(cohort, tmp_path):
+    for resumed in (0, 1):
+        result = preprocess([cohort], tmp_path, **GRID)
+        assert result.manifest["volume"].tolist() == ["train_1_a_2.nii.gz"]
+        assert result.resumed == resumed
+
+
 def test_nothing_good_at_all(cohort, tmp_path):
     result = preprocess([cohort / "train_3_a_1.nii.gz"], tmp_path / "out", **GRID)
     assert result.manifest.empty
@@ -156,11 +166,62 @@ def test_nothing_good_at_all(cohort, tmp_path):
     assert len(result.quarantine) == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser can read every file")
-def test_unreadable_file(cohort, tmp_path):
-    (cohort / "train_1_a_1.nii.gz").chmod(0)
-    result = preprocess([cohort], tmp_path / "out", **GRID)
-    assert "cannot be read" in result.quarantine["reasons"][0]
+def test_what_may_not_be_read_is_quarantined(cohort, tmp_path, monkeypatch):
+    closed = {cohort / "train_1_a_1.nii.gz", cohort / "series"}
+    (cohort / "series").mkdir()
+
+    def guarded(method):
+        def call(path, *arguments, **options):
+            if path in closed:
+                raise PermissionError(13, "Permission denied", str(path))
+            return method(path, *arguments, **options)
+
+        return call
+
+    # Permissions themselves would not stop a superuser who runs this test.
+    for name in ("open", "iterdir"):
+        monkeypatch.setattr(Path, name, guarded(getattr(Path, name)))
+    result = preprocess([cohort], tmp_path / "out", metadata=METADATA, **GRID)
+    assert result.manifest["volume"].tolist() == ["train_1_a_2.nii.gz"]
+    reasons = dict(zip(result.quarantine["volume"], result.quarantine["reasons"], strict=True))
+    for name in ("series.nii.gz", "train_1_a_1.nii.gz"):
+        assert "cannot be read: [Errno 13] Permission denied" in reasons[name]
+
+
+def test_every_wrong_path_is_named_at_once(cohort, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError) as caught:
+        preprocess([cohort, tmp_path / "notes.txt", tmp_path / "empty", tmp_path / "no.nii"], tmp_path, **GRID)
+    assert [problem.split()[0].rsplit("/")[-1] for problem in caught.value.problems] == ["notes.txt", "empty", "no.nii"]
+
+
+def test_a_tilted_gantry_does_not_stop_the_others(cohort, tmp_path, phantom, save_foreign):
+    shear = np.eye(4)
+    shear[1, 2] = 0.2
+    save_foreign(cohort / "tilted.nii.gz", phantom.hu.astype(np.int16), shear @ phantom.affine)
+    result = preprocess([cohort], tmp_path / "out", metadata=METADATA, format="mha", **GRID)
+    assert len(result.manifest) == 2
+    reasons = dict(zip(result.quarantine["volume"], result.quarantine["reasons"], strict=True))
+    assert reasons["tilted.mha"] == "MetaImage cannot hold a sheared affine (tilted gantry); use .nii.gz"
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, signal\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "from text2ct.volumes.preprocessing import _end_with_parent\n"
+        "if __name__ == '__main__':\n"
+        "    pool = ProcessPoolExecutor(1, get_context('spawn'), initializer=_end_with_parent)\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    # Its output ends only when the worker, which shares it, has ended too.
+    done = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert int(done.stdout) > 0
 
 
 def test_a_lost_worker_is_one_clear_error(cohort, tmp_path, monkeypatch):

@@ -37,6 +37,11 @@ CASES = {
     "fine spacing": (lambda v: with_spacing(v, 0.01, 12, 14), "spacing of 0.01 x 12 x 14 mm is absurd"),
     "coarse spacing": (lambda v: with_spacing(v, 10, 12, 90), "spacing of 10 x 12 x 90 mm is absurd"),
     "tiny view": (lambda v: with_spacing(v, 1, 1, 1), "field of view of 24 x 20 x 16 mm is tiny"),
+    "vast view": (
+        lambda v: with_spacing(replace(v, hu=np.tile(v.hu, (5, 1, 1))), 18, 12, 14),
+        "view of 2160 x 240 x 224 mm is absurd",
+    ),
+    "filled": (lambda v: edited(v, lambda hu: hu[:3].fill(0)), "12% of voxels are exactly 0, a fill that is not air"),
     "not HU": (lambda v: replace(v, hu=v.hu + 1024), "do not look like HU of a chest: 0.0% of voxels at air"),
     "flat inside": (
         lambda v: edited(v, lambda hu: hu[..., 6].fill(0)),

@@ -4,7 +4,8 @@ CT-RATE exists in two generations. The voxels of v1 need ``RescaleSlope`` and ``
 the metadata table; those of v2 (folders ending in ``_fixed``) are HU already, and the table still lists
 the same intercepts (-1024 or -8192). Applying them twice, or never, is the most reported error. So each
 possible reading is tried on the voxels: a chest CT in HU has gas (air about -1000, lung about -800) and
-tissue (fat about -100, water 0, muscle 50), and nothing but constant padding far below air.
+tissue (fat about -100, water 0, muscle 50), and nothing but constant padding far below air. What surrounds
+the scanner's field of view may be filled with any one value; it is no evidence for gas or tissue.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ AIR_HU = -1000.0
 METAL_ABOVE_HU = 3100.0
 # A chest holds far more gas and tissue than this; a tight crop of it still holds as much.
 MIN_GAS, MIN_TISSUE, MAX_METAL, MAX_PADDING = 0.01, 0.05, 0.02, 0.9
+# No tissue holds one HU value in so many voxels (a smooth reconstruction's fat reaches 2%): it is a fill.
+MAX_FILL = 0.1
 # Two readings whose air lies this near to each other cannot be told apart.
 AIR_RESOLUTION_HU = 15.0
 _SAMPLE_VOXELS = 400_000
@@ -37,8 +40,10 @@ class Levels:
         padding: Fraction of all voxels below -1200 HU.
         padding_hu: The value of most of these; NaN if there are none.
         padding_constant: Whether they are one value, as padding is.
-        gas: Fraction of the voxels that are no padding in [-1100, -600] HU.
-        tissue: The same, in [-200, 300] HU.
+        fill: Fraction of the voxels that are no padding which share the most common value.
+        fill_hu: That value; NaN if all are padding.
+        gas: Fraction of the voxels that are no padding in [-1100, -600] HU; ``fill_hu`` does not count.
+        tissue: Fraction of the voxels that are no padding in [-200, 300] HU.
         metal: The same, above 3100 HU.
         air_hu: Median of the voxels in [-1100, -850] HU; NaN if there are none.
         range_hu: Lowest and highest voxel that is no padding; NaN if all are padding.
@@ -47,6 +52,8 @@ class Levels:
     padding: float
     padding_hu: float
     padding_constant: bool
+    fill: float
+    fill_hu: float
     gas: float
     tissue: float
     metal: float
@@ -66,6 +73,8 @@ class Levels:
             found.append(f"{self.padding:.0%} of voxels below {PADDING_BELOW_HU:.0f}")
         elif self.padding > 0.02 and not self.padding_constant:
             found.append(f"{self.padding:.0%} of voxels spread below {PADDING_BELOW_HU:.0f}, where no tissue lies")
+        if self.fill > MAX_FILL and not -1100 <= self.fill_hu <= -850:
+            found.append(f"{self.fill:.0%} of voxels are exactly {self.fill_hu:g}, a fill that is not air")
         if self.gas < MIN_GAS:
             found.append(f"{self.gas:.1%} of voxels at air or lung level")
         if self.tissue < MIN_TISSUE:
@@ -98,21 +107,24 @@ def levels(hu: npt.NDArray[np.number]) -> Levels:
     """Measure where voxels lie on the HU scale; NaN and infinite voxels are left out."""
     values = _sample(hu)
     if values.size == 0:
-        return Levels(0.0, np.nan, False, 0.0, 0.0, 0.0, np.nan, (np.nan, np.nan))
+        return Levels(0.0, np.nan, False, 0.0, np.nan, 0.0, 0.0, 0.0, np.nan, (np.nan, np.nan))
     low = values < PADDING_BELOW_HU
     padding_hu, constant = np.nan, False
     if low.any():
-        distinct, counts = np.unique(values[low], return_counts=True)
-        padding_hu, constant = float(distinct[counts.argmax()]), bool(counts.max() >= 0.9 * low.sum())
+        padding_hu, share = _most_common(values[low])
+        constant = share >= 0.9
     body = values[~low]
     if body.size == 0:
-        return Levels(float(low.mean()), padding_hu, constant, 0.0, 0.0, 0.0, np.nan, (np.nan, np.nan))
+        return Levels(float(low.mean()), padding_hu, constant, 0.0, np.nan, 0.0, 0.0, 0.0, np.nan, (np.nan, np.nan))
+    fill_hu, fill = _most_common(body)
     air = body[(body >= -1100) & (body <= -850)]
     return Levels(
         padding=float(low.mean()),
         padding_hu=padding_hu,
         padding_constant=constant,
-        gas=float(((body >= -1100) & (body <= -600)).mean()),
+        fill=fill,
+        fill_hu=fill_hu,
+        gas=float(((body >= -1100) & (body <= -600) & (body != fill_hu)).mean()),
         tissue=float(((body >= -200) & (body <= 300)).mean()),
         metal=float((body > METAL_ABOVE_HU).mean()),
         air_hu=float(np.median(air)) if air.size else np.nan,
@@ -212,11 +224,20 @@ def _guess(sample: npt.NDArray[np.float32], header: tuple[float, float], metadat
             )
         if levels(values - intercept).plausible:
             return f"an intercept of {intercept:.0f} seems to have been applied twice; convert the file again"
+    fill, share = _most_common(values)
+    if share > MAX_FILL and levels(values[values != fill]).plausible:
+        return f"{share:.0%} of them are {fill:g}, a fill that is not air; set it to {AIR_HU:.0f} first"
     if high - low <= 2.0 + 1e-3:
         return f"they lie in [{low:g}, {high:g}], as after normalisation; give the volume before it"
     if low >= 0 and high <= 255:
         return f"they lie in [{low:g}, {high:g}], as in an 8-bit picture; give the CT itself"
     return f"they lie in [{low:g}, {high:g}] and no known scale makes a chest CT of them; check the file"
+
+
+def _most_common(values: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """The value that occurs most, and the fraction of ``values`` that it is."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return float(distinct[counts.argmax()]), float(counts.max() / values.size)
 
 
 def _sample(values: npt.NDArray[np.number]) -> npt.NDArray[np.float32]:

@@ -13,7 +13,7 @@ from text2ct.files import read_json, sha256_file, write_json
 from text2ct.volumes.grid import Fit, to_grid
 from text2ct.volumes.quality import check
 from text2ct.volumes.reading import read
-from text2ct.volumes.writing import write
+from text2ct.volumes.writing import format_problem, write
 
 # Raised by one whenever the same settings would give other voxels, so that old outputs are made again.
 METHOD_VERSION = 1
@@ -98,8 +98,12 @@ def run(job: Job) -> Outcome:
             return Outcome(None, tuple(reasons))
         settings = job.settings
         result = to_grid(volume, settings.size, settings.spacing_mm, settings.fit)
+        if problem := format_problem(result, settings.format):
+            return Outcome(None, (problem,))
     except UserError as error:
-        return Outcome(None, tuple(line.removeprefix("  - ") for line in str(error).splitlines()))
+        first, *rest = str(error).splitlines()
+        reasons = [first.removeprefix(f"{job.source}: "), *(line.removeprefix("  - ") for line in rest)]
+        return Outcome(None, tuple(reasons))
     except (OSError, MemoryError) as error:
         return Outcome(None, (f"cannot be read: {error or 'out of memory'}",))
     write(result, job.target)

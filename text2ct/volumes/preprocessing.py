@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Protocol
 
 from text2ct.console import progress, warn
@@ -65,28 +68,29 @@ def find_volumes(paths: Sequence[Path | str], leave_out: Path | None = None) -> 
 
     Args:
         paths: Volumes, or folders that are searched for them.
-        leave_out: A folder that is not searched: earlier outputs are no inputs.
+        leave_out: An output folder, in whose ``volumes`` nothing is sought: earlier outputs are no inputs.
 
     Raises:
-        UserError: A path is absent or holds nothing readable.
+        UserError: Paths are absent or hold nothing readable; every one of them is named.
     """
+    own = (leave_out / "volumes").resolve() if leave_out else None
     found: list[Path] = []
+    problems: list[str] = []
     for path in map(Path, paths):
         try:
             find_reader(path)
             found.append(path)
-        except UserError:
-            if not path.is_dir():
-                raise
-            own = leave_out.resolve() if leave_out else None
+        except UserError as error:
             inside = [
                 item
                 for item in sorted(path.rglob("*"))
-                if _readable(item) and not (own and item.resolve().is_relative_to(own))
+                if _may_be_volume(item) and not (own and item.resolve().is_relative_to(own))
             ]
-            if not inside:
-                raise
             found.extend(inside)
+            if not inside:
+                problems.append(str(error))
+    if problems:
+        raise UserError("not every input is a volume or holds one", problems)
     return list(dict.fromkeys(found))
 
 
@@ -168,9 +172,9 @@ def _settings(
     size: tuple[int, int, int], spacing_mm: tuple[float, float, float], fit: Fit, format: str, workers: int
 ) -> Settings:
     problems = []
-    if len(size) != 3 or any(n < 1 for n in size):
+    if len(size) != 3 or any(n < 1 or int(n) != n for n in size):
         problems.append(f"size {tuple(size)}: expected three whole numbers above 0")
-    if len(spacing_mm) != 3 or not all(s > 0 for s in spacing_mm):
+    if len(spacing_mm) != 3 or not all(0 < s < math.inf for s in spacing_mm):
         problems.append(f"spacing {tuple(spacing_mm)}: expected three numbers of mm above 0")
     if fit not in FITS:
         problems.append(f"fit '{fit}': expected {' or '.join(FITS)}")
@@ -263,7 +267,8 @@ def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
                 advance(1)
             return
         # Spawned, not forked: the caller may hold threads of torch or ITK.
-        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(jobs)), spawn, initializer=_end_with_parent) as pool:
             try:
                 for outcome in pool.map(run, jobs):
                     yield outcome
@@ -306,5 +311,20 @@ def _stem(name: str) -> str:
     return _EXTENSION.sub("", name)
 
 
-def _readable(path: Path) -> bool:
-    return not path.name.startswith(".") and any(reader.accepts(path) for reader in READERS.values())
+def _may_be_volume(path: Path) -> bool:
+    try:
+        return not path.name.startswith(".") and any(reader.accepts(path) for reader in READERS.values())
+    except OSError:
+        return True  # a folder that may not be listed: reading it says so, and quarantines it
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is killed: a worker that waits for its next job would wait for ever."""
+    parent = parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=follow, daemon=True).start()

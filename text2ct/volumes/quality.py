@@ -13,6 +13,8 @@ MIN_VOXELS = 3
 MIN_SPACING_MM, MAX_SPACING_MM = 0.1, 20.0
 # Less than a vertebra and its discs: not a chest, nor a useful crop of one.
 MIN_EXTENT_MM = 60.0
+# More than a whole person: no scanner's table moves so far.
+MAX_EXTENT_MM = 2000.0
 # A few equal neighbours come from rounding in air; more come from repeated or interpolated slices.
 MAX_REPEATED = 0.1
 MAX_FLAT = 0.5
@@ -21,8 +23,8 @@ MAX_FLAT = 0.5
 def check(volume: Volume) -> list[str]:
     """Every problem of a volume, one sentence each; empty if it is fit for use.
 
-    Looks for NaN and infinite voxels, a constant, too few slices, impossible voxel sizes, a tiny field
-    of view, voxels that are not HU of a chest, and flat or repeated axial slices.
+    Looks for NaN and infinite voxels, a constant, too few slices, impossible voxel sizes, a tiny or
+    an absurdly large field of view, voxels that are not HU of a chest, and flat or repeated axial slices.
     """
     finite = np.isfinite(volume.hu)
     if not finite.all():
@@ -51,9 +53,11 @@ def _geometry(volume: Volume) -> list[str]:
         problems.append(
             f"a voxel spacing of {spacing} mm is absurd; expected {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm"
         )
+    view = " x ".join(f"{extent:.0f}" for extent in extents)
     if not problems and min(extents) < MIN_EXTENT_MM:
-        view = " x ".join(f"{extent:.0f}" for extent in extents)
         problems.append(f"a field of view of {view} mm is tiny; expected at least {MIN_EXTENT_MM:g} mm")
+    if not problems and max(extents) > MAX_EXTENT_MM:
+        problems.append(f"a field of view of {view} mm is absurd; expected at most {MAX_EXTENT_MM:g} mm")
     return problems
 
 

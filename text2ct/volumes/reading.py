@@ -148,6 +148,9 @@ def _apply_metadata_spacing(
         return affine, (f"the metadata says {stated} mm, the header {header} mm, which is used",)
     scaled = affine.copy()
     scaled[:3, :3] *= np.array(spacing_mm) / own
+    # The header's origin is the place of the first voxel stored, which may now be the last of a flipped axis.
+    first = np.linalg.solve(affine, stored.affine[:, 3])[:3]
+    scaled[:3, 3] = stored.affine[:3, 3] - scaled[:3, :3] @ first
     return scaled, (f"the header says {header} mm, the metadata {stated} mm, which is used",)
 
 

@@ -36,6 +36,8 @@ def write(volume: Volume, path: Path | str) -> None:
         raise UserError(f"cannot write {path}: use a name that ends in {', '.join('.' + k for k in FORMATS)}")
     if not np.isfinite(volume.hu).all():
         raise UserError(f"cannot write {path}: the volume has NaN or infinite voxels")
+    if problem := format_problem(volume, kind):
+        raise UserError(f"cannot write {path}: {problem}")
     limits = np.iinfo(np.int16)
     voxels = np.clip(np.rint(volume.hu), limits.min, limits.max).astype("<i2")
     if kind == "mha":
@@ -44,6 +46,13 @@ def write(volume: Volume, path: Path | str) -> None:
     content = _nifti_bytes(voxels, volume.affine)
     with atomic_path(path) as temporary:
         temporary.write_bytes(gzip.compress(content, _GZIP_LEVEL, mtime=0) if kind == "nii.gz" else content)
+
+
+def format_problem(volume: Volume, kind: str) -> str:
+    """Why a format (of `FORMATS`) cannot hold a volume's affine, in words; empty if it can."""
+    if kind == "mha" and _is_sheared(volume.affine):
+        return "MetaImage cannot hold a sheared affine (tilted gantry); use .nii.gz"
+    return ""
 
 
 def _nifti_bytes(voxels: np.ndarray, affine: np.ndarray) -> bytes:
@@ -66,8 +75,6 @@ def _nifti_bytes(voxels: np.ndarray, affine: np.ndarray) -> bytes:
 def _write_mha(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
     import SimpleITK as sitk
 
-    if _is_sheared(affine):
-        raise UserError(f"cannot write {path}: MetaImage cannot hold a sheared affine (tilted gantry); use .nii.gz")
     lps = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image = sitk.GetImageFromArray(voxels.transpose(2, 1, 0))

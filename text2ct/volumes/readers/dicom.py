@@ -18,6 +18,8 @@ _SCAN_SLICES = 10
 _LOOK_INTO = 10
 # A gap between slices may differ from the usual one by a tenth before slices must be missing.
 _GAP_TOLERANCE = 0.1
+# So many file names or gaps are named in a message.
+_SHOWN = 5
 
 
 class DicomFolder:
@@ -30,7 +32,7 @@ class DicomFolder:
         """Whether it is a folder that holds DICOM files, by suffix or by their preamble."""
         if not path.is_dir():
             return False
-        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        files = _slice_files(path)
         return any(file.suffix.lower() == ".dcm" for file in files) or any(map(_is_dicom, files[:_LOOK_INTO]))
 
     def load(self, path: Path) -> Stored:
@@ -50,10 +52,19 @@ class DicomFolder:
         return Stored(voxels=itk_voxels(image), affine=_affine(image, positions, path), notes=notes)
 
 
+def _slice_files(path: Path) -> list[Path]:
+    """The sorted files of a folder that may be slices; ``DICOMDIR`` is a disc's table of contents."""
+    files = (file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    return sorted(file for file in files if file.name.upper() != "DICOMDIR")
+
+
 def _is_dicom(file: Path) -> bool:
-    """Whether a file of any name carries DICOM's preamble."""
-    with file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+    """Whether a file of any name carries DICOM's preamble; one that cannot be opened does not show it."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _series_files(path: Path) -> tuple[list[str], tuple[str, ...]]:
@@ -66,13 +77,20 @@ def _series_files(path: Path) -> tuple[list[str], tuple[str, ...]]:
     }
     if not series:
         raise UserError(f"{path} holds no readable DICOM series")
+    known = {Path(file).name for files in series.values() for file in files}
+    unread = [
+        file.name
+        for file in _slice_files(path)
+        if file.name not in known and (file.suffix.lower() == ".dcm" or _is_dicom(file))
+    ]
+    notes = (f"{len(unread)} unreadable DICOM file(s) left out: {', '.join(unread[:_SHOWN])}",) if unread else ()
     if len(series) == 1:
-        return next(iter(series.values())), ()
+        return next(iter(series.values())), notes
     scans = {uid: files for uid, files in series.items() if len(files) >= _SCAN_SLICES}
     if len(scans) != 1:
         listed = [f"{uid}: {len(files)} files" for uid, files in series.items()]
         raise UserError(f"{path} holds {len(series)} DICOM series; give each a folder of its own", listed)
-    return next(iter(scans.values())), (f"{len(series) - 1} short series in the folder left out",)
+    return next(iter(scans.values())), (*notes, f"{len(series) - 1} short series in the folder left out")
 
 
 def _tag(reader: Any, index: int, key: str) -> str:
@@ -99,7 +117,7 @@ def _affine(image: Any, positions: np.ndarray, path: Path) -> np.ndarray:
         usual = float(np.median(gaps))
         uneven = np.flatnonzero(np.abs(gaps - usual) > _GAP_TOLERANCE * abs(usual))
         if usual == 0 or uneven.size:
-            found = ", ".join(f"{gaps[k]:g} mm after slice {k + 1}" for k in uneven[:5])
+            found = ", ".join(f"{gaps[k]:g} mm after slice {k + 1}" for k in uneven[:_SHOWN])
             raise UserError(
                 f"{path} has missing or repeated slices: the usual gap is {usual:g} mm, but {found or 'it is 0'}"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from text2ct.volumes.readers.stored import HU_MARK, Stored
+
+# The first number of a header, in either byte order, is its own length.
+_HEADER_BYTES = 348
 
 
 class Nifti:
@@ -26,10 +30,15 @@ class Nifti:
         """Read stored voxels, without the header's scale, and the header."""
         import nibabel as nib
 
+        # The whole file is unpacked, not just what nibabel asks for: its checksum stands at the end.
+        content = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+        length = content[:4]
+        if content and _HEADER_BYTES not in (int.from_bytes(length, "little"), int.from_bytes(length, "big")):
+            raise ValueError("its contents are not NIfTI-1; is its name's ending the right one?")
         # nibabel mends impossible voxel sizes (0 becomes 1, -2 becomes 2) and goes on; here they are refused.
-        zooms, slope, intercept = _unmended(path)
+        zooms, slope, intercept = _unmended(content)
         with _quiet_nibabel():
-            image = nib.nifti1.Nifti1Image.from_filename(path)
+            image = nib.nifti1.Nifti1Image.from_bytes(content)
         header = image.header
         proxy: Any = image.dataobj
         problems = []
@@ -70,13 +79,11 @@ def _quiet_nibabel() -> Iterator[None]:
         logger.disabled = before
 
 
-def _unmended(path: Path) -> tuple[np.ndarray, float, float]:
+def _unmended(content: bytes) -> tuple[np.ndarray, float, float]:
     """Voxel sizes (3,) in mm, slope and intercept as they stand in the file."""
     import nibabel as nib
-    from nibabel.openers import Opener
 
-    with Opener(str(path)) as stream:
-        header = nib.nifti1.Nifti1Header.from_fileobj(stream, check=False)
+    header = nib.nifti1.Nifti1Header(content[:_HEADER_BYTES], check=False)
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     used = min(max(int(header["dim"][0]), 0), 3)
     zooms = np.ones(3)
