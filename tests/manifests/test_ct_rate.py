@@ -53,6 +53,16 @@ def test_a_manifest_beside_its_volumes_brings_its_root_along(tmp_path, inside):
     assert workspace.resolve(there["root"], there["path"]).is_file()
 
 
+def test_tables_inside_dataset_as_the_hub_has_them(ct_rate_folder):
+    expected = read(ct_rate_folder)
+    for folder in ("multi_abnormality_labels", "radiology_text_reports", "metadata"):
+        (ct_rate_folder / folder).rename(ct_rate_folder / "dataset" / folder)
+    pd.testing.assert_frame_equal(read(ct_rate_folder), expected)
+    inside = read(ct_rate_folder / "dataset")
+    pd.testing.assert_frame_equal(inside.drop(columns="path"), expected.drop(columns="path"))
+    assert inside.loc[0, "path"] == "train_fixed/train_1/train_1_a/train_1_a_1.nii.gz"
+
+
 @pytest.mark.parametrize("base", ["dataset", "."])
 def test_second_generation_comes_before_the_first(tmp_path, base):
     root = write_ct_rate(tmp_path / "C", fixed=True)
@@ -133,10 +143,30 @@ def test_problems_of_all_tables_come_at_once_with_their_file(ct_rate_folder):
     assert "y_labels.csv row 2 (other.nii.gz): is no name of CT-RATE" in said
 
 
-def test_an_unreadable_table_of_labels_is_not_passed_over(ct_rate_folder):
-    (ct_rate_folder / "multi_abnormality_labels/train_predicted_labels.csv").write_bytes(b"")
-    with pytest.raises(UserError, match="is empty"):
+@pytest.mark.parametrize(
+    "table",
+    [
+        "multi_abnormality_labels/train_predicted_labels.csv",
+        "radiology_text_reports/train_reports.csv",
+        "metadata/train_metadata.csv",
+    ],
+)
+def test_an_unreadable_table_is_not_passed_over(ct_rate_folder, table):
+    (ct_rate_folder / table).write_bytes(b"")
+    with pytest.raises(UserError, match=r"\.csv is empty"):
         read(ct_rate_folder)
+
+
+def test_reports_alone(ct_rate_folder):
+    whole = read(ct_rate_folder)
+    frame = read(
+        ct_rate_folder / "radiology_text_reports/train_reports.csv",
+        metadata=ct_rate_folder / "metadata/train_metadata.csv",
+    )
+    assert set(frame["split"]) == {"train"}
+    assert frame[list(FINDINGS)].isna().all(axis=None)
+    texts = ["dataset", "volume", "patient", "scan", "findings_text", "spacing_x"]
+    pd.testing.assert_frame_equal(frame[texts], whole.loc[whole["split"] == "train", texts])
 
 
 def test_a_volume_twice_in_the_metadata(ct_rate_folder):

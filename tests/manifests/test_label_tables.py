@@ -66,6 +66,24 @@ def test_columns_that_users_have_are_no_findings(write_labels):
     pd.testing.assert_frame_equal(plain, more)
 
 
+@pytest.mark.parametrize("unknown", ["", "NaN", " na "])
+def test_an_unknown_finding_may_have_unknown_labels(write_labels, unknown):
+    cells = [0, 1, unknown] * 4
+    with pytest.raises(UserError, match="column 'Fracture' holds labels of an unknown finding"):
+        read(write_labels(lambda table: table.assign(Fracture=cells)))
+
+
+@pytest.mark.parametrize("column", ["PatientID", "subject", "dataset", "scan"])
+def test_an_identity_of_0_and_1_is_no_finding(write_labels, column):
+    read(write_labels(lambda table: table.assign(**{column: [0, 1] * 6})))
+
+
+@pytest.mark.parametrize("second", ["EMPHYSEMA", "Emphysema.1"])
+def test_two_columns_of_one_finding(write_labels, second):
+    with pytest.raises(UserError, match=f"column '{second}' is a second column of 'Emphysema'; keep one"):
+        read(write_labels(lambda table: table.assign(**{second: 0})))
+
+
 @pytest.mark.parametrize("column", ["Lung nodulee", "Pleural efusion", "Lung nodules"])
 def test_a_column_spelled_like_a_finding_is_an_unknown_finding(write_labels, column):
     with pytest.raises(UserError, match=f"column '{column}' is an unknown finding; did you mean"):
@@ -90,6 +108,7 @@ def _rewrite(path: Path, change) -> Path:
     [
         pytest.param(lambda data: b"\xef\xbb\xbf" + data, id="byte-order mark"),
         pytest.param(lambda data: data.replace(b"\n", b"\r\n"), id="windows line ends"),
+        pytest.param(lambda data: data.replace(b"\n", b"\r"), id="old line ends"),
         pytest.param(lambda data: data.replace(b",", b";"), id="semicolons"),
         pytest.param(lambda data: data.replace(b",", b"\t"), id="tabs"),
         pytest.param(lambda data: b"\xef\xbb\xbf" + data.replace(b",", b";").replace(b"\n", b"\r\n"), id="excel"),
@@ -121,6 +140,12 @@ def test_dialects_of_csv_read_alike(write_labels, change):
             id="one more",
         ),
         pytest.param(lambda data: data + b'"unclosed', "is not a table", id="quote"),
+        pytest.param(
+            lambda data: data.replace(b"train_1_a_1", b"x" * 200_000).replace(b"\n", b";\n").replace(b",", b";"),
+            "is not a table: field larger than field limit",
+            id="endless cell",
+        ),
+        pytest.param(lambda data: b"\x1f\x8b" + data * 100, "line 1, byte 0x8b", id="volume"),
         pytest.param(
             lambda data: data.replace(b"VolumeName", b"Name"),
             "no column VolumeName or AccessionNo",
@@ -164,6 +189,18 @@ def test_identity_of_names(tmp_path):
     assert set(read(tmp_path / "a.csv", dataset="mine")["dataset"]) == {"mine"}
 
 
+def test_in_a_table_of_several_origins_ct_rates_valid_stays_held_out(tmp_path, capsys):
+    table = label_rows(["mine_1.nii.gz", *ct_rate_names("train", 2), *ct_rate_names("valid", 4)])
+    table.assign(split="train", PatientID="P").to_csv(tmp_path / "all.csv", index=False)
+    frame = read(tmp_path / "all.csv")
+    assert list(frame["dataset"]) == ["all"] + ["CT-RATE"] * (len(frame) - 1)
+    assert list(frame["patient"])[:2] == ["P", "train_1"]
+    valid = frame["patient"].str.startswith("valid")
+    assert set(frame.loc[~valid, "split"]) == {"train"}
+    assert set(frame.loc[valid, "split"]) == {"validation", "test"}
+    assert f"{len(frame) - 1} of {len(frame)} names" in capsys.readouterr().err
+
+
 def test_own_patient_and_split_columns_and_files_beside_the_table(tmp_path):
     (tmp_path / "scans").mkdir()
     for name in ("x.mha", "y.mha"):
@@ -180,6 +217,8 @@ def test_own_patient_and_split_columns_and_files_beside_the_table(tmp_path):
     assert workspace.resolve(frame.loc[0, "root"], frame.loc[0, "path"]) == tmp_path / "scans" / "x.mha"
     found = read(tmp_path / "labels.csv", volumes=tmp_path / "scans", workspace=workspace)
     assert list(found["path"]) == ["x.mha", "y.mha", "", ""]
+    (tmp_path / "none").mkdir()
+    assert set(read(tmp_path / "labels.csv", volumes=tmp_path / "none")["path"]) == {""}
     table.assign(split=["val", "test", "odd", ""]).to_csv(tmp_path / "torn.csv", index=False)
     with pytest.raises(UserError, match="several splits: validation, test") as caught:
         read(tmp_path / "torn.csv")
@@ -210,6 +249,18 @@ def test_a_table_inside_a_simulated_cohort_has_its_data_set(tmp_path):
     assert set(frame["dataset"]) == {"simulated-seed3"}
     assert set(frame["source"]) == {"simulated"}
     assert set(frame["split"]) == {"validation", "test"}
+
+
+def test_a_large_table_of_probabilities_is_refused_in_seconds(tmp_path):
+    import time
+
+    table = label_rows(ct_rate_names("train", 2000))
+    table[list(FINDINGS)] = np.random.default_rng(0).random((len(table), 18))
+    table.to_csv(tmp_path / "predictions.csv", index=False)
+    began = time.process_time()
+    with pytest.raises(UserError, match=f"has {18 * len(table)} problems"):
+        read(tmp_path / "predictions.csv")
+    assert time.process_time() - began < 3
 
 
 def test_a_table_of_fifty_thousand_rows_reads_in_seconds(tmp_path):

@@ -52,12 +52,17 @@ def _manifest(folder: Path) -> Path:
     return folder / "manifest.csv"
 
 
+def _reports(folder: Path) -> Path:
+    return write_ct_rate(folder) / "radiology_text_reports/valid_reports.csv"
+
+
 EXAMPLES: dict[str, Callable[[Path], Path]] = {
     "ct-rate": write_ct_rate,
     "manifest": _manifest,
     "prompts-csv": _prompts,
     "annotated-reports": _annotated,
     "label-table": _labels,
+    "ct-rate-reports": _reports,
     "vlm3d-prompts": _vlm3d,
 }
 
@@ -102,7 +107,7 @@ def test_unknown_stays_unknown(example):
         table.loc[2, "Emphysema"] = ""
         table.to_csv(labels, index=False)
     frame = read(path)
-    expected = len(frame) * 18 if name == "vlm3d-prompts" else 1
+    expected = len(frame) * 18 if name in ("vlm3d-prompts", "ct-rate-reports") else 1
     assert int(frame[list(FINDINGS)].isna().to_numpy().sum()) == expected
 
 

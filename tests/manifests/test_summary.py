@@ -81,10 +81,17 @@ def test_the_rule_is_stated_and_adjustable(frame, rule, sentence, expected):
     assert len(summary.underrepresented) == expected
 
 
+def test_reasons_do_not_round_a_number_onto_its_limit():
+    rule = UnderrepresentedRule(max_prevalence=0.125, use_irlbl=False)
+    assert str(rule).startswith("prevalence < 12.5% or ")
+    assert rule.reasons(1, 0.1249, 2.0, 3.0) == ("prevalence 12.49% is below 12.5%",)
+
+
 def test_impossible_rules_and_nothing_to_report():
     with pytest.raises(UserError, match="max_prevalence is 10"):
         UnderrepresentedRule(max_prevalence=10)
-    with pytest.raises(UserError, match="never below 1"):
-        UnderrepresentedRule(max_irlbl=0.5)
+    for ratio in (0.5, math.nan):
+        with pytest.raises(UserError, match="never below 1"):
+            UnderrepresentedRule(max_irlbl=ratio)
     with pytest.raises(UserError, match="no rows"):
         summarise(validate(pd.DataFrame(columns=list(COLUMNS)), "nothing"))

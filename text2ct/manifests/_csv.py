@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -35,8 +36,12 @@ def existing(path: Path) -> Path:
     raise UserError(f"{path} does not exist{hint}")
 
 
-def read_text(path: Path) -> str:
-    """The whole text of a UTF-8 file, without its byte-order mark.
+def read_text(path: Path, limit: int = -1) -> str:
+    r"""The text of a UTF-8 file, without its byte-order mark and with ``\n`` at the end of lines.
+
+    Args:
+        path: The file.
+        limit: Bytes to read from the beginning; by default all of them.
 
     Raises:
         UserError: The path is absent, a folder, empty, unreadable, or not UTF-8 text.
@@ -44,9 +49,10 @@ def read_text(path: Path) -> str:
     path = existing(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; expected a file")
-    data = _bytes(path)
+    data = _bytes(path, limit)
     try:
-        text = data.decode("utf-8-sig")
+        # A beginning may end inside a letter, which then is left out.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(data, final=limit < 0)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(
@@ -56,10 +62,10 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is empty; expected a table with a header line")
     if "\0" in text:
         raise UserError(f"{path} holds zero bytes and is no text file; save it as 'CSV UTF-8'")
-    return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _bytes(path: Path, limit: int = -1) -> bytes:
+def _bytes(path: Path, limit: int) -> bytes:
     try:
         with path.open("rb") as stream:
             return stream.read(limit)
@@ -73,13 +79,7 @@ def header(path: Path) -> list[str]:
     Raises:
         UserError: As :func:`read_text`; an odd byte further down is found when the table is read.
     """
-    path = existing(path)
-    if path.is_dir() or path.stat().st_size <= _HEAD_BYTES:
-        text = read_text(path)
-    else:
-        text = _bytes(path, _HEAD_BYTES).decode("utf-8-sig", errors="replace")
-    text = text.lstrip()
-    return [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=_separator(text)))]
+    return [name.strip() for name in next(_rows(path, read_text(path, _HEAD_BYTES).lstrip()))]
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -103,19 +103,31 @@ def read_table(path: Path) -> pd.DataFrame:
                 skip_blank_lines=True,
             )
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, ValueError) as error:
-        reason = str(error).replace("Error tokenizing data. C error: ", "").strip()
-        raise UserError(f"{path} is not a table: {reason}; check its separators and quotation marks") from error
+        raise _no_table(path, error) from error
     frame.columns = frame.columns.str.strip()
     if frame.empty:
         raise UserError(f"{path} has a header and no rows")
     # The parser fills a row that ends too early with empty cells; only such rows are worth a second reading.
     if (frame.iloc[:, -1] == "").any():
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=_separator(text)) if row]
+        rows = list(_rows(path, text))
         short = [number for number, row in enumerate(rows, start=1) if len(row) < len(rows[0])]
         if short:
             listed = [f"row {number}: fewer cells than the header has columns" for number in short]
             raise_problems(f"{path} has cut-off rows; is the file complete?", listed)
     return frame
+
+
+def _rows(path: Path, text: str) -> Iterator[list[str]]:
+    """The rows of a CSV text as lists of cells, without blank lines."""
+    try:
+        yield from filter(None, csv.reader(io.StringIO(text), delimiter=_separator(text)))
+    except csv.Error as error:
+        raise _no_table(path, error) from error
+
+
+def _no_table(path: Path, error: Exception) -> UserError:
+    reason = str(error).replace("Error tokenizing data. C error: ", "").strip()
+    return UserError(f"{path} is not a table: {reason}; check its separators and quotation marks")
 
 
 def raise_problems(message: str, problems: Sequence[str]) -> None:

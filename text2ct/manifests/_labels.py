@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS, exact_name, nearest, normalise
+from text2ct.manifests._columns import IDENTITY
 from text2ct.manifests._csv import read_table
 
 ID_COLUMNS = ("VolumeName", "AccessionNo")
@@ -18,8 +20,12 @@ _NO_FINDINGS = frozenset({
     "index", "id", "fold", "age", "sex", "gender", "split", "contrast", "patientsex", "patientage", "slope",
     "intercept", "rescaleslope", "rescaleintercept", "samplesperpixel", "gantrydetectortilt",
     "numberofslices", "zspacing", "reconstruction", "seed", "steps", "gate", "nofinding", "normal",
+    *(name.lower() for name in (*PATIENT_COLUMNS, *IDENTITY)),
 })  # fmt: skip
 """Columns, in lower case without separators, that may hold 0 and 1 and are no findings."""
+
+UNKNOWN_CELLS = ("", "nan", "na", "n/a", "none", "null", "<na>")
+"""Cells, in lower case, that mean unknown."""
 
 _MIN_RESEMBLANCE = 80.0
 """rapidfuzz ratio (0..100) from which a column's name is taken for a misspelled finding."""
@@ -97,11 +103,14 @@ def _unknown_finding(column: str, cells: pd.Series) -> str | None:
     bare = _bare(column)
     if not bare or bare.startswith("unnamed") or bare in _NO_FINDINGS:
         return None
+    again = exact_name(re.sub(r"\.\d+$", "", column))  # a name that stands twice is read as "name" and "name.1"
+    if again is not None:
+        return f"column '{column}' is a second column of '{again}'; keep one"
     close = max(fuzz.ratio(normalise(column), normalise(finding)) for finding in FINDINGS)
     if close >= _MIN_RESEMBLANCE:
         return f"column '{column}' is an unknown finding; did you mean '{nearest(column)[0]}'?"
-    binary = cells.isin(["0", "1", "0.0", "1.0"])
-    if binary.any() and (binary | (cells == "")).all():
+    known = {cell for cell in cells.str.strip().unique() if cell.lower() not in UNKNOWN_CELLS}
+    if known and known <= {"0", "1", "0.0", "1.0"}:
         return f"column '{column}' holds labels of an unknown finding; remove it, or rename it to one of the 18"
     return None
 

@@ -21,12 +21,10 @@ from text2ct.manifests._columns import (
     complete,
 )
 from text2ct.manifests._csv import raise_problems
+from text2ct.manifests._labels import UNKNOWN_CELLS
 
 if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema
-
-UNKNOWN_CELLS = ("", "nan", "na", "n/a", "none", "null", "<na>")
-"""Cells, in lower case, that mean unknown."""
 
 _HEX_256 = r"[0-9a-f]{64}|"
 _LEAVES_ROOT = r"^/|^\\|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)"
@@ -116,12 +114,14 @@ def problems(frame: pd.DataFrame, place: Callable[[int], str] = sheet_row, *, un
     try:
         _schema("seed" in frame).validate(frame, lazy=True)
     except pandera.errors.SchemaErrors as errors:
-        for case in errors.failure_cases.itertuples(index=False):
+        cases = errors.failure_cases
+        cells = {name: frame[name].tolist() for name in cases["column"].unique() if name in frame}
+        for case in cases.itertuples(index=False):
             if case.index is None:
                 found.append((-1, f"column '{case.column}' cannot be checked: {case.failure_case}"))
                 continue
-            value = frame.loc[case.index, case.column]
-            found.append((int(case.index), f"'{case.column}' is {_shown(value)}; expected {case.check}"))
+            value = _shown(cells[case.column][int(case.index)])
+            found.append((int(case.index), f"'{case.column}' is {value}; expected {case.check}"))
     if unique:
         found += _duplicates(frame, place)
     found += _torn_patients(frame)

@@ -35,7 +35,7 @@ class UnderrepresentedRule:
         """Refuse values that no table can meet."""
         if self.max_prevalence is not None and not 0 <= self.max_prevalence <= 1:
             raise UserError(f"max_prevalence is {self.max_prevalence:g}; expected a share between 0 and 1")
-        if self.max_irlbl is not None and self.max_irlbl < 1:
+        if self.max_irlbl is not None and not self.max_irlbl >= 1:
             raise UserError(f"max_irlbl is {self.max_irlbl:g}; IRLbl is never below 1")
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class UnderrepresentedRule:
         if self.use_irlbl:
             parts.append("IRLbl > " + ("MeanIR" if self.max_irlbl is None else f"{self.max_irlbl:g}"))
         if self.max_prevalence is not None:
-            parts.append(f"prevalence < {self.max_prevalence:.0%}")
+            parts.append(f"prevalence < {_percent(self.max_prevalence)}")
         if self.min_positive_scans > 0:
             parts.append(f"fewer than {self.min_positive_scans} positive scans")
         return " or ".join(parts) or "never"
@@ -59,7 +59,7 @@ class UnderrepresentedRule:
             name = "MeanIR" if self.max_irlbl is None else "the limit"
             found.append(f"IRLbl {irlbl:.2f} is above {name} {limit:.2f}")
         if self.max_prevalence is not None and prevalence < self.max_prevalence:
-            found.append(f"prevalence {prevalence:.1%} is below {self.max_prevalence:.0%}")
+            found.append(f"prevalence {_percent(prevalence)} is below {_percent(self.max_prevalence)}")
         if positive_scans < self.min_positive_scans:
             found.append(f"{positive_scans} positive scans are fewer than {self.min_positive_scans}")
         return tuple(found)
@@ -151,6 +151,11 @@ class Summary:
             "splits": self.splits,
             "disagreeing_scans": self.disagreeing_scans,
         }
+
+
+def _percent(share: float) -> str:
+    """Four digits, so that a prevalence just below a limit does not read like the limit."""
+    return f"{100 * share:.4g}%"
 
 
 def _plain(value: Any) -> Any:

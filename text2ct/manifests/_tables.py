@@ -70,6 +70,11 @@ def read_metadata(path: Path | str) -> pd.DataFrame:
     return frame.astype("float64").set_axis(pd.Index(names, name="volume"))
 
 
+def is_reports_header(columns: set[str]) -> bool:
+    """Whether a table with these columns is a CT-RATE reports CSV."""
+    return bool(columns & {"Findings_EN", "Impressions_EN"})
+
+
 def read_reports(path: Path | str) -> pd.DataFrame:
     """Report texts from a CT-RATE reports CSV, ``Not given.`` being no text.
 
@@ -126,3 +131,8 @@ def find_volumes(folder: Path, base: Path) -> dict[str, str]:
             if suffix is not None and not name.startswith("."):
                 found.setdefault(name[: -len(suffix)], prefix + name)
     return found
+
+
+def paths_of(volumes: pd.Series, found: dict[str, str]) -> pd.Series:
+    """The path of each volume among those found by stem, ``""`` where it is not among them."""
+    return pd.Series([found.get(name, "") for name in stems(volumes)], index=volumes.index, dtype="str")

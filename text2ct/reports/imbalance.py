@@ -41,6 +41,14 @@ def _cooccurrence(summary: Mapping[str, Any]) -> Chart | None:
     return cooccurrence_chart(names, share)
 
 
+def _plan_sentence(summary: Mapping[str, Any]) -> str:
+    """What the files beside the page ask for; "" where no plan was made."""
+    if not summary.get("plan"):
+        return ""
+    prompts = " prompts.csv holds their texts, labels and training scans of origin." if summary.get("prompts") else ""
+    return f"plan.json asks for {summary['planned_volumes']:,} synthetic volumes.{prompts}"
+
+
 def write_imbalance_report(
     summary: Mapping[str, Any],
     out_dir: Path,
@@ -52,7 +60,8 @@ def write_imbalance_report(
 
     Args:
         summary: ``text2ct.manifests.summarise(frame).to_json()``: the keys of ``report --json``,
-            and ``cooccurrence``, ``splits``, ``disagreeing_scans``, ``rule`` where present.
+            and ``cooccurrence``, ``splits``, ``disagreeing_scans``, ``rule``, and of the plan ``plan``,
+            ``prompts``, ``planned_volumes`` and ``plan_notes``, where present.
         out_dir: Folder of the report.
         title: Heading, for example the manifest's name.
         next_steps: What to do next: words and a command each.
@@ -65,12 +74,14 @@ def write_imbalance_report(
     tiles = [(f"{summary[key]:,}", key) for key in ("volumes", "scans", "patients")]
     measures = (("mean_ir", "MeanIR"), ("cvir", "CVIR"), ("scumble", "SCUMBLE"))
     tiles += [(f"{summary[key]:.2f}", name) for key, name in measures if summary.get(key) is not None]
-    findings = {name: {"prevalence_by_patient": None, **entry} for name, entry in summary["findings"].items()}
+    absent = dict.fromkeys(("positive_volumes", "positive_patients", "prevalence_by_patient"))
+    findings = {name: {**absent, **entry} for name, entry in summary["findings"].items()}
     context = {
         "title": title,
         "headline": imbalance_headline(summary),
         "tiles": tiles,
-        "summary": {"rule": "", "splits": {}, "disagreeing_scans": [], **summary},
+        "summary": {"rule": "", "splits": {}, "disagreeing_scans": [], "plan_notes": [], **summary},
+        "plan": _plan_sentence(summary),
         "findings": sorted(findings.items(), key=lambda item: -(item[1]["prevalence"] or 0.0)),
         "prevalence": prevalence,
         "cooccurrence": cooccurrence,

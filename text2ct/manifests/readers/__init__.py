@@ -13,7 +13,7 @@ from text2ct.manifests._manifest import read_manifest
 from text2ct.manifests._schema import is_manifest_header
 from text2ct.manifests.readers._request import Reader, Request
 from text2ct.manifests.readers.annotated import ANNOTATED
-from text2ct.manifests.readers.ct_rate import CT_RATE_FOLDER
+from text2ct.manifests.readers.ct_rate import CT_RATE_FOLDER, CT_RATE_REPORTS
 from text2ct.manifests.readers.label_table import LABEL_TABLE
 from text2ct.manifests.readers.prompts import PROMPTS_CSV, VLM3D
 from text2ct.manifests.workspace import Workspace
@@ -43,7 +43,15 @@ MANIFEST = Reader(
     _read_manifest,
 )
 
-READERS: tuple[Reader, ...] = (CT_RATE_FOLDER, MANIFEST, PROMPTS_CSV, ANNOTATED, LABEL_TABLE, VLM3D)
+READERS: tuple[Reader, ...] = (
+    CT_RATE_FOLDER,
+    MANIFEST,
+    PROMPTS_CSV,
+    ANNOTATED,
+    LABEL_TABLE,
+    CT_RATE_REPORTS,
+    VLM3D,
+)
 """Every kind of input; the first that recognises a path reads it."""
 
 

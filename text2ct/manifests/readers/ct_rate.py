@@ -9,12 +9,21 @@ import pandas as pd
 
 from text2ct.console import info, warn
 from text2ct.errors import UserError
+from text2ct.findings import FINDINGS
 from text2ct.manifests._csv import header
 from text2ct.manifests._ids import stems
 from text2ct.manifests._labels import finding_columns, read_label_table
 from text2ct.manifests._schema import coerce, problems, refuse
 from text2ct.manifests._splits import ct_rate_splits
-from text2ct.manifests._tables import attach, find_volumes, read_metadata, read_names, read_reports
+from text2ct.manifests._tables import (
+    attach,
+    find_volumes,
+    is_reports_header,
+    paths_of,
+    read_metadata,
+    read_names,
+    read_reports,
+)
 from text2ct.manifests.readers._request import CT_RATE, Reader, Request, place_files, simulated_dataset
 from text2ct.manifests.readers.label_table import identify
 
@@ -34,13 +43,14 @@ class _Layout:
 
 
 def _layout(folder: Path) -> _Layout:
-    """Look into a folder and its subfolders, but not into the trees of volumes."""
+    """Look into a folder, its ``dataset`` and their subfolders, but not into the trees of volumes."""
     layout = _Layout()
-    trees = [base / name for name in _TREES for base in (folder / "dataset", folder)]
-    layout.trees = [tree for tree in trees if tree.is_dir()]
-    skip = {folder / "dataset", *trees}
-    subfolders = sorted(path for path in folder.iterdir() if path.is_dir() and path not in skip)
-    for place in (folder, *subfolders):
+    bases = [base for base in (folder / "dataset", folder) if base.is_dir()]
+    layout.trees = [base / name for name in _TREES for base in bases if (base / name).is_dir()]
+    subfolders = [path for base in bases for path in sorted(base.iterdir()) if path.is_dir()]
+    for place in dict.fromkeys([folder, *subfolders]):
+        if place in layout.trees:
+            continue
         for path in sorted(place.glob("*.csv")):
             _sort_table(path, layout)
         layout.no_chest += sorted(place.glob("no_chest*.txt"))
@@ -48,15 +58,16 @@ def _layout(folder: Path) -> _Layout:
 
 
 def _sort_table(path: Path, layout: _Layout) -> None:
+    name = path.stem.lower()
     try:
-        columns = header(path)
-    except UserError:
-        columns = []
-    if "label" in path.stem.lower() and (not columns or finding_columns(columns)):
-        layout.labels.append(path)  # an unreadable one too, so that its reader says why
-    elif "Findings_EN" in columns or "Impressions_EN" in columns:
+        columns = set(header(path))
+    except UserError:  # an unreadable table is taken for what its name says, so that its reader says why
+        columns = {*FINDINGS, "Findings_EN" if "report" in name else "", "XYSpacing" if "metadata" in name else ""}
+    if "label" in name and finding_columns(list(columns)):
+        layout.labels.append(path)
+    elif is_reports_header(columns):
         layout.reports.append(path)
-    elif "XYSpacing" in columns or "RescaleSlope" in columns:
+    elif columns & {"XYSpacing", "RescaleSlope"}:
         layout.metadata.append(path)
 
 
@@ -93,15 +104,16 @@ def _read_labels(paths: list[Path]) -> _Labels:
 
 
 def read_ct_rate(request: Request) -> pd.DataFrame:
-    """Read a folder in CT-RATE's layout.
+    """Read a folder in CT-RATE's layout, or its table of reports alone.
 
     Rows are those of the label tables; without any, those of the reports, and without those, the volumes
     found, with unknown labels. A row whose volume is not on disk has no file. ``*_fixed`` volumes come before
     the first generation. Scans listed in ``no_chest_*.txt`` are left out. ``simulation.json`` makes the data
     set a simulated one.
     """
-    folder = request.path
-    layout = _layout(folder)
+    alone = request.path.is_file()
+    folder = request.path.parent if alone else request.path
+    layout = _Layout(reports=[request.path]) if alone else _layout(folder)
     reports = [read_reports(path) for path in layout.reports + ([request.reports] if request.reports else [])]
     metadata_files = layout.metadata + ([request.metadata] if request.metadata else [])
     metadata = [read_metadata(path).drop(columns=["slope", "intercept"]) for path in metadata_files]
@@ -115,7 +127,7 @@ def read_ct_rate(request: Request) -> pd.DataFrame:
     if rows.ids.empty:
         raise UserError(f"{folder} holds neither labels, reports nor volumes in CT-RATE's layout")
     frame, part = identify(rows.ids)
-    simulated = simulated_dataset(folder)
+    simulated = simulated_dataset(folder) or (simulated_dataset(folder.parent) if alone else None)
     frame["dataset"] = request.dataset or simulated or CT_RATE
     frame["source"] = "simulated" if simulated else "real"
     frame["split"] = ""
@@ -125,11 +137,10 @@ def read_ct_rate(request: Request) -> pd.DataFrame:
         for at in frame.index[part == ""]
     ]
     frame["split"] = ct_rate_splits(frame, part)
-    refuse(str(folder), [*rows.problems, *stray, *problems(frame, rows.place)])
+    refuse(str(request.path), [*rows.problems, *stray, *problems(frame, rows.place)])
     frame = attach(attach(frame, reports), metadata)
-    paths = stems(frame["volume"]).map(volumes).fillna("").astype("str")
     _say_unlabelled(volumes, frame, folder)
-    frame = place_files(frame, paths, folder, request)
+    frame = place_files(frame, paths_of(frame["volume"], volumes), folder, request)
     return _leave_out(frame, layout.no_chest)
 
 
@@ -160,6 +171,13 @@ def _recognises(path: Path, columns: list[str]) -> bool:
     return bool(layout.labels or layout.reports or layout.trees)
 
 
+CT_RATE_REPORTS = Reader(
+    "ct-rate-reports",
+    "a CT-RATE reports CSV (VolumeName, Findings_EN, Impressions_EN)",
+    lambda path, columns: is_reports_header(set(columns)),
+    read_ct_rate,
+    frozenset({"metadata", "dataset"}),
+)
 CT_RATE_FOLDER = Reader(
     "ct-rate",
     "a folder in CT-RATE's layout (labels, reports, metadata, dataset/train_fixed/...)",

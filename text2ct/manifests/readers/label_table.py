@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from text2ct.manifests._ids import base_name, parse_volume_names, stems
+from text2ct.console import warn
+from text2ct.manifests._ids import base_name, parse_volume_names
 from text2ct.manifests._labels import (
     PATIENT_COLUMNS,
     LabelTable,
@@ -16,7 +17,7 @@ from text2ct.manifests._labels import (
 )
 from text2ct.manifests._schema import coerce, problems, refuse
 from text2ct.manifests._splits import ct_rate_splits
-from text2ct.manifests._tables import attach, find_volumes, read_metadata, read_reports
+from text2ct.manifests._tables import attach, find_volumes, paths_of, read_metadata, read_reports
 from text2ct.manifests.readers._request import (
     CT_RATE,
     Reader,
@@ -56,23 +57,24 @@ def identify(ids: pd.Series) -> tuple[pd.DataFrame, pd.Series]:
     return frame, parsed["part"]
 
 
-def _own_columns(frame: pd.DataFrame, labels: LabelTable) -> None:
-    """Take the patient and the split from the table's own columns, where it has them."""
+def _own_columns(frame: pd.DataFrame, labels: LabelTable, own: pd.Series) -> None:
+    """Take the patient and the split of the rows in ``own`` from the table's columns, where it has them."""
     patient = find_column(labels.table, PATIENT_COLUMNS)
     if patient is not None:
         given = labels.table[patient].str.strip()
-        frame["patient"] = given.where(given != "", frame["patient"])
+        frame["patient"] = frame["patient"].mask(own & (given != ""), given)
     split = find_column(labels.table, ("split",))
     if split is not None:
         given = labels.table[split].str.strip()
-        frame["split"] = given.str.lower().map(_SPLIT_WORDS).fillna(given).where(given != "", frame["split"])
+        word = given.str.lower().map(_SPLIT_WORDS).fillna(given)
+        frame["split"] = frame["split"].mask(own & (given != ""), word)
 
 
 def _paths(frame: pd.DataFrame, ids: pd.Series, request: Request) -> tuple[Path, pd.Series]:
     """Folder and path of each row's file: in the folder given, or as the id says beside the table."""
     if request.volumes is not None:
         found = find_volumes(request.volumes, request.volumes)
-        return request.volumes, stems(frame["volume"]).map(found).fillna("").astype("str")
+        return request.volumes, paths_of(frame["volume"], found)
     base = request.path.parent
     beside = {entry.name for entry in base.iterdir()}
     tops = ids.str.extract(r"^([^/\\]+)", expand=False)
@@ -84,8 +86,8 @@ def _paths(frame: pd.DataFrame, ids: pd.Series, request: Request) -> tuple[Path,
 def read_labels(request: Request) -> pd.DataFrame:
     """Read a label CSV.
 
-    The data set is CT-RATE where every name is CT-RATE's, a simulated cohort where the table lies in one,
-    and otherwise called after the file. CT-RATE's names decide the split; other rows have the split column's
+    The data set is a simulated cohort where the table lies in one, and otherwise CT-RATE for CT-RATE's names
+    and called after the file for others. CT-RATE's names decide the split; other rows have the split column's
     word, or the split of the request. A patient column, if there is one, decides the patient of other names.
     """
     labels = read_label_table(request.path)
@@ -94,18 +96,22 @@ def read_labels(request: Request) -> pd.DataFrame:
         (name for folder in (request.path.parent, request.path.parent.parent) if (name := simulated_dataset(folder))),
         None,
     )
-    ct_rate = bool((part != "").all())
+    own = part == ""
     own_name = plain_name(request.path.name.rsplit(".", 1)[0])
-    frame["dataset"] = request.dataset or simulated or (CT_RATE if ct_rate else own_name)
+    frame["dataset"] = pd.Series(CT_RATE, index=frame.index, dtype="str").mask(own, own_name)
+    if request.dataset or simulated:
+        frame["dataset"] = request.dataset or simulated
     frame["source"] = "simulated" if simulated else "real"
     frame["split"] = request.split
-    if not ct_rate:
-        _own_columns(frame, labels)
+    _own_columns(frame, labels, own)
     frame = coerce(frame.join(labels.labels))
-    if ct_rate:
-        frame["split"] = ct_rate_splits(frame, part)
+    frame["split"] = ct_rate_splits(frame, part).where(~own, frame["split"])
     base, paths = _paths(frame, labels.ids, request)
     refuse(str(request.path), [*labels.problems, *problems(frame)])
+    if own.any() and not own.all():
+        first = int(own.to_numpy().argmax())
+        other = f"row {first + 2} ({labels.ids.iloc[first]}) is not"
+        warn(f"{int((~own).sum())} of {len(own)} names in {request.path} are CT-RATE's and have its splits; {other}")
     if request.metadata is not None:
         frame = attach(frame, [read_metadata(request.metadata).drop(columns=["slope", "intercept"])])
     if request.reports is not None:
