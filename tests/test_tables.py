@@ -1,9 +1,11 @@
 import io
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
 from text2ct.evaluation import score
+from text2ct.findings import FINDINGS
 from text2ct.tables import imbalance_table, number, score_table, span
 
 
@@ -13,8 +15,11 @@ def text_of(table: object) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_score_table(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    result = score(tables[0], tables[1].assign(Emphysema=0.0), n_bootstrap=30)
+def test_score_table() -> None:
+    rng = np.random.default_rng(0)
+    labels = pd.DataFrame(rng.integers(0, 2, (40, len(FINDINGS))).astype(float), columns=list(FINDINGS))
+    predictions = pd.DataFrame(rng.random(labels.shape), columns=list(FINDINGS))
+    result = score(predictions, labels.assign(Emphysema=0.0), n_bootstrap=30)
     text = text_of(score_table(result))
     assert f"{result['macro_auc']:.3f}" in text
     assert span(result["macro_auc_ci"]) in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from text2ct._cli_shared import (
     WORKSPACE,
     DeviceOption,
+    DryRunOption,
     JsonOption,
     RunOption,
     SeedOption,
@@ -25,6 +27,13 @@ from text2ct.errors import UserError
 
 judge_app = typer.Typer(rich_markup_mode=None)
 
+ClassifierOption = Annotated[str, typer.Option("--classifier", help="cnn3d, ctnet or slices.")]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Volumes a step.")]
+GridOption = Annotated[str, typer.Option("--grid", help="Voxels, as 64 or 64,64,64.")]
+SpacingOption = Annotated[str, typer.Option("--spacing", help="Voxel size in mm.")]
+WeightsOption = Annotated[bool, typer.Option("--class-weights", help="Weigh rare positives up.")]
+ClassicalOption = Annotated[bool, typer.Option("--classical", help="Classical augmentation.")]
+
 
 @judge_app.command()
 @guarded
@@ -32,24 +41,25 @@ def train(
     manifest: Annotated[
         Path | None, typer.Argument(help="Default: the newest mixed manifest, else the real one.")
     ] = None,
-    classifier: Annotated[str, typer.Option("--classifier", help="cnn3d, ctnet or slices.")] = "cnn3d",
+    classifier: ClassifierOption = "cnn3d",
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimisation steps.")] = 300,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 8,
-    grid: Annotated[str, typer.Option("--grid", help="Voxels, as 64 or 64,64,64.")] = "64",
-    spacing: Annotated[str, typer.Option("--spacing", help="Voxel size in mm.")] = "5",
-    class_weights: Annotated[bool, typer.Option(help="Weigh rare positives up.")] = False,
-    classical: Annotated[bool, typer.Option("--classical", help="Classical augmentation.")] = False,
+    batch_size: BatchOption = 8,
+    grid: GridOption = "64",
+    spacing: SpacingOption = "5",
+    class_weights: WeightsOption = False,
+    classical: ClassicalOption = False,
     device: DeviceOption = "auto",
     run: RunOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """A 3D multi-label classifier, a fixed number of steps, the checkpoint chosen on validation patients."""
     from text2ct import classifiers, manifests
 
     space = manifests.Workspace.open(workspace)
-    path = manifest or _training_manifest(space)
+    path = manifest or _training_manifest(space, dry_run)
     info(f"training {classifier} on {path}")
     name = run or f"{classifier}-{path.parent.name or path.stem}-seed{seed}"
     result = classifiers.train(
@@ -64,27 +74,33 @@ def train(
         spacing_mm=three(spacing, float, "--spacing"),
         class_weights=class_weights,
         augment=classical,
-        cache_dir=space.path / "cache",
         device=device,
+        dry_run=dry_run,
     )
-    auc = result["validation_macro_auc"]
+    what = f"train {classifier} for {steps} steps"
     emit(
         result,
         as_json,
         lambda: say(
-            f"validation macro AUC {'undefined' if auc is None else f'{auc:.3f}'} after {result['steps']} steps",
+            _would(what, result)
+            if dry_run
+            else f"validation macro AUC {result['validation_macro_auc']:.3f} after {result['steps']} steps",
             f"run: {result['run']}",
         ),
     )
 
 
-def _training_manifest(space: Any) -> Path:
+def _training_manifest(space: Any, dry_run: bool) -> Path:
     from text2ct import workflow
 
     try:
         return space.newest("mixed")
     except UserError:
-        return workflow.real_manifest(space)[1]
+        return space.newest("real") if dry_run else workflow.real_manifest(space)[1]
+
+
+def _would(what: str, result: dict[str, Any]) -> str:
+    return f"would {what} in about {result['seconds']:.0f} s and at most {result['bytes'] / 1e6:.0f} MB"
 
 
 @judge_app.command()
@@ -109,13 +125,17 @@ def score(
     space = Workspace.open(workspace)
     if (predictions is None) != (labels is None):
         raise UserError("--predictions and --labels belong together; give both")
+    if predictions is not None and (run is not None or manifest is not None):
+        raise UserError("tables of predictions are scored without a classifier: leave out the run and --manifest")
     if predictions is not None and labels is not None:
         result = scoring.score_tables(predictions, labels, n_bootstrap=bootstrap, seed=seed)
     else:
         result = scoring.score_run(
             space, run, manifest=manifest, split=split, n_bootstrap=bootstrap, seed=seed, device=device
         )
-    emit(result, as_json, lambda: say(score_table(result)))
+    reason = [f"nothing could be scored: {result['reason']}"] if "reason" in result else []
+    notes = [f"note: {note}" for note in result["notes"]]
+    emit(result, as_json, lambda: say(score_table(result), *notes, *reason))
 
 
 @judge_app.command()
@@ -124,7 +144,12 @@ def benchmark(
     ratios: Annotated[str, typer.Option("--ratios", help="Synthetic per real training volume, as 0.25,0.5,1.")] = "0.5",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Training seeds per arm.")] = 3,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimisation steps, equal for every arm.")] = 300,
-    classifier: Annotated[str, typer.Option("--classifier", help="cnn3d, ctnet or slices.")] = "cnn3d",
+    classifier: ClassifierOption = "cnn3d",
+    batch_size: BatchOption = 8,
+    grid: GridOption = "64",
+    spacing: SpacingOption = "5",
+    class_weights: WeightsOption = False,
+    classical: ClassicalOption = False,
     real: Annotated[Path | None, typer.Option("--real", help="Real manifest; default the workspace's.")] = None,
     synthetic: Annotated[
         Path | None, typer.Option("--synthetic", help="Synthetic manifest; default the newest.")
@@ -133,6 +158,7 @@ def benchmark(
     run: RunOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Arms x ratios x seeds at equal steps, paired statistics, one verdict per finding, a report."""
@@ -140,6 +166,21 @@ def benchmark(
     from text2ct.manifests import Workspace
     from text2ct.tables import auc_table
 
+    again = _command(
+        "benchmark",
+        ratios=ratios,
+        seeds=seeds,
+        steps=steps,
+        classifier=classifier,
+        batch_size=batch_size,
+        grid=grid,
+        spacing=spacing,
+        class_weights=class_weights,
+        classical=classical,
+        real=real,
+        synthetic=synthetic,
+        seed=seed,
+    )
     result = scoring.benchmark(
         Workspace.open(workspace),
         ratios=numbers(ratios, "--ratios"),
@@ -151,5 +192,28 @@ def benchmark(
         run=run,
         seed=seed,
         device=device,
+        batch_size=batch_size,
+        train_options={
+            "size": three(grid, int, "--grid"),
+            "spacing_mm": three(spacing, float, "--spacing"),
+            "class_weights": class_weights,
+            "augment": classical,
+        },
+        rerun=[again],
+        dry_run=dry_run,
     )
-    emit(result, as_json, lambda: say(auc_table(result), f"report: {result['report']}"))
+    if dry_run:
+        left = result["trainings"] - result["resumed"]
+        emit(result, as_json, lambda: say(_would(f"make {left} trainings of {steps} steps", result)))
+        return
+    notes = [f"note: {note}" for note in result["notes"]]
+    emit(result, as_json, lambda: say(auc_table(result), *notes, f"report: {result['report']}"))
+
+
+def _command(name: str, **options: object) -> str:
+    """A command line with the options that are set, for the report."""
+    words = ["text2ct", name]
+    for option, value in options.items():
+        if value is not None and value is not False:
+            words += [f"--{option.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(words)

@@ -40,31 +40,44 @@ def score_run(
 ) -> dict[str, Any]:
     """Scores of a trained classifier on one split of real volumes, with thresholds from validation patients.
 
-    Writes ``scores/<run>.json``.
+    These are the manifest's, or where it has none the workspace's; without any the threshold is 0.5, and a
+    note says so. Writes ``scores/<run>.json``.
+
+    Args:
+        workspace: Resolves roots and takes the scores.
+        run: A run's folder or name; by default the newest.
+        manifest: Whose volumes are scored; by default the workspace's real data, which it does not replace.
+        split: Split that is scored.
+        n_bootstrap: Bootstrap samples.
+        seed: Seed of the bootstrap.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+
+    Returns:
+        The ``score`` object of the command line, with ``run``, ``manifest`` and ``split``.
 
     Raises:
-        UserError: No such run, the split is empty or holds synthetic volumes or training patients.
+        UserError: No such run, the split is empty or holds synthetic volumes, patients that the run was
+            trained on, or patients whose reports its synthetic training volumes were made from.
     """
-    from text2ct.classifiers import predict, training_patients
+    from text2ct.classifiers import predict
     from text2ct.evaluation import choose_thresholds, score
 
     folder = run or workspace.newest("classifiers")
     if not folder.exists() and (workspace.run_dir("classifiers") / folder).exists():
         folder = workspace.run_dir("classifiers") / folder
-    frame, source = real_manifest(workspace, manifest)
+    if manifest is None:
+        frame, source = real_manifest(workspace)
+    else:
+        frame, source = manifests.read(manifest, workspace=workspace), manifest
     rows = frame[(frame["split"] == split) & (frame["path"] != "")]
     if rows.empty:
         raise UserError(f"{source} has no volume with a file in the split '{split}'")
     if (rows["source"] == "synthetic").any():
         raise UserError(f"the split '{split}' of {source} holds synthetic volumes; scores are of real volumes only")
-    seen = training_patients(folder)
-    leaked = sorted({f"{d}/{p}" for d, p in zip(rows["dataset"], rows["patient"], strict=True) if (d, p) in seen})
-    if leaked:
-        shown = leaked[:10] + ([f"and {len(leaked) - 10} more"] if len(leaked) > 10 else [])
-        raise UserError(f"{folder} was trained on {len(leaked)} of the patients to be scored", shown)
-    validation = frame[(frame["split"] == "validation") & (frame["path"] != "")]
+    _refuse_leaks(folder, rows)
     thresholds = None
-    if len(validation) and split != "validation":
+    validation = _validation(workspace, frame) if split != "validation" else frame.iloc[:0]
+    if len(validation):
         chosen_on = predict(folder, validation, workspace, device=device)
         thresholds = choose_thresholds(
             chosen_on, _labels(validation), groups=_patients(validation), scans=_scans(validation)
@@ -79,11 +92,48 @@ def score_run(
         seed=seed,
         thresholds=thresholds,
     )
+    if thresholds is None:
+        result["notes"].append("no validation patients to choose thresholds on: precision, F1 and CRG are at 0.5")
     result |= {"run": str(folder), "manifest": str(source), "split": split}
-    path = workspace.run_dir("scores") / f"{folder.resolve().name}.json"
+    path = workspace.run_dir("scores") / f"{_run_name(workspace, folder)}.json"
     write_json(path, result)
     info(f"scores: {path}")
     return result
+
+
+def _refuse_leaks(folder: Path, rows: pd.DataFrame) -> None:
+    """Refuse to score patients that a classifier knows, from their volumes or from their reports."""
+    from text2ct.augment.leaks import HeldOut
+    from text2ct.classifiers import prompt_volumes, training_patients
+
+    scored = HeldOut(rows.assign(split="test"))
+    prompts = pd.DataFrame(prompt_volumes(folder), columns=["dataset", "volume"], dtype=str)
+    for leaked, how in (
+        ([f"{d}/{p}" for d, p in scored.among(training_patients(folder))], "trained on"),
+        (
+            prompts.loc[scored.volumes(prompts["dataset"], prompts["volume"]), "volume"].tolist(),
+            "trained on volumes made from the reports of",
+        ),
+    ):
+        if leaked:
+            shown = leaked[:10] + ([f"and {len(leaked) - 10} more"] if len(leaked) > 10 else [])
+            raise UserError(f"{folder} was {how} {len(leaked)} of the patients or scans to be scored", shown)
+
+
+def _validation(workspace: Workspace, frame: pd.DataFrame) -> pd.DataFrame:
+    """Validation rows of the scored manifest, or else of the workspace's real data."""
+    own = workspace.run_dir("real") / "manifest.csv"
+    for table in (frame, manifests.read_manifest(own) if own.exists() else frame):
+        rows = table[(table["split"] == "validation") & (table["path"] != "") & (table["source"] != "synthetic")]
+        if len(rows):
+            break
+    return rows
+
+
+def _run_name(workspace: Workspace, folder: Path) -> str:
+    """A run's name for its scores: all folders below ``classifiers``, since a benchmark holds many models."""
+    own, folder = workspace.run_dir("classifiers").resolve(), folder.resolve()
+    return "-".join(folder.relative_to(own).parts) if folder.is_relative_to(own) else folder.name
 
 
 def _labels(rows: pd.DataFrame) -> pd.DataFrame:
@@ -110,19 +160,40 @@ def benchmark(
     run: str | None = None,
     seed: int = 0,
     device: str = "auto",
+    batch_size: int = 8,
     train_options: Mapping[str, Any] | None = None,
     rerun: Sequence[str] = (),
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Train the arms, compare them on the real test split and write the report.
 
+    Args:
+        workspace: Resolves roots and holds the runs.
+        ratios: Synthetic volumes per real training volume.
+        seeds: Trainings per arm.
+        steps: Optimisation steps of every training.
+        classifier: An entry of ``text2ct.classifiers.CLASSIFIERS``.
+        real: Real manifest; by default the workspace's.
+        synthetic: Synthetic manifest; by default the newest.
+        run: Name of the benchmark; by default from its settings and data.
+        seed: First training seed.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        batch_size: Volumes a step.
+        train_options: Further arguments of ``train``, the same for every arm.
+        rerun: Command lines that give the same again, for the report.
+        dry_run: Say what would be trained, how long and how much disk, and write nothing.
+
     Returns:
         The ``benchmark`` object of the command line.
+
+    Raises:
+        UserError: No synthetic volumes, a missing split, or a leak.
     """
     from text2ct.evaluation.benchmark import run_benchmark
     from text2ct.reports import write_benchmark_report
 
-    frame, _ = real_manifest(workspace, real)
     source = synthetic or workspace.newest("synthetic")
+    frame, _ = real_manifest(workspace, real)
     info(f"benchmark with the synthetic volumes of {source}")
     made = manifests.read_manifest(source)
     result = run_benchmark(
@@ -135,16 +206,19 @@ def benchmark(
         steps=steps,
         classifier=classifier,
         device=device,
-        cache_dir=workspace.path / "cache" / "volumes",
+        batch_size=batch_size,
         train_options=train_options,
+        dry_run=dry_run,
     )
+    if dry_run:
+        return result
     page = write_benchmark_report(
         result,
         workspace.run_dir("reports", result["run"]),
         volumes=list(_shown(made, workspace)),
-        methods=_methods(result, frame),
-        limitations=_limitations(frame, made),
-        rerun=rerun or [_command(ratios, seeds, steps, classifier, seed)],
+        methods=_methods(result, made),
+        limitations=_limitations(result, frame, made),
+        rerun=rerun,
     )
     return result | {"report": str(page)}
 
@@ -172,22 +246,21 @@ def _shown(made: pd.DataFrame, workspace: Workspace) -> list[dict[str, Any]]:
     return shown
 
 
-def _methods(result: Mapping[str, Any], frame: pd.DataFrame) -> str:
-    settings = result["settings"]
-    test = frame[frame["split"] == "test"]
-    patients = len(test[["dataset", "patient"]].drop_duplicates())
+def _methods(result: Mapping[str, Any], made: pd.DataFrame) -> str:
+    settings, patients = result["settings"], result["test"]["patients"]
+    strangers = "arm, prompt or generator" if (made["pack_sha256"] != "").all() else "arm or prompt"
     return (
         f"Every arm trained the classifier {settings['classifier']} for {settings['steps']} steps of "
         f"{settings['batch_size']} volumes with {len(settings['seeds'])} seed(s); the checkpoint was chosen by macro "
-        f"AUC on real validation patients. Arms are compared on {patients} real test patients, none of whom any arm, "
-        "prompt or generator has seen. Reconstructions of a scan are averaged. Intervals (95%) join a bootstrap over "
+        f"AUC on real validation patients. Arms are compared on {patients} real test patients, none of whom any "
+        f"{strangers} has seen. Reconstructions of a scan are averaged. Intervals (95%) join a bootstrap over "
         f"patients ({settings['n_bootstrap']} samples, paired between arms) with the spread between trainings; "
         "p-values follow Student's t with Welch-Satterthwaite degrees of freedom, corrected by Holm's method over "
         "the findings of a comparison and over the comparisons."
     )
 
 
-def _limitations(frame: pd.DataFrame, made: pd.DataFrame) -> list[str]:
+def _limitations(result: Mapping[str, Any], frame: pd.DataFrame, made: pd.DataFrame) -> list[str]:
     lines = []
     if (frame["source"] == "simulated").any():
         lines.append(
@@ -199,16 +272,8 @@ def _limitations(frame: pd.DataFrame, made: pd.DataFrame) -> list[str]:
         "transferred, and not information that was in your training data."
         for pack in sorted(set(made["pack"]))
     )
-    test = frame[frame["split"] == "test"]
-    patients = len(test[["dataset", "patient"]].drop_duplicates())
     lines.append(
-        f"The test set has {patients} patients; differences smaller than the intervals cannot be seen with it."
+        f"The test set has {result['test']['patients']} patients; differences smaller than the intervals cannot be "
+        "seen with it."
     )
     return lines
-
-
-def _command(ratios: Sequence[float], seeds: int, steps: int, classifier: str, seed: int) -> str:
-    listed = ",".join(f"{ratio:g}" for ratio in ratios)
-    return (
-        f"text2ct benchmark --ratios {listed} --seeds {seeds} --steps {steps} --classifier {classifier} --seed {seed}"
-    )

@@ -183,6 +183,15 @@ def changed(frame: pd.DataFrame, rows: object, column: str, value: object) -> pd
     return copy
 
 
+def with_test_patient(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([frame, frame.iloc[:1].assign(volume="other.nii.gz", split="test")])
+
+
+def with_prompt_of_validation(frame: pd.DataFrame) -> pd.DataFrame:
+    made = frame.iloc[:1].assign(volume="made.nii.gz", patient="made", source="synthetic")
+    return pd.concat([frame, made.assign(prompt_dataset="toy", prompt_volume="toy_5_a_1.nii.gz")])
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -192,12 +201,14 @@ def changed(frame: pd.DataFrame, rows: object, column: str, value: object) -> pd
         (lambda f: changed(f, f["split"] == "validation", "Lung nodule", 1.0), "no checkpoint can be chosen"),
         (lambda f: changed(f, f["split"] == "validation", "source", "synthetic"), "must be real"),
         (lambda f: changed(f, f["split"] == "validation", "patient", "toy_0"), "in train and in validation"),
+        (with_test_patient, "toy/toy_0: in train and in test"),
+        (with_prompt_of_validation, "its prompt is of a validation or test patient"),
         (lambda f: changed(f, [0], "path", "real/volumes/none.nii.gz"), "none.nii.gz does not exist"),
         (lambda f: changed(f, [0], "path", ""), "the row has no file"),
         (lambda f: changed(f, [0], "sha256", "0" * 64), "not the file that the manifest was made of"),
         (lambda f: f.drop(columns="Emphysema"), "lacks columns"),
     ],
-    ids=str.split("no-train no-validation unknown one-class synthetic leak missing no-file sha256 column"),
+    ids=str.split("no-train no-validation unknown one-class synthetic leak test prompt missing no-file sha256 column"),
 )
 def test_manifests_that_do_not_serve_are_refused(tmp_path: Path, manifest, tiny_training, damage, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -277,3 +288,33 @@ def test_predicting_nothing_is_a_mistake(tmp_path: Path, workspace, manifest, ti
         predict(tmp_path / "run", manifest.iloc[:0], workspace, device="cpu")
     with pytest.raises(UserError, match="batch size 0"):
         predict(tmp_path / "run", manifest, workspace, device="cpu", batch_size=0)
+
+
+def test_a_dry_run_foresees_and_writes_nothing(tmp_path: Path, workspace, manifest, tiny_training) -> None:
+    before = sorted(workspace.path.rglob("*"))
+    foreseen = tiny_training(manifest, tmp_path / "run", augment=True, dry_run=True)
+    assert not (tmp_path / "run").exists()
+    assert sorted(workspace.path.rglob("*")) == before
+    assert foreseen["validation_macro_auc"] is None
+    assert foreseen["seconds"] == foreseen["seconds_reading"] + foreseen["seconds_training"] > 0
+    tiny_training(manifest, tmp_path / "run", augment=True)
+    cached = sum(path.stat().st_size for path in (workspace.path / "cache").rglob("*.npy"))
+    assert foreseen["bytes_cache"] == cached
+    assert foreseen["bytes_run"] > (tmp_path / "run" / "model.safetensors").stat().st_size
+    again = tiny_training(manifest, tmp_path / "run", augment=True, dry_run=True)
+    assert (again["seconds"], again["bytes"]) == (0.0, 0)
+    with pytest.raises(UserError, match="holds another run"):
+        tiny_training(manifest, tmp_path / "run", seed=1, dry_run=True)
+
+
+def test_a_dry_run_counts_only_what_is_left(
+    tmp_path: Path, manifest, tiny_training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_training(manifest, tmp_path / "run")
+    assert tiny_training(manifest, tmp_path / "run", dry_run=True)["seconds"] == 0.0

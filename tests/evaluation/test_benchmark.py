@@ -78,6 +78,9 @@ class FakeClassifier:
     def train(self, manifest, workspace, out_dir, **options):
         if self.fail_after is not None and len(self.trainings) >= self.fail_after:
             raise KeyboardInterrupt
+        if options.get("dry_run"):
+            self.foreseen = manifest
+            return {"seconds_reading": 100.0, "seconds_training": 2.0, "bytes_cache": 1000, "bytes_run": 10}
         self.trainings.append({"manifest": manifest, **options})
         Path(out_dir).mkdir(parents=True, exist_ok=True)
         train = manifest[manifest["split"] == "train"]
@@ -212,9 +215,21 @@ def test_arms_without_synthetic_volumes_need_none(workspace, real):
 
 
 def test_a_dry_run_writes_nothing(workspace, real):
-    result = run(workspace, real, None, arms=("real",), seeds=(1, 2, 3), dry_run=True)
-    assert result["trainings"] == 3
+    fake = FakeClassifier()
+    result = run(workspace, real, None, fake, arms=FEW, seeds=(1, 2, 3), dry_run=True)
+    assert result["trainings"] == 6
+    assert (result["seconds"], result["bytes"]) == (100.0 + 6 * 2.0, 1000 + 6 * 10)
+    assert set(fake.foreseen["volume"]) == set(real["volume"]), "every volume that is read, once"
+    assert len(fake.foreseen) == len(real)
     assert not workspace.path.exists()
+
+
+def test_an_arm_short_of_its_ratio_says_so(workspace, real, synthetic):
+    result = run(workspace, real, synthetic, ratios=(0.5, 2), arms=("real", "real+synthetic@R"))
+    reached = {name: arm["ratio"] for name, arm in result["training"].items()}
+    assert reached == {"real": 0.0, "real+synthetic@0.5": 0.5, "real+synthetic@2": 0.75}
+    notes = [note for note in result["notes"] if "its ratio is" in note]
+    assert notes == ["real+synthetic@2 had only 30 synthetic volumes to use: its ratio is 0.75"]
 
 
 @pytest.mark.parametrize(

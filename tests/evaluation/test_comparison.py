@@ -134,3 +134,16 @@ def test_holm_laws(p: list[float]) -> None:
     assert ((adjusted >= np.array(p) - 1e-12) & (adjusted <= 1)).all()
     order = np.argsort(p, kind="stable")
     assert (np.diff(adjusted[order]) >= 0).all()
+
+
+def test_intervals_stay_where_an_area_and_a_difference_can_be() -> None:
+    few = [make_tables(12, strength=4.0, noise=3.0, training=k) for k in range(4)]
+    labels = few[0][1]
+    result = compare({"a": [t[0] for t in few[:2]], "b": [t[0] for t in few[2:]]}, labels, n_bootstrap=60)
+    areas = [arm[key] for arm in result["arms"].values() for key in ("ci", "underrepresented_ci")]
+    areas += [entry["ci"] for arm in result["arms"].values() for entry in arm["findings"].values()]
+    assert all(0.0 <= low <= high <= 1.0 for low, high in filter(None, areas))
+    comparison = result["comparisons"][0]
+    spans = [comparison["ci"], *(entry["ci"] for entry in comparison["findings"].values())]
+    assert all(-1.0 <= low <= high <= 1.0 for low, high in filter(None, spans))
+    assert min(low for low, _ in filter(None, spans)) == -1.0, "a case where it matters"

@@ -214,14 +214,26 @@ def test_imbalance_page_shows_the_numbers(imbalance: Report, summary: dict[str, 
     rows = imbalance.page.values(0)
     assert len(rows) == len(FINDINGS)
     for name, entry in summary["findings"].items():
-        assert rows[name][0][0] == f"{entry['positive_scans']:,}"
-        for column, key in ((0, "positive_scans"), (1, "prevalence"), (3, "irlbl")):
+        assert rows[name][0][0] == "–"  # a count of volumes is not among the numbers here
+        assert rows[name][1][0] == f"{entry['positive_scans']:,}"
+        for column, key in ((1, "positive_scans"), (3, "prevalence"), (5, "irlbl")):
             value = rows[name][column][1]
             assert (None if value == "" else float(value or "nan")) == entry[key]
         assert rows[name][-1][0] == "; ".join(entry["reasons"])
     assert "train_7_a" in imbalance.page.text
     assert "SCUMBLE" not in imbalance.page.text  # it is None here
     assert "text2ct synthesize --prompts prompts.csv" in imbalance.page.text
+
+
+def test_imbalance_page_tells_of_the_plan_beside_it(summary: dict[str, Any], tmp_path: Path) -> None:
+    assert "plan.json" not in Page(write_imbalance_report(summary, tmp_path)).text
+    plan = {"plan": "plan.json", "prompts": "prompts.csv", "planned_volumes": 1234, "plan_notes": [EVIL]}
+    page = Page(write_imbalance_report(summary | plan, tmp_path))
+    assert "plan.json asks for 1,234 synthetic volumes. prompts.csv holds" in page.text
+    assert EVIL in page.text
+    assert page.handlers == []
+    page = Page(write_imbalance_report(summary | plan | {"prompts": None}, tmp_path))
+    assert "prompts.csv" not in page.text
 
 
 def test_imbalance_headline(summary: dict[str, Any]) -> None:

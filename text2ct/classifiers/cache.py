@@ -27,11 +27,14 @@ class VolumeCache:
     Args:
         folder: Where the entries lie; made when first needed.
         preprocessing: The grid.
+        dry_run: Make no entry; note in ``missing`` the volumes that have none.
     """
 
-    def __init__(self, folder: Path, preprocessing: Preprocessing) -> None:
+    def __init__(self, folder: Path, preprocessing: Preprocessing, *, dry_run: bool = False) -> None:
         self.folder = Path(folder)
         self.preprocessing = preprocessing
+        self.dry_run = dry_run
+        self.missing: list[Path] = []
 
     def key(self, path: Path) -> str:
         """Digest of the file's content, the preprocessing and the cache's version."""
@@ -56,8 +59,12 @@ class VolumeCache:
             raise UserError(f"{path} is not the file that the manifest was made of; make the manifest again")
         key = self.key(path)
         target = self.folder / key[:2] / f"{key}.npy"
-        if not self._usable(target):
-            grid_hu = self._preprocess(path)
+        if self._usable(target):
+            return target
+        if self.dry_run:
+            self.missing.append(Path(path))
+        else:
+            grid_hu = self.preprocess(path)
             with atomic_path(target) as temporary:
                 np.save(temporary, grid_hu)
         return target
@@ -81,7 +88,12 @@ class VolumeCache:
             return False
         return array.shape == self.preprocessing.size and array.dtype == np.int16
 
-    def _preprocess(self, path: Path) -> np.ndarray:
+    def preprocess(self, path: Path) -> np.ndarray:
+        """Bring a volume to the grid: (X, Y, Z) int16 HU.
+
+        Raises:
+            UserError: The volume is unreadable or impossible.
+        """
         settings = self.preprocessing
         volume = volumes.to_grid(
             volumes.read(path),

@@ -34,12 +34,14 @@ class TrainingData:
         validation: Validation volumes.
         order: (steps * batch_size,) training row of each draw.
         prompts: ``prompt_dataset`` and ``prompt_volume`` of the synthetic training rows.
+        cache: Where the grids lie.
     """
 
     train: VolumeTable
     validation: VolumeTable
     order: np.ndarray
     prompts: pd.DataFrame
+    cache: VolumeCache
 
 
 def plan_run(
@@ -52,8 +54,9 @@ def plan_run(
     training: Mapping[str, Any],
     cache_dir: Path | None,
     sampling_weights: np.ndarray | pd.Series | None,
+    dry_run: bool = False,
 ) -> tuple[RunConfig, TrainingData]:
-    """Resolve a training to its configuration and its data.
+    """Resolve a training to its configuration and its data; in a dry run no volume is written to the cache.
 
     Raises:
         UserError: Settings, rows or volumes that do not serve.
@@ -71,9 +74,10 @@ def plan_run(
     rows, left_out = _usable_rows(manifest)
     train_rows, validation_rows = rows["split"] == "train", rows["split"] == "validation"
     _check_splits(rows, train_rows, validation_rows)
+    _check_held_out(manifest)
     weights = _row_weights(manifest, rows, train_rows, sampling_weights)
 
-    cache = VolumeCache(cache_dir or workspace.path / "cache" / "volumes", grid)
+    cache = VolumeCache(cache_dir or workspace.path / "cache" / "volumes", grid, dry_run=dry_run)
     train = make_table(rows[train_rows], workspace, cache, "training")
     validation = make_table(rows[validation_rows], workspace, cache, "validation")
     _check_validation(validation)
@@ -104,7 +108,7 @@ def plan_run(
         ),
     )
     order = draw_order(len(train.names), settings.steps * settings.batch_size, settings.seed, weights)
-    return config, TrainingData(train, validation, order, _prompt_origins(rows[train_rows]))
+    return config, TrainingData(train, validation, order, _prompt_origins(rows[train_rows]), cache)
 
 
 def _usable_rows(manifest: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -134,6 +138,26 @@ def _check_splits(rows: pd.DataFrame, train_rows: pd.Series, validation_rows: pd
     both = sorted(set(identity[train_rows]) & set(identity[validation_rows]))
     if both:
         raise UserError(f"{len(both)} patients are in train and in validation; split by patient", both[:10])
+
+
+def _check_held_out(manifest: pd.DataFrame) -> None:
+    """Refuse training rows that carry the manifest's own validation or test patients."""
+    from text2ct.augment.leaks import HeldOut
+
+    train = manifest[manifest["split"] == "train"]
+    test = manifest[manifest["split"] == "test"]
+    identities = [set(zip(part["dataset"], part["patient"], strict=True)) for part in (train, test)]
+    leaks = [f"{dataset}/{patient}: in train and in test" for dataset, patient in sorted(set.intersection(*identities))]
+    texts = ("findings_text", "impression_text", "prompt", "prompt_dataset", "prompt_volume")
+    known = manifest.assign(**{name: "" for name in texts if name not in manifest.columns})
+    made = known[(known["split"] == "train") & (known["source"] == "synthetic")].fillna(dict.fromkeys(texts, ""))
+    if len(made):
+        held_out = HeldOut(known.fillna(dict.fromkeys(texts, "")))
+        told = held_out.volumes(made["prompt_dataset"], made["prompt_volume"]) | made["prompt"].map(held_out.has_text)
+        leaks += [f"{volume}: its prompt is of a validation or test patient" for volume in made.loc[told, "volume"]]
+    if leaks:
+        more = [f"and {len(leaks) - 10} more"] if len(leaks) > 10 else []
+        raise UserError("this manifest would leak held-out patients into training; mend it", leaks[:10] + more)
 
 
 def _check_validation(validation: VolumeTable) -> None:

@@ -108,11 +108,24 @@ def training_patients(run_dir: Path) -> set[tuple[str, str]]:
     Raises:
         UserError: The folder holds no run, or its ``patients.json`` is damaged.
     """
+    return set(_seen(run_dir, "training", "patient"))
+
+
+def prompt_volumes(run_dir: Path) -> list[tuple[str, str]]:
+    """The (dataset, volume) pairs whose reports a run's synthetic training volumes were made from.
+
+    Raises:
+        UserError: The folder holds no run, or its ``patients.json`` is damaged.
+    """
+    return _seen(run_dir, "prompts", "volume")
+
+
+def _seen(run_dir: Path, kind: str, key: str) -> list[tuple[str, str]]:
     path = Path(run_dir) / PATIENTS
     if not path.is_file():
         raise UserError(f"{run_dir} is no trained classifier: {PATIENTS} is missing; run `text2ct train` first")
     try:
-        return {(row["dataset"], row["patient"]) for row in read_json(path)["training"]}
+        return [(row["dataset"], row[key]) for row in read_json(path)[kind]]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged; train the classifier again") from error
 

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from text2ct import console
 from text2ct.classifiers import runs
 from text2ct.classifiers.config import ChosenModel, RunConfig
+from text2ct.classifiers.estimate import NOTHING_LEFT, estimate
 from text2ct.classifiers.model import build_classifier
 from text2ct.classifiers.module import ClassifierTraining
 from text2ct.classifiers.planning import TrainingData, plan_run
@@ -51,6 +52,7 @@ def train(
     fit: Literal["crop-pad", "resize"] = "crop-pad",
     options: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Train one classifier and keep the weights that are best on the validation scans.
 
@@ -76,10 +78,12 @@ def train(
         options: Options of the classifier, see its config.
         recipe: Further fields of :class:`~text2ct.classifiers.config.Training`, such as ``learning_rate``,
             ``ema_decay`` or ``validate_every``.
+        dry_run: Check everything, measure a few steps, and write nothing.
 
     Returns:
         ``run``, ``classifier``, ``steps``, ``validation_macro_auc``; also ``chosen_step``,
-        ``undefined_findings``, ``train_volumes``, ``validation_volumes`` and ``seconds_per_step``.
+        ``undefined_findings``, ``train_volumes``, ``validation_volumes`` and ``seconds_per_step``. A dry run
+        has no AUC and adds what :func:`text2ct.classifiers.estimate.estimate` gives.
 
     Raises:
         UserError: An empty split, no known label, a missing volume, a patient in both splits, a folder with
@@ -102,12 +106,28 @@ def train(
         training={**(recipe or {}), **named},
         cache_dir=cache_dir,
         sampling_weights=sampling_weights,
+        dry_run=dry_run,
     )
     out_dir = Path(out_dir)
-    finished = _claim(out_dir, config)
-    if finished is not None:
+    stored = _stored(out_dir, config)
+    if stored is not None and stored.model is not None:
+        runs.load_classifier(out_dir)  # a damaged model is said now, not when it is used
         console.info(f"{out_dir} is trained already; nothing to do")
-        return _result(out_dir, finished)
+        return _result(out_dir, stored) | ({"dry_run": True, **NOTHING_LEFT} if dry_run else {})
+    if dry_run:
+        return {
+            "run": str(out_dir),
+            "classifier": name,
+            "steps": config.training.steps,
+            "validation_macro_auc": None,
+            "train_volumes": config.data.train_volumes,
+            "validation_volumes": config.data.validation_volumes,
+            "dry_run": True,
+            **estimate(config, data, out_dir, chosen_device),
+        }
+    if stored is None:
+        (out_dir / runs.RESUME).unlink(missing_ok=True)
+        runs.write_config(out_dir, config)
     runs.write_patients(out_dir, data.train, data.validation, data.prompts)
     module, seconds = _fit(config, data, out_dir, chosen_device)
     chosen = ChosenModel(
@@ -124,15 +144,13 @@ def train(
     return _result(out_dir, final)
 
 
-def _claim(out_dir: Path, config: RunConfig) -> RunConfig | None:
-    """Make the folder this run's own; return the stored configuration if the run has ended.
+def _stored(out_dir: Path, config: RunConfig) -> RunConfig | None:
+    """The configuration in the folder if this run was begun there, or None.
 
     Raises:
         UserError: Another run lies there.
     """
     if not (out_dir / runs.CONFIG).exists():
-        (out_dir / runs.RESUME).unlink(missing_ok=True)
-        runs.write_config(out_dir, config)
         return None
     stored = runs.read_config(out_dir)
     ours = config.model_dump(mode="json", exclude={"model"})
@@ -142,9 +160,6 @@ def _claim(out_dir: Path, config: RunConfig) -> RunConfig | None:
             f"{part}: {theirs[part]} there, {ours[part]} asked for" for part in ours if ours[part] != theirs[part]
         )
         raise UserError(f"{out_dir} holds another run; choose another folder or delete it", differing)
-    if stored.model is None:
-        return None
-    runs.load_classifier(out_dir)  # a damaged model is said now, not when it is used
     return stored
 
 

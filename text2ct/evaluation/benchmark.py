@@ -82,7 +82,7 @@ def run_benchmark(
         train_options: Further arguments of ``train``, the same for every arm.
         train: Trainer; by default :func:`text2ct.classifiers.train`.
         predict: Predictor; by default :func:`text2ct.classifiers.predict`.
-        dry_run: Return what would be trained, and write nothing.
+        dry_run: Return what would be trained, how long it takes and how much disk, and write nothing.
 
     Returns:
         ``arms`` (also with ``scores``: means over seeds with thresholds from validation), ``comparisons``
@@ -132,14 +132,16 @@ def run_benchmark(
     folder = workspace.run_dir("classifiers", name)
     training = {arm.name: _describe(arm) for arm in sets}
     if dry_run:
+        trainings = len(sets) * len(seeds)
         done = sum(runner.finished(arm, seed, folder) is not None for arm in sets for seed in seeds)
-        return {"run": name, "dry_run": True, "trainings": len(sets) * len(seeds), "resumed": done,
-                "settings": settings, "training": training}  # fmt: skip
+        plan = {"run": name, "dry_run": True, "trainings": trainings, "resumed": done}
+        return plan | {"settings": settings, "training": training} | runner.estimate(sets, trainings - done, folder)
     outcomes = {arm.name: [runner.run(arm, seed, folder) for seed in seeds] for arm in sets}
     result = _statistics(outcomes, splits, rare, n_bootstrap)
     for arm_name, runs in outcomes.items():
         result["arms"][arm_name]["scores"] = _mean_scores(runs, splits)
         training[arm_name]["validation_macro_auc"] = [run_["train"].get("validation_macro_auc") for run_ in runs]
+    result["notes"] += _short_of_the_ratio(training)
     result |= {"run": name, "settings": settings, "training": training}
     path = workspace.run_dir("reports", name) / "benchmark.json"
     write_json(path, result)
@@ -288,6 +290,31 @@ class _Runner:
         write_json(place / "done.json", {"train": kept, "predictions": checksums})
         return {"train": kept, "predictions": tables, "resumed": False}
 
+    def estimate(self, arms: Sequence[Arm], left: int, folder: Path) -> dict[str, Any]:
+        """``seconds`` and ``bytes`` of the trainings that are left, at most."""
+        if left == 0:
+            return {"seconds": 0.0, "bytes": 0}
+        # One training on everything that any arm reads: what is judged costs as much as what is validated.
+        judged = self._splits["test"].assign(split="validation")
+        frame = pd.concat([*(arm.frame for arm in arms), judged], ignore_index=True)
+        train, _ = self._functions()
+        trial = train(
+            frame.drop_duplicates(["dataset", "volume"]),
+            self._workspace,
+            folder / "dry-run",
+            name=self._settings["classifier"],
+            steps=self._settings["steps"],
+            batch_size=self._settings["batch_size"],
+            cache_dir=self._cache_dir,
+            device=self._device,
+            dry_run=True,
+            **self._options,
+        )
+        return {
+            "seconds": trial["seconds_reading"] + left * trial["seconds_training"],
+            "bytes": trial["bytes_cache"] + left * trial["bytes_run"],
+        }
+
     def _functions(self) -> tuple[Train, Predict]:
         if self._train is None or self._predict is None:
             from text2ct import classifiers
@@ -364,11 +391,24 @@ def _labels(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[list(FINDINGS)].assign(VolumeName=_row_names(rows))
 
 
+def _short_of_the_ratio(training: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Arms that had fewer synthetic volumes than their name asks for."""
+    notes = []
+    for name, arm in training.items():
+        asked = float(name.split("@")[1]) if "@" in name else 0.0
+        if arm["synthetic"] < round(asked * arm["real"]):
+            notes.append(
+                f"{name} had only {arm['synthetic']} synthetic volumes to use: its ratio is {arm['ratio']:.2g}"
+            )
+    return notes
+
+
 def _describe(arm: Arm) -> dict[str, Any]:
     train = arm.frame[arm.frame["split"] == "train"]
     return {
         "real": arm.real,
         "synthetic": arm.synthetic,
+        "ratio": arm.synthetic / arm.real if arm.real else None,
         "clones": arm.clones,
         "prevalence": prevalence(train),
         "source_label_association": source_label_association(train) if arm.synthetic and arm.real else None,

@@ -122,6 +122,7 @@ def _estimate(
     samples: NDArray[np.float64],
     trainings: Sequence[_Training],
     n_patients: int,
+    lowest: float,
 ) -> list[_Estimate]:
     """Intervals and p-values that cover the choice of patients and the luck of training.
 
@@ -136,6 +137,7 @@ def _estimate(
         samples: ``(B, K)`` the same, averaged over trainings, for resampled patients.
         trainings: Luck of training of each arm involved.
         n_patients: Patients of the test set.
+        lowest: Where intervals end below, 0 for an AUC and -1 for a difference; above they end at 1.
     """
     patients = _variance(samples)
     total = patients + sum(one.excess for one in trainings)
@@ -152,7 +154,7 @@ def _estimate(
             error = variance**0.5
             half = float(student.ppf(1 - ALPHA / 2, dof)) * error
             p = float(2.0 * student.sf(abs(value) / error, dof))
-            estimates.append(_Estimate(value, value - half, value + half, p, True))
+            estimates.append(_Estimate(value, max(value - half, lowest), min(value + half, 1.0), p, True))
     return estimates
 
 
@@ -254,7 +256,7 @@ def compare(
 
 def _arm(arm: _Arm) -> dict[str, Any]:
     means = arm.point.mean(axis=0)
-    estimates = _estimate(means, arm.samples.mean(axis=0), [_training(arm)], arm.cases.n_patients)
+    estimates = _estimate(means, arm.samples.mean(axis=0), [_training(arm)], arm.cases.n_patients, lowest=0.0)
     return {
         "macro_auc": _number(means[0]),
         "ci": _ci(estimates[0]),
@@ -275,6 +277,7 @@ def _comparison(name: str, against: str, arms: Mapping[str, _Arm], alpha: float)
         arm.samples.mean(axis=0) - base.samples.mean(axis=0),
         [_training(arm), _training(base)],
         arm.cases.n_patients,
+        lowest=-1.0,
     )
     adjusted = holm([estimate.p for estimate in estimates[2:]])
     tests = []

@@ -12,6 +12,7 @@ from text2ct.reports.charts import forest_chart, mix_chart, seeds_chart
 from text2ct.reports.figures import slice_montage
 from text2ct.reports.page import png_uri, render, write_charts
 
+SCORE_KEYS = ("weighted_auc", "macro_average_precision", "macro_precision", "macro_f1", "crg")
 DEFAULT_LIMITATIONS = (
     "The test set is one sample of patients of one source; other hospitals may differ.",
     "No evidence is not evidence of no effect: the intervals say how large an effect could hide.",
@@ -174,6 +175,8 @@ def write_benchmark_report(
         "tiles": _tiles(result),
         "result": {"notes": [], **result},
         "has_rare": any(arm.get("underrepresented_auc") is not None for arm in result["arms"].values()),
+        "has_scores": all("scores" in arm for arm in result["arms"].values()),
+        "score_keys": SCORE_KEYS,
         "by_finding": by_finding,
         "seeds": seeds,
         "mix": mix,
