@@ -38,13 +38,13 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed in hardware: AMX or AVX512-BF16 on the CPU, Ampere or newer on CUDA."""
+    """Whether bfloat16 is computed in hardware: AMX on the CPU, Ampere or newer on CUDA."""
     import torch
 
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+        return bool(torch.cpu._is_amx_tile_supported())
     return False
 
 
