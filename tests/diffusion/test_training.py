@@ -12,6 +12,7 @@ from torch import nn
 
 from text2ct.diffusion.clip import Clip3D
 from text2ct.diffusion.flow import RectifiedFlow
+from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
 from text2ct.diffusion.init import PRESETS
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.training import (
@@ -27,6 +28,7 @@ from text2ct.diffusion.training import (
 )
 from text2ct.diffusion.training.cases import Cases, write_cases
 from text2ct.diffusion.training.diffusion import first_batch_scale
+from text2ct.diffusion.training.gaussian import fit_gaussian
 from text2ct.diffusion.training.linear import fit_linear_blocks, sample_blocks
 from text2ct.diffusion.training.loop import LAST, epoch_indices
 from text2ct.diffusion.training.vae import hu_to_unit
@@ -37,6 +39,12 @@ from text2ct.errors import UserError
 from .conftest import stand_in_case
 
 TINY = PRESETS["tiny"]
+TINY_GAUSSIAN = GaussianUnetConfig(
+    unet=TINY.unet.model_copy(update={"in_channels": 8}),
+    latent_shape=(4, 4, 4, 4),
+    components=3,
+    context_shape=(1 + TINY.clip.text.queries, TINY.clip.projection_dim),
+)
 COMMON = {"steps": 4, "batch_size": 2, "checkpoint_every": 1, "ema_decay": 0.5, "warmup_steps": 2, "log_every": 2}
 Train = Callable[..., nn.Module]
 
@@ -72,10 +80,16 @@ def trainings(cases: Cases, tokenizer: TextTokenizer, encoded: Encoded) -> dict[
         scale = first_batch_scale(encoded, config)
         return train_diffusion(encoded, unet, flow, config, out, scale_factor=scale, device="cpu", stop_at=stop_at)
 
-    return {"vae": vae, "clip": clip, "diffusion": diffusion}
+    def gaussian(out: Path, stop_at: int | None = None) -> nn.Module:
+        torch.manual_seed(1)
+        unet, flow, config = GaussianUnet(TINY_GAUSSIAN), RectifiedFlow(TINY.flow), DiffusionTraining(**COMMON)
+        fit_gaussian(unet, encoded, scale_factor=2.0)
+        return train_diffusion(encoded, unet, flow, config, out, scale_factor=2.0, device="cpu", stop_at=stop_at)
+
+    return {"vae": vae, "clip": clip, "diffusion": diffusion, "gaussian": gaussian}
 
 
-@pytest.mark.parametrize("name", ["vae", "clip", "diffusion"])
+@pytest.mark.parametrize("name", ["vae", "clip", "diffusion", "gaussian"])
 def test_resumed_from_the_middle_the_weights_are_the_same(
     name: str, trainings: dict[str, Train], tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from text2ct.diffusion.block_judge import BlockJudge
 from text2ct.diffusion.clip import Clip3D, ClipConfig, TextConfig
 from text2ct.diffusion.ctvit import CTViTConfig
 from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
+from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
 from text2ct.diffusion.info import Defaults, PackInfo, TrainingData
 from text2ct.diffusion.measure import measure_pack
 from text2ct.diffusion.model_card import write_model_card
@@ -25,9 +26,10 @@ from text2ct.diffusion.training.clip import ClipModule, train_clip
 from text2ct.diffusion.training.config import ClipTraining, DiffusionTraining
 from text2ct.diffusion.training.diffusion import DiffusionModule, train_diffusion
 from text2ct.diffusion.training.encode import Encoded, encode
+from text2ct.diffusion.training.gaussian import fit_gaussian
 from text2ct.diffusion.training.linear import fit_linear_blocks
 from text2ct.diffusion.training.loop import LAST, load_result
-from text2ct.diffusion.unet import Unet, UnetConfig
+from text2ct.diffusion.unet import UnetConfig
 from text2ct.diffusion.vae import LinearBlocksConfig, LinearBlocksVae
 from text2ct.errors import UserError
 from text2ct.files import atomic_path, read_json, write_json
@@ -52,7 +54,7 @@ class BuildConfig(BaseModel):
     spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0)
     vocab_size: int = 4096
     text_length: int = 384
-    vae: LinearBlocksConfig = LinearBlocksConfig(factor=8, latent_channels=32)
+    vae: LinearBlocksConfig = LinearBlocksConfig(factor=4, latent_channels=16)
     clip: ClipConfig = ClipConfig(
         text=TextConfig(
             vocab_size=4096,
@@ -77,15 +79,21 @@ class BuildConfig(BaseModel):
         ),
         projection_dim=128,
     )
-    unet: UnetConfig = UnetConfig(
-        in_channels=32,
-        out_channels=32,
-        num_channels=(96, 128),
-        attention_levels=(False, True),
-        num_head_channels=(0, 32),
-        num_res_blocks=1,
-        cross_attention_dim=128,
-        resblock_updown=False,
+    unet: GaussianUnetConfig = GaussianUnetConfig(
+        unet=UnetConfig(
+            in_channels=32,
+            out_channels=16,
+            num_channels=(48, 96),
+            attention_levels=(False, True),
+            num_head_channels=(0, 32),
+            num_res_blocks=1,
+            cross_attention_dim=128,
+            norm_num_groups=16,
+            resblock_updown=False,
+        ),
+        latent_shape=(16, 16, 16, 16),
+        components=64,
+        context_shape=(1 + len(FINDINGS), 128),
     )
     flow: FlowConfig = FlowConfig(training_times="logit-normal", timestep_transform=False)
     train_clip: ClipTraining = ClipTraining(
@@ -94,7 +102,7 @@ class BuildConfig(BaseModel):
         short_steps=300, text_only_steps=450,
     )  # fmt: skip
     train_diffusion: DiffusionTraining = DiffusionTraining(
-        steps=20000, minutes=38, batch_size=8, learning_rate=5e-4, warmup_steps=100, poly_power=1, gradient_clip=1.0,
+        steps=20000, minutes=38, batch_size=4, learning_rate=4e-4, warmup_steps=100, poly_power=1, gradient_clip=1.0,
         ema_decay=0.998, loss="l2",
     )  # fmt: skip
     defaults: Defaults = Defaults(steps=16, guidance_scale=2.5)
@@ -139,9 +147,11 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
     encoded = Encoded.open(work / "encoded")
     if not _done(work / "diffusion"):
         console.info("training the velocity network")
+        network, scale_factor = _new_unet(config), 1 / encoded.info["std"]
+        fit_gaussian(network, encoded, scale_factor)
         train_diffusion(
-            encoded, _new_unet(config), RectifiedFlow(config.flow), config.train_diffusion, work / "diffusion",
-            scale_factor=1 / encoded.info["std"], device=device,
+            encoded, network, RectifiedFlow(config.flow), config.train_diffusion, work / "diffusion",
+            scale_factor=scale_factor, device=device,
         )  # fmt: skip
         _finish(work / "diffusion")
     pack = export_pack(work, out, config)
@@ -211,7 +221,6 @@ def _new_clip(config: BuildConfig) -> Clip3D:
 
 def save_vae(vae: LinearBlocksVae, work: Path) -> None:
     """Write the fitted autoencoder to the work folder."""
-    (work / "vae").mkdir(parents=True, exist_ok=True)
     with atomic_path(work / "vae" / "model.safetensors") as temporary:
         save_file({name: value.contiguous() for name, value in vae.state_dict().items()}, temporary)
     _finish(work / "vae")
@@ -224,9 +233,9 @@ def trained_vae(work: Path, config: BuildConfig) -> LinearBlocksVae:
     return vae.eval().requires_grad_(False)
 
 
-def _new_unet(config: BuildConfig) -> Unet:
+def _new_unet(config: BuildConfig) -> GaussianUnet:
     torch.manual_seed(config.train_diffusion.seed)
-    return Unet(config.unet).to(memory_format=torch.channels_last_3d)
+    return GaussianUnet(config.unet).to(memory_format=torch.channels_last_3d)
 
 
 def trained_clip(work: Path, config: BuildConfig) -> Clip3D:
@@ -234,9 +243,9 @@ def trained_clip(work: Path, config: BuildConfig) -> Clip3D:
     return load_result(ClipModule(_new_clip(config), config.train_clip), work / "clip")  # type: ignore[return-value]
 
 
-def trained_unet(work: Path, config: BuildConfig) -> Unet:
+def trained_unet(work: Path, config: BuildConfig) -> GaussianUnet:
     """The velocity network of the work folder's checkpoint."""
-    module = DiffusionModule(Unet(config.unet), config.train_diffusion, RectifiedFlow(config.flow), 1.0)
+    module = DiffusionModule(GaussianUnet(config.unet), config.train_diffusion, RectifiedFlow(config.flow), 1.0)
     return load_result(module, work / "diffusion")  # type: ignore[return-value]
 
 

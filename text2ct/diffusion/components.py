@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from text2ct.diffusion.clip import Clip3D, ClipConfig
 from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
+from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
 from text2ct.diffusion.unet import Unet, UnetConfig
 from text2ct.diffusion.vae import (
     LinearBlocksConfig,
@@ -45,6 +46,7 @@ COMPONENT_TYPES: dict[str, ComponentType] = {
     "space_to_depth": ComponentType("vae", SpaceToDepthConfig, SpaceToDepthVae),
     "linear_blocks": ComponentType("vae", LinearBlocksConfig, LinearBlocksVae),
     "diffusion_unet_maisi": ComponentType("unet", UnetConfig, Unet),
+    "gaussian_unet": ComponentType("unet", GaussianUnetConfig, GaussianUnet),
     "rectified_flow": ComponentType("scheduler", FlowConfig, RectifiedFlow, has_weights=False),
 }
 

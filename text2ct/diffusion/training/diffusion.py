@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from text2ct.diffusion.flow import RectifiedFlow
+from text2ct.diffusion.gaussian import GaussianUnet
 from text2ct.diffusion.training.config import DiffusionTraining
 from text2ct.diffusion.training.encode import Encoded
 from text2ct.diffusion.training.loop import (
@@ -34,7 +35,9 @@ class DiffusionModule(StepModule):
         scale_factor: Latents are multiplied by it.
     """
 
-    def __init__(self, network: Unet, config: DiffusionTraining, flow: RectifiedFlow, scale_factor: float) -> None:
+    def __init__(
+        self, network: Unet | GaussianUnet, config: DiffusionTraining, flow: RectifiedFlow, scale_factor: float
+    ) -> None:
         super().__init__(network, config)
         self.settings = config
         self.flow = flow
@@ -95,7 +98,7 @@ def first_batch_scale(encoded: Encoded, config: DiffusionTraining) -> float:
 
 def train_diffusion(
     encoded: Encoded,
-    unet: Unet,
+    unet: Unet | GaussianUnet,
     flow: RectifiedFlow,
     config: DiffusionTraining,
     out: Path,

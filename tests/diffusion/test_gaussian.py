@@ -1,0 +1,131 @@
+"""The Gaussian's velocity is the expected one, and its fit finds the Gaussian that made the data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from text2ct.diffusion.flow import TIMESTEPS, FlowConfig, RectifiedFlow
+from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
+from text2ct.diffusion.training import Encoded
+from text2ct.diffusion.training.gaussian import fit_gaussian
+from text2ct.diffusion.unet import UnetConfig
+from text2ct.errors import UserError
+
+SHAPE = (4, 2, 2, 2)
+SIZE = 32
+RANK = 3
+CONFIG = GaussianUnetConfig(
+    unet=UnetConfig(
+        in_channels=8, out_channels=4, num_channels=(4,), attention_levels=(True,), num_head_channels=(4,),
+        num_res_blocks=1, cross_attention_dim=5, norm_num_groups=4,
+    ),
+    latent_shape=SHAPE,
+    components=RANK,
+    context_shape=(2, 5),
+)  # fmt: skip
+
+
+@pytest.fixture
+def network() -> GaussianUnet:
+    """A Gaussian with three strong directions, whose first follows the text's first feature."""
+    generator = torch.Generator().manual_seed(0)
+    made = GaussianUnet(CONFIG).eval()
+    basis = torch.linalg.qr(torch.randn(SIZE, RANK, generator=generator))[0]
+    made.basis.copy_(basis)
+    made.mean.copy_(torch.randn(SIZE, generator=generator))
+    made.deviation.copy_(torch.tensor([3.0, 2.0, 1.5]))
+    made.deviation_given_text.copy_(torch.tensor([1.0, 2.0, 1.5]))
+    made.rest_deviation.fill_(0.4)
+    made.text_weight[0, 0] = 2.0
+    return made
+
+
+def draw(network: GaussianUnet, count: int, generator: torch.Generator) -> Tensor:
+    """Data from the Gaussian without text: components inside the basis, small noise outside it."""
+    inside = torch.randn(count, RANK, generator=generator) * network.deviation
+    rest = torch.randn(count, SIZE, generator=generator) * network.rest_deviation
+    rest = rest - rest @ network.basis @ network.basis.T
+    return network.mean + inside @ network.basis.T + rest
+
+
+@pytest.mark.parametrize("t", [0.05, 0.5, 0.95])
+def test_both_expectations_make_up_the_point(network: GaussianUnet, t: float) -> None:
+    """x_t = (1 - t)·z + t·noise holds in expectation too."""
+    x_t = torch.randn(6, *SHAPE) * 2
+    context = torch.randn(6, 2, 5)
+    data, noise = network.gaussian(x_t, torch.full((6,), t * TIMESTEPS), context)
+    torch.testing.assert_close((1 - t) * data + t * noise, x_t, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("t", [0.2, 0.8])
+def test_the_error_is_uncorrelated_with_what_is_seen(network: GaussianUnet, t: float) -> None:
+    """The orthogonality that makes an estimate the conditional expectation."""
+    generator = torch.Generator().manual_seed(1)
+    z = draw(network, 20_000, generator)
+    noise = torch.randn(z.shape, generator=generator)
+    x_t = (1 - t) * z + t * noise
+    data, _ = network.gaussian(x_t.view(-1, *SHAPE), torch.full((len(z),), t * TIMESTEPS), torch.zeros(len(z), 2, 5))
+    error = z - data.flatten(1)
+    seen = x_t - x_t.mean(dim=0)
+    covariance = error.T @ seen / len(z)
+    assert covariance.abs().max() < 0.06
+    assert error.mean(dim=0).abs().max() < 0.05
+    assert error.square().mean() < (z - z.mean(dim=0)).square().mean()
+
+
+def test_its_flow_ends_in_the_gaussian(network: GaussianUnet) -> None:
+    """The network starts as the Gaussian alone (MAISI's last layer is zero), so sampling draws from it."""
+    flow = RectifiedFlow(FlowConfig(timestep_transform=False))
+    noise = torch.randn(3000, *SHAPE, generator=torch.Generator().manual_seed(2))
+    context = torch.zeros(len(noise), 2, 5)
+    extra = {"class_labels": torch.ones(len(noise), dtype=torch.long), "spacing_tensor": torch.ones(len(noise), 3)}
+
+    def velocity(x_t: Tensor, timestep: float) -> Tensor:
+        return network(x=x_t, timesteps=torch.full((len(x_t),), timestep), context=context, **extra)
+
+    with torch.inference_mode():
+        z = flow.sample(velocity, noise, steps=60).flatten(1)
+    torch.testing.assert_close(z.mean(dim=0), network.mean, rtol=0, atol=0.25)
+    inside = (z - network.mean) @ network.basis
+    torch.testing.assert_close(inside.std(dim=0), network.deviation, rtol=0.1, atol=0)
+
+
+def test_text_moves_the_mean_and_zeros_are_no_text(network: GaussianUnet) -> None:
+    x_t = torch.zeros(2, *SHAPE)
+    late = torch.full((2,), 0.99 * TIMESTEPS)
+    context = torch.zeros(2, 2, 5)
+    context[1, 0, 0] = 3.0
+    data, _ = network.gaussian(x_t, late, context)
+    moved = (data[1] - data[0]).flatten() @ network.basis
+    torch.testing.assert_close(moved, torch.tensor([6.0, 0.0, 0.0]), rtol=0.1, atol=0.1)
+
+
+def test_the_fit_finds_the_gaussian(network: GaussianUnet) -> None:
+    generator = torch.Generator().manual_seed(3)
+    count, scale = 4000, 0.5
+    context = torch.randn(count, 1, 2, 5, generator=generator)
+    inside = torch.randn(count, RANK, generator=generator) * network.deviation_given_text
+    inside[:, 0] += 2.0 * context[:, 0, 0, 0]
+    z = network.mean + inside @ network.basis.T + 0.1 * torch.randn(count, SIZE, generator=generator)
+    encoded = Encoded(
+        (z / scale).view(-1, *SHAPE).numpy().astype(np.float16), context.numpy().astype(np.float16), {"std": 1.0}
+    )
+    fitted = GaussianUnet(CONFIG)
+    shares = fit_gaussian(fitted, encoded, scale)
+    torch.testing.assert_close(fitted.mean, network.mean, rtol=0, atol=0.15)
+    torch.testing.assert_close(
+        torch.linalg.svdvals(fitted.basis.T @ network.basis), torch.ones(RANK), rtol=0, atol=1e-2
+    )
+    assert shares["explained"] > 0.9
+    assert shares["told"] == pytest.approx(4 / (5 + 4 + 2.25), abs=0.05)
+    first = fitted.basis.T @ network.basis[:, 0]
+    assert abs(float(fitted.text_weight[0] @ first)) == pytest.approx(2.0, rel=0.05)
+
+
+def test_too_few_cases_are_refused() -> None:
+    few = Encoded(np.zeros((3, *SHAPE), np.float16), np.zeros((3, 1, 2, 5), np.float16), {"std": 1.0})
+    with pytest.raises(UserError, match="3 cases cannot fit 3 components"):
+        fit_gaussian(GaussianUnet(CONFIG), few, 1.0)
