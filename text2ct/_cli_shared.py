@@ -24,6 +24,7 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what, how lon
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 RunOption = Annotated[str | None, typer.Option("--run", help="Name of the run's folder; by default from the request.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 1 when anything fell short.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; by default one a core.")]
 WORKSPACE = Path("text2ct-workspace")
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -18,6 +18,7 @@ from text2ct._cli_shared import (
     RunOption,
     SeedOption,
     StrictOption,
+    WorkersOption,
     WorkspaceOption,
     emit,
     guarded,
@@ -73,12 +74,16 @@ def demo(
 @app.command()
 @guarded
 def simulate(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the cohort, in CT-RATE's layout.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the cohort, in CT-RATE's layout; default WORKSPACE/cohorts/..."),
+    ] = None,
     patients: Annotated[int, typer.Option("--patients", help="How many patients.")] = 100,
     grid: Annotated[str, typer.Option("--grid", help="Voxels, as 64 or 64,64,64.")] = "64",
     spacing: Annotated[str, typer.Option("--spacing", help="Voxel size in mm, as 5 or 5,5,5.")] = "5",
     valid_fraction: Annotated[float, typer.Option(help="Share of patients in CT-RATE's `valid` folder.")] = 0.4,
-    workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
+    workers: WorkersOption = None,
+    workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -87,7 +92,7 @@ def simulate(
     from text2ct import workflow
 
     result = workflow.simulate(
-        out,
+        out or workspace / "cohorts" / f"simulated-{patients}-seed{seed}",
         patients,
         seed=seed,
         grid=three(grid, int, "--grid"),
@@ -100,7 +105,8 @@ def simulate(
         result,
         as_json,
         lambda: say(
-            f"{result['volumes']} volumes of {result['scans']} scans of {result['patients']} patients: {result['root']}"
+            f"{'would hold ' if dry_run else ''}{result['volumes']} volumes of {result['scans']} scans of "
+            f"{result['patients']} patients: {result['root']}"
         ),
     )
 
@@ -121,6 +127,7 @@ def report(
     run: RunOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Which findings are under-represented, a plan to mend it, and radiology reports to use as prompts."""
@@ -136,15 +143,11 @@ def report(
         seed=seed,
         names=names,
         run=run,
+        dry_run=dry_run,
     )
-    emit(
-        result,
-        as_json,
-        lambda: say(
-            imbalance_table(result),
-            *(f"{k}: {result[k]}" for k in ("report", "plan", "prompts") if result[k]),
-        ),
-    )
+    written = [f"{key}: {result[key]}" for key in ("report", "plan", "prompts") if result[key]]
+    would = [f"would write a page, a plan and prompts, in seconds and under 20 MB, beside {result['report']}"]
+    emit(result, as_json, lambda: say(imbalance_table(result), *(would if dry_run else written)))
 
 
 @app.command()
@@ -179,7 +182,15 @@ def synthesize(
 
     space = Workspace.open(workspace)
     requests = workflow.requests_for(
-        space, labels=labels, plan=plan, prompts=prompts, text=text, count=count, seed=seed, source=source
+        space,
+        labels=labels,
+        plan=plan,
+        prompts=prompts,
+        text=text,
+        count=count,
+        seed=seed,
+        source=source,
+        dry_run=dry_run,
     )
     result = augment.synthesize(
         requests,
@@ -278,8 +289,9 @@ def preprocess(
         Path | None, typer.Option("--metadata", help="CT-RATE's metadata CSV, which its v1 volumes need.")
     ] = None,
     strict: StrictOption = False,
-    workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
+    workers: WorkersOption = None,
     workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -287,6 +299,7 @@ def preprocess(
     from text2ct import workflow
     from text2ct.manifests import Workspace
 
+    del seed  # nothing is drawn here; every command takes it
     result = workflow.preprocess(
         Workspace.open(workspace),
         inputs,
@@ -303,7 +316,10 @@ def preprocess(
         result,
         as_json,
         lambda: say(
-            f"{result['volumes']} volumes, {result['quarantined']} quarantined",
+            f"would write {result['volumes']} volumes in about {result['seconds']:.0f} s and at most "
+            f"{result['bytes'] / 1e6:.0f} MB"
+            if dry_run
+            else f"{result['volumes']} volumes, {result['quarantined']} quarantined",
             f"manifest: {result['manifest']}",
         ),
     )

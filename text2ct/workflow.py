@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,9 @@ EMBEDDED_VALID_FRACTION = 0.55
 # Not a seed that people type first: a cohort of their own then shares no patient with the embedded one.
 EMBEDDED_SEED = 2506
 BUNDLED_PACK = "simulated-64"
+DEFAULT_COUNT = 8
+# `report` answers in seconds also where it must compose every prompt, at about a millisecond each.
+MAX_COMPOSED = 1000
 
 
 def real_manifest(workspace: Workspace, path: Path | None = None) -> tuple[pd.DataFrame, Path]:
@@ -135,6 +139,7 @@ def report(
     seed: int = 0,
     names: Path | None = None,
     run: str | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Prevalence, imbalance, a plan and the prompts for the under-represented findings.
 
@@ -146,37 +151,66 @@ def report(
         seed: Seed of the plan's draws.
         names: The table of CT-RATE names of annotated reports.
         run: Name of the report's folder.
+        dry_run: Only summarise; plan and write nothing.
 
     Returns:
         The ``report`` object of the command line.
     """
     from text2ct.reports import write_imbalance_report
 
-    if path is not None and names is not None:
-        frame = manifests.read(path, names=names, workspace=workspace)
+    if path is None and dry_run:
+        frame = manifests.read_manifest(workspace.newest("real"))
+    elif path is not None and (names is not None or dry_run):
+        frame = manifests.read(path, names=names, workspace=None if dry_run else workspace)
     else:
         frame, _ = real_manifest(workspace, path)
-    summary = manifests.summarise(frame, rule=rule or UnderrepresentedRule())
+    rule = rule or UnderrepresentedRule()
+    summary = manifests.summarise(frame, rule=rule)
     source = path.resolve().stem if path is not None else "real"
     folder = workspace.run_dir("reports", run or f"imbalance-{slug(source)}")
-    result = summary.to_json() | {"plan": None, "prompts": None}
-    if (frame["split"] == "train").any():
-        targets = summary.underrepresented
-        plan = augment.make_plan(frame, findings=targets or None, target_prevalence=target_prevalence, seed=seed)
-        plan.write(folder / "plan.json")
-        prompts = augment.make_prompts(frame, plan, seed=seed) if plan.total else None
-        result["plan"] = str(folder / "plan.json")
-        result["plan_notes"] = list(plan.notes)
-        result["planned_volumes"] = plan.total
-        if prompts is not None:
-            with atomic_path(folder / "prompts.csv") as temporary:
-                prompts.to_csv(temporary, index=False)
-            result["prompts"] = str(folder / "prompts.csv")
+    result = summary.to_json() | {"plan": None, "prompts": None, "report": str(folder / "report.html")}
+    if dry_run:
+        return result | {"dry_run": True}
+    if frame["split"].isin(("validation", "test")).all():
+        warn("every row is in validation or test, so there is nothing to plan from: no plan.json, no prompts.csv")
     else:
-        warn("no row is in the train split, so there is nothing to plan from: plan.json and prompts.csv are left out")
-    page = write_imbalance_report(result, folder)
-    result["report"] = str(page)
+        result |= _plan_and_prompts(frame, rule, target_prevalence, seed, folder)
+    title = f"Imbalance of {path.resolve().name if path is not None else 'the real data'}"
+    write_imbalance_report(result, folder, title=title, next_steps=_next_steps(result))
     return result
+
+
+def _plan_and_prompts(
+    frame: pd.DataFrame, rule: UnderrepresentedRule, target_prevalence: float, seed: int, folder: Path
+) -> dict[str, Any]:
+    """Write ``plan.json`` and ``prompts.csv`` from the training scans alone: test labels choose nothing."""
+    if not (frame["split"] != "").any():
+        warn("the table has no split: every scan counts as a training scan; leave your test patients out of it")
+    plan = augment.make_plan(frame, rule=rule, target_prevalence=target_prevalence, seed=seed)
+    plan.write(folder / "plan.json")
+    result: dict[str, Any] = {
+        "plan": str(folder / "plan.json"),
+        "plan_notes": list(plan.notes),
+        "planned_volumes": plan.total,
+    }
+    if plan.total:
+        prompts = augment.make_prompts(frame, plan, seed=seed, max_composed=MAX_COMPOSED)
+        with atomic_path(folder / "prompts.csv") as temporary:
+            prompts.to_csv(temporary, index=False)
+        result["prompts"] = str(folder / "prompts.csv")
+    return result
+
+
+def _next_steps(result: dict[str, Any]) -> list[tuple[str, str]]:
+    if not result["prompts"]:
+        return []
+    return [
+        (
+            "Read and edit the prompts, then generate their volumes:",
+            f"text2ct synthesize --prompts {result['prompts']}",
+        ),
+        ("Mix them with the real training volumes:", "text2ct mix --ratio 0.5"),
+    ]
 
 
 def requests_for(
@@ -189,8 +223,11 @@ def requests_for(
     count: int | None = None,
     seed: int = 0,
     source: Literal["reports", "composed"] = "reports",
+    dry_run: bool = False,
 ) -> pd.DataFrame:
     """The prompts that ``synthesize`` was asked for, whichever way.
+
+    A dry run in a workspace without real data makes none: stand-ins of the right number serve its estimate.
 
     Raises:
         UserError: Nothing or more than one of plan, prompts and text is given, or the input is bad.
@@ -203,15 +240,19 @@ def requests_for(
         return text_request(text, findings or ())
     if prompts is not None:
         return augment.read_requests(prompts, findings=findings, count=count, seed=seed)
+    if plan is not None and findings:
+        raise UserError("--labels and --plan exclude each other; the plan names its findings")
+    if plan is None and not findings:
+        raise UserError("say what to make: --labels effusion, --plan plan.json, --prompts FILE or --text '...'")
+    if dry_run and not (workspace.run_dir("real") / "manifest.csv").exists():
+        info(f"would first simulate the embedded cohort of {EMBEDDED_PATIENTS} patients, since there is no real data")
+        wanted = count or (augment.read_plan(plan).total if plan else DEFAULT_COUNT)
+        return pd.concat([text_request("A report of the embedded cohort.", findings or ())] * max(wanted, 1))
     if plan is not None:
-        if findings:
-            raise UserError("--labels and --plan exclude each other; the plan names its findings")
         frame, _ = real_manifest(workspace)
         return augment.make_prompts(frame, augment.read_plan(plan), count=count, seed=seed)
-    if not findings:
-        raise UserError("say what to make: --labels effusion, --plan plan.json, --prompts FILE or --text '...'")
     frame, _ = real_manifest(workspace)
-    return augment.make_prompts(frame, findings, count=8 if count is None else count, seed=seed, source=source)
+    return augment.make_prompts(frame, findings or [], count=count or DEFAULT_COUNT, seed=seed, source=source)
 
 
 def mix(
@@ -280,19 +321,20 @@ def preprocess(
     given: Any = list(inputs)
     if len(inputs) == 1 and inputs[0].suffix == ".csv":
         given = manifests.read_manifest(inputs[0])
+    workers = workers or os.cpu_count() or 1
     if dry_run:
-        count = (
-            int((given["path"] != "").sum())
-            if isinstance(given, pd.DataFrame)
-            else len(volumes.find_volumes(given, leave_out=folder))
-        )
-        size_bytes = count * int(np.prod(size)) * 2
+        if isinstance(given, pd.DataFrame):
+            rows = given[given["path"] != ""]
+            found = [workspace.resolve(root, path) for root, path in zip(rows["root"], rows["path"], strict=True)]
+        else:
+            found = volumes.find_volumes(given, leave_out=folder)
         return {
             "manifest": str(folder / "manifest.csv"),
-            "volumes": count,
+            "volumes": len(found),
             "quarantined": 0,
             "dry_run": True,
-            "bytes": size_bytes,
+            "bytes": len(found) * int(np.prod(size)) * 2,
+            "seconds": round(len(found) * _seconds_for_one(found, size, spacing_mm, fit) / workers, 1),
         }
     done = volumes.preprocess(
         given,
@@ -303,7 +345,7 @@ def preprocess(
         format=file_format,
         metadata=metadata,
         workspace=workspace,
-        workers=workers or os.cpu_count() or 1,
+        workers=workers,
     )
     for row in done.quarantine.to_dict("records"):
         warn(f"quarantined {row['source']}: {row['reasons']}")
@@ -314,3 +356,22 @@ def preprocess(
         "quarantine": str(done.quarantine_path),
         "resumed": done.resumed,
     }
+
+
+def _seconds_for_one(
+    found: Sequence[Path],
+    size: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    fit: Literal["crop-pad", "resize"],
+) -> float:
+    """Seconds that the first readable volume takes, in memory; 0 where none can be read."""
+    from text2ct import volumes
+
+    for path in found:
+        begun = time.perf_counter()
+        try:
+            volumes.to_grid(volumes.read(path), size, spacing_mm, fit=fit)
+        except UserError:
+            continue
+        return time.perf_counter() - begun
+    return 0.0

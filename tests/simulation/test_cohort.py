@@ -178,11 +178,11 @@ def test_a_dry_run_counts_what_is_left(cohort, tmp_path, capsys):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_grid_beyond_memory_is_refused_in_words(tmp_path, monkeypatch, workers):
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(cohort_module, "_render", full)
-    monkeypatch.setattr(cohort_module, "_run_in_processes", full)
+    monkeypatch.setattr(cohort_module, "run_all", full)
     with pytest.raises(UserError, match="24 x 24 x 24 voxels does not fit into memory"):
         simulate_cohort(tmp_path / "out", PATIENTS, workers=workers, **GRID)
 

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -204,38 +201,6 @@ def test_a_tilted_gantry_does_not_stop_the_others(cohort, tmp_path, phantom, sav
     assert len(result.manifest) == 2
     reasons = dict(zip(result.quarantine["volume"], result.quarantine["reasons"], strict=True))
     assert reasons["tilted.mha"] == "MetaImage cannot hold a sheared affine (tilted gantry); use .nii.gz"
-
-
-def test_workers_end_when_their_parent_is_killed(tmp_path):
-    script = tmp_path / "parent.py"
-    script.write_text(
-        "import os, signal\n"
-        "from concurrent.futures import ProcessPoolExecutor\n"
-        "from multiprocessing import get_context\n"
-        "from text2ct.volumes.preprocessing import _end_with_parent\n"
-        "if __name__ == '__main__':\n"
-        "    pool = ProcessPoolExecutor(1, get_context('spawn'), initializer=_end_with_parent)\n"
-        "    print(pool.submit(os.getpid).result(), flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    # Its output ends only when the worker, which shares it, has ended too.
-    done = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, timeout=60)
-    assert done.returncode == -signal.SIGKILL
-    assert int(done.stdout) > 0
-
-
-def test_a_lost_worker_is_one_clear_error(cohort, tmp_path, monkeypatch):
-    from concurrent.futures.process import BrokenProcessPool
-
-    from text2ct.volumes import preprocessing
-
-    class LostPool(preprocessing.ProcessPoolExecutor):
-        def map(self, *arguments, **options):
-            raise BrokenProcessPool("gone")
-
-    monkeypatch.setattr(preprocessing, "ProcessPoolExecutor", LostPool)
-    with pytest.raises(UserError, match="run the same command again with fewer workers"):
-        preprocess([cohort], tmp_path / "out", workers=2, **GRID)
 
 
 def test_detached_headers_are_keyed_on_their_voxels(phantom, tmp_path):

@@ -14,7 +14,7 @@ from scipy.optimize import linprog
 from text2ct.augment._scans import NAMES, label_matrix, training_scans
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
-from text2ct.manifests import summarise
+from text2ct.manifests import UnderrepresentedRule, summarise
 
 # Rare findings of CT-RATE lie at 7 to 10 %; 15 % doubles them and keeps the ratio below 1.
 DEFAULT_TARGET_PREVALENCE = 0.15
@@ -91,6 +91,7 @@ def make_plan(
     frame: pd.DataFrame,
     *,
     findings: Sequence[str] | None = None,
+    rule: UnderrepresentedRule | None = None,
     target_prevalence: float = DEFAULT_TARGET_PREVALENCE,
     without_share: float = DEFAULT_WITHOUT_SHARE,
     max_ratio: float = DEFAULT_MAX_RATIO,
@@ -106,7 +107,9 @@ def make_plan(
 
     Args:
         frame: A manifest; only its training rows are used.
-        findings: Target findings by their full names; by default the under-represented ones.
+        findings: Target findings by their full names; by default the ones under-represented by ``rule`` among
+            the training scans.
+        rule: When a finding counts as under-represented; by default :class:`UnderrepresentedRule`'s own values.
         target_prevalence: In (0, 1); findings that have it already are left alone.
         without_share: At least this share of the synthetic volumes lacks each target finding, so that
             looking synthetic does not predict it.
@@ -121,7 +124,7 @@ def make_plan(
     scans = training_scans(frame)
     labels = label_matrix(scans)
     notes: list[str] = []
-    targets = _targets(scans, labels, findings, target_prevalence, notes)
+    targets = _targets(scans, labels, findings, rule or UnderrepresentedRule(), target_prevalence, notes)
     drawn = _draw(labels, targets, target_prevalence, without_share, int(max_ratio * len(scans)), seed)
     added = labels[[row for row, _ in drawn]] if drawn else labels[:0]
     per_finding = _per_finding(labels, added, targets, target_prevalence)
@@ -165,11 +168,16 @@ def _check_settings(findings: Sequence[str] | None, target: float, without: floa
 
 
 def _targets(
-    scans: pd.DataFrame, labels: np.ndarray, findings: Sequence[str] | None, target: float, notes: list[str]
+    scans: pd.DataFrame,
+    labels: np.ndarray,
+    findings: Sequence[str] | None,
+    rule: UnderrepresentedRule,
+    target: float,
+    notes: list[str],
 ) -> list[int]:
     """Indices of findings to add, after dropping those without examples or already frequent."""
     if findings is None:
-        summary = summarise(scans).to_json()["findings"]
+        summary = summarise(scans, rule=rule).to_json()["findings"]
         names = [name for name in NAMES if summary[name]["underrepresented"]]
         if not names:
             notes.append("no finding is under-represented by the rule; name findings to plan for them anyway")

@@ -38,6 +38,7 @@ def make_prompts(
     *,
     max_uses: int = MAX_USES_PER_PROMPT,
     compose: Compose | None = None,
+    max_composed: int | None = None,
 ) -> pd.DataFrame:
     """Write one prompt per volume asked for, with its 18 labels and the training scan it came from.
 
@@ -53,9 +54,10 @@ def make_prompts(
         source: ``reports`` or ``composed``.
         max_uses: Limit per text.
         compose: Text from labels; by default :func:`text2ct.simulation.text.compose`.
+        max_composed: Limit of composed texts; by default none.
 
     Returns:
-        Columns :data:`PROMPT_COLUMNS`. Fewer rows than asked, with a warning, when the limit forbids more.
+        Columns :data:`PROMPT_COLUMNS`. Fewer rows than asked, with a warning, when a limit forbids more.
 
     Raises:
         UserError: No training row, an unknown finding, a finding without training scan, or a bad count.
@@ -71,9 +73,16 @@ def make_prompts(
     scans = training_scans(frame)
     rng = np.random.default_rng([seed, 1])
     groups = _plan_groups(plan, scans, count, rng) if isinstance(plan, Plan) else _finding_groups(plan, scans, count)
-    writer = _Writer(scans, HeldOut(frame), rng, source, max_uses, compose or _compose_by_default)
+    writer = _Writer(
+        scans, HeldOut(frame), rng, source, max_uses, compose or _compose_by_default, max_composed or math.inf
+    )
     rows = [row for row in (writer.next(*group) for group in groups) if row is not None]
-    if len(rows) < count:
+    if writer.composed == max_composed and len(rows) < count:
+        warn(
+            f"wrote {len(rows):,} of {count:,} prompts: {max_composed:,} texts were composed where the table has no "
+            "report; `text2ct synthesize --plan` composes the others as it goes"
+        )
+    elif len(rows) < count:
         warn(
             f"made {len(rows)} of {count} prompts: training scans hold no more texts within {max_uses} uses "
             "each; raise the limit or ask for fewer"
@@ -147,10 +156,12 @@ class _Writer:
         source: Source,
         max_uses: int,
         compose: Compose,
+        max_composed: float,
     ) -> None:
         self._labels, self._held_out = label_matrix(scans), held_out
         self._origins = list(zip(scans["dataset"], scans["volume"], scans["patient"], strict=True))
         self._rng, self._max_uses, self._compose = rng, max_uses, compose
+        self.composed, self._max_composed = 0, max_composed
         texts = zip(scans["findings_text"], scans["impression_text"], strict=True)
         self._texts = [report_prompt(*t) if source == "reports" else "" for t in texts]
         self._keys: dict[int, str] = {}
@@ -188,6 +199,8 @@ class _Writer:
         return self._keys[scan]
 
     def _next_composed(self, group: str, candidates: np.ndarray, labels: np.ndarray) -> list[object] | None:
+        if self.composed >= self._max_composed:
+            return None
         chosen = None
         if len(candidates):
             waiting = self._composed_for.setdefault(group, [])
@@ -200,6 +213,7 @@ class _Writer:
             key = normalise_text(text)
             if key and self._uses[key] < self._max_uses and not self._held_out.has_key(key):
                 self._uses[key] += 1
+                self.composed += 1
                 return self._row(text, labels, chosen)
         return None
 

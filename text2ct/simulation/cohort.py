@@ -5,12 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-import multiprocessing
 import os
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from text2ct.findings import FINDINGS
 from text2ct.simulation.labels import scan_labels
 from text2ct.simulation.metadata import COLUMNS, metadata_row
 from text2ct.simulation.patients import MAX_PATIENTS, Patient, draw_patient, patient_number
+from text2ct.workers import run_all
 
 # Raised by one whenever the same request would give other bytes, so that old cohorts are not mixed with new.
 COHORT_VERSION = 2
@@ -245,42 +242,12 @@ def _is_whole(job: _Job) -> bool:
 def _run(jobs: Sequence[_Job], workers: int) -> Iterator[None]:
     """Render all jobs, here or in processes that share nothing but their job."""
     try:
-        if workers == 1 or len(jobs) < 2:
-            for job in jobs:
-                _render(job)
-                yield
-        else:
-            yield from _run_in_processes(jobs, workers)
+        yield from run_all(_render, jobs, workers, chunksize=max(1, min(8, len(jobs) // (4 * workers))))
     except MemoryError as error:
         voxels = " x ".join(str(count) for count in jobs[0].size)
         raise UserError(
             f"a volume of {voxels} voxels does not fit into memory; choose a smaller grid or fewer workers"
         ) from error
-
-
-def _run_in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[None]:
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_end_with_parent)
-    try:
-        yield from pool.map(_render, jobs, chunksize=max(1, min(8, len(jobs) // (4 * workers))))
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a rendering process ended before its time (out of memory?); the same command with fewer workers goes on"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Let a worker end when its parent is killed; it would render on, then wait for work for ever."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _render(job: _Job) -> None:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Protocol
 
 from text2ct.console import progress, warn
@@ -21,6 +16,7 @@ from text2ct.volumes.grid import FITS, Fit
 from text2ct.volumes.jobs import Job, Outcome, Scale, Settings, run
 from text2ct.volumes.readers import READERS, find_reader
 from text2ct.volumes.writing import FORMATS
+from text2ct.workers import run_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -261,25 +257,9 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
 def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     """Outcomes in the order of the jobs."""
     with progress("volumes to the grid", len(jobs)) as advance:
-        if workers == 1 or len(jobs) < 2:
-            for job in jobs:
-                yield run(job)
-                advance(1)
-            return
-        # Spawned, not forked: the caller may hold threads of torch or ITK.
-        spawn = get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(jobs)), spawn, initializer=_end_with_parent) as pool:
-            try:
-                for outcome in pool.map(run, jobs):
-                    yield outcome
-                    advance(1)
-            except BrokenProcessPool as error:
-                raise UserError(
-                    "a worker was ended from outside, most often for lack of memory; "
-                    "run the same command again with fewer workers: what is done is kept"
-                ) from error
-            finally:
-                pool.shutdown(cancel_futures=True)
+        for outcome in run_all(run, jobs, workers):
+            yield outcome
+            advance(1)
 
 
 def _tell_notes(outcomes: Sequence[Outcome]) -> None:
@@ -316,15 +296,3 @@ def _may_be_volume(path: Path) -> bool:
         return not path.name.startswith(".") and any(reader.accepts(path) for reader in READERS.values())
     except OSError:
         return True  # a folder that may not be listed: reading it says so, and quarantines it
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent is killed: a worker that waits for its next job would wait for ever."""
-    parent = parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    Thread(target=follow, daemon=True).start()

@@ -8,10 +8,8 @@ A folder of cases is ``cases.json`` (what it was made with) and chunks, each wri
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from text2ct import console
 from text2ct.errors import UserError
 from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
+from text2ct.workers import run_all
 
 CHUNK = 100
 # What an instance tells beside its label: severity, and whether it is on the right and on the left.
@@ -119,9 +118,9 @@ def render_patients(
     info = {"kind": "simulated", "first": first, "count": count, "size": list(size), "spacing_mm": list(spacing_mm)}
     _begin(folder, info | {"chunks": len(jobs)})
     todo = [job for job in jobs if not (_chunk(folder, job[1]) / "cases.json").is_file()]
-    workers = min(workers or len(os.sched_getaffinity(0)), max(len(todo), 1))
+    workers = workers or len(os.sched_getaffinity(0))
     with console.progress("rendering simulated patients", len(todo) * CHUNK) as advance:
-        for _ in _run(_render_chunk, todo, workers):
+        for _ in run_all(_render_chunk, todo, workers):
             advance(CHUNK)
     return Cases(folder)
 
@@ -171,14 +170,6 @@ def _begin(folder: Path, info: dict[str, Any]) -> None:
     if path.is_file() and read_json(path) != info:
         raise UserError(f"{folder} holds cases made with other settings; choose another folder or remove it")
     write_json(path, info)
-
-
-def _run(function: Callable[[Any], object], jobs: Sequence[Any], workers: int) -> Iterator[object]:
-    if workers <= 1:
-        yield from (function(job) for job in jobs)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(function, jobs)
 
 
 def _render_chunk(job: tuple[Path, int, int, int, Size, Spacing]) -> None:

@@ -1,0 +1,50 @@
+"""Jobs in processes: results in order, one clear error for a lost worker, none left behind by a killed parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from text2ct.errors import UserError
+from text2ct.workers import run_all
+
+
+def end_at_three(job: int) -> int:
+    if job == 3:
+        os._exit(1)
+    return job
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_order(workers: int) -> None:
+    assert list(run_all(abs, [-3, 2, -1, 0], workers)) == [3, 2, 1, 0]
+    assert list(run_all(abs, [], workers)) == []
+
+
+def test_a_lost_worker_is_one_clear_error() -> None:
+    with pytest.raises(UserError, match="run the same command again with fewer workers"):
+        list(run_all(end_at_three, range(6), 2))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, signal\n"
+        "from text2ct.workers import run_all\n"
+        "def mine(job):\n"
+        "    return os.getpid()\n"
+        "if __name__ == '__main__':\n"
+        "    for worker in run_all(mine, range(2), 2):\n"
+        "        print(worker, flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    # Its output ends only when the workers, which share it, have ended too.
+    done = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert int(done.stdout) > 0

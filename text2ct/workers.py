@@ -1,0 +1,60 @@
+"""Work spread over processes: the one pool that rendering and preprocessing share."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from typing import TypeVar
+
+from text2ct.errors import UserError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def run_all(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, *, chunksize: int = 1
+) -> Iterator[Result]:
+    """Results in the order of the jobs, computed here or in processes that share nothing but their job.
+
+    Processes are spawned, not forked, since the caller may hold threads of torch or ITK, and end with their
+    parent, also when that is killed.
+
+    Args:
+        function: Importable by name; takes one job.
+        jobs: What it is called with.
+        workers: Processes; with one, or one job, all is done here.
+        chunksize: Jobs handed to a process at a time.
+
+    Raises:
+        UserError: A process was ended from outside.
+    """
+    if workers <= 1 or len(jobs) < 2:
+        yield from map(function, jobs)
+        return
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), initializer=end_with_parent)
+    try:
+        yield from pool.map(function, jobs, chunksize=chunksize)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker was ended from outside, most often for lack of memory; "
+            "run the same command again with fewer workers: what is done is kept"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """End this process when its parent is killed: a worker that waits for its next job would wait for ever."""
+    parent = parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
