@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +13,7 @@ import typer
 from text2ct._cli_shared import (
     WORKSPACE,
     DeviceOption,
+    DryRunOption,
     JsonOption,
     SeedOption,
     WorkspaceOption,
@@ -93,23 +97,52 @@ def core_encode(
     model: ModelOption = "simulated-64",
     device: DeviceOption = "auto",
     workspace: WorkspaceOption = WORKSPACE,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Volumes to latents and reports to contexts, once, for `core train-diffusion` with the same --work."""
-    from text2ct import workflow
     from text2ct.diffusion import load_pack
-    from text2ct.diffusion.training.on_manifest import encode_manifest
-    from text2ct.manifests import Workspace
+    from text2ct.diffusion.training.on_manifest import encode_manifest, estimate_encoding
 
-    space = Workspace.open(workspace)
-    frame, _ = workflow.real_manifest(space, manifest)
-    encoded = encode_manifest(frame, space, load_pack(model), work, device=device)
+    with _training_data(workspace, manifest, dry_run) as (frame, space):
+        if dry_run:
+            would = estimate_encoding(frame, space, load_pack(model), device=device) | {"dry_run": True}
+            emit(
+                would,
+                as_json,
+                lambda: say(
+                    f"would encode {would['cases']} cases in about {would['seconds']:.0f} s and at most "
+                    f"{would['bytes'] / 1e6:.0f} MB"
+                ),
+            )
+            return
+        encoded = encode_manifest(frame, space, load_pack(model), work, device=device)
     result = {
         "encoded": str(work / "encoded"),
         "cases": len(encoded.latents),
         "latent_std": encoded.info["std"],
     }
     emit(result, as_json, lambda: say(f"{result['cases']} cases encoded in {result['encoded']}"))
+
+
+def _work_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}-work")
+
+
+@contextmanager
+def _training_data(workspace: Path, manifest: Path | None, dry_run: bool) -> Iterator[tuple[Any, Any]]:
+    """Manifest and workspace; a dry run declares the manifest's roots in a workspace that is thrown away."""
+    from text2ct import manifests, workflow
+
+    space = manifests.Workspace.open(workspace)
+    if not dry_run:
+        yield workflow.real_manifest(space, manifest)[0], space
+    elif manifest is None or manifest.resolve().is_relative_to(space.path):
+        yield manifests.read_manifest(manifest or space.newest("real")), space
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            space = manifests.Workspace.open(folder)
+            yield manifests.read(manifest, workspace=space), space
 
 
 def _train(
@@ -123,29 +156,33 @@ def _train(
     scratch: bool,
     device: str,
     workspace: Path,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
-    from text2ct import workflow
     from text2ct.diffusion import load_pack
-    from text2ct.diffusion.training.on_manifest import train_component
+    from text2ct.diffusion.training.on_manifest import estimate_training, train_component
     from text2ct.files import read_json
-    from text2ct.manifests import Workspace
 
-    space = Workspace.open(workspace)
-    frame, _ = workflow.real_manifest(space, manifest)
     settings = (read_json(config) if config else {}) | {k: v for k, v in overrides.items() if v is not None}
-    pack = train_component(
-        component,
-        frame,
-        space,
-        load_pack(model),
-        out,
-        work=work or out.with_name(f"{out.name}-work"),
-        settings=settings,
-        scratch=scratch,
-        architecture=load_pack(),
-        device=device,
-    )
+    common: dict[str, Any] = {
+        "settings": settings,
+        "scratch": scratch,
+        "architecture": load_pack(),
+        "device": device,
+    }
+    with _training_data(workspace, manifest, dry_run) as (frame, space):
+        if dry_run:
+            would = estimate_training(component, frame, space, load_pack(model), **common) | {"dry_run": True}
+            emit(
+                would,
+                as_json,
+                lambda: say(
+                    f"would train {component} for {would['steps']} steps on {would['cases']} cases in about "
+                    f"{would['seconds']:.0f} s and at most {would['bytes'] / 1e6:.0f} MB"
+                ),
+            )
+            return
+        pack = train_component(component, frame, space, load_pack(model), out, work=work or _work_of(out), **common)
     missing = [name for name in ("clip", "vae", "unet", "scheduler") if not pack.has(name)]
     result = {"pack": str(pack.path), "trained": component, "missing": missing, "sha256": pack.sha256}
     note = f"; it lacks {', '.join(missing)}: train that next" if missing else ""
@@ -166,11 +203,12 @@ def core_train_vae(
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     workspace: WorkspaceOption = WORKSPACE,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the autoencoder on a manifest's training patients; the same command resumes."""
     overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
-    _train("vae", manifest, model, out, work, config, overrides, scratch, device, workspace, as_json)
+    _train("vae", manifest, model, out, work, config, overrides, scratch, device, workspace, dry_run, as_json)
 
 
 @core_app.command("train-clip")
@@ -187,11 +225,12 @@ def core_train_clip(
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     workspace: WorkspaceOption = WORKSPACE,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the 3D CLIP on a manifest's training patients; the same command resumes."""
     overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
-    _train("clip", manifest, model, out, work, config, overrides, scratch, device, workspace, as_json)
+    _train("clip", manifest, model, out, work, config, overrides, scratch, device, workspace, dry_run, as_json)
 
 
 @core_app.command("train-diffusion")
@@ -208,29 +247,42 @@ def core_train_diffusion(
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     workspace: WorkspaceOption = WORKSPACE,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the velocity network on a manifest's training patients; the same command resumes."""
     overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
-    _train("unet", manifest, model, out, work, config, overrides, scratch, device, workspace, as_json)
+    _train("unet", manifest, model, out, work, config, overrides, scratch, device, workspace, dry_run, as_json)
 
 
 @core_app.command("pack")
 @guarded
 def core_pack(
     out: OutOption,
-    work: Annotated[Path, typer.Option("--work", help="Folder of cases, latents and checkpoints (a few GB).")],
+    work: WorkOption = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="JSON file with what differs from the bundled pack.")
     ] = None,
     device: DeviceOption = "auto",
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build a pack from simulated patients, as the bundled one was; each stage resumes."""
-    from text2ct.diffusion.build import BuildConfig, build_pack
+    from text2ct.diffusion.build import BuildConfig, build_pack, estimate_build
     from text2ct.diffusion.training import parse_config
     from text2ct.files import read_json
 
     settings = parse_config(BuildConfig, read_json(config) if config else {}, config or "the defaults")
-    pack = build_pack(work, out, settings, device=device)
+    if dry_run:
+        would = estimate_build(settings) | {"dry_run": True}
+        emit(
+            would,
+            as_json,
+            lambda: say(
+                f"would render {would['cases']} patients and train in about {would['seconds'] / 60:.0f} minutes and "
+                f"at most {would['bytes'] / 1e6:.0f} MB"
+            ),
+        )
+        return
+    pack = build_pack(work or _work_of(out), out, settings, device=device)
     emit({"pack": str(pack.path), "sha256": pack.sha256}, as_json, lambda: say(f"pack: {pack.path}"))

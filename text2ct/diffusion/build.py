@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
@@ -21,7 +24,7 @@ from text2ct.diffusion.measure import measure_pack
 from text2ct.diffusion.model_card import write_model_card
 from text2ct.diffusion.pack import Pack, Part, save_pack
 from text2ct.diffusion.tokenizer import TextTokenizer
-from text2ct.diffusion.training.cases import Cases, check_pack_patients, render_patients
+from text2ct.diffusion.training.cases import Cases, check_pack_patients, render_patients, simulated_case
 from text2ct.diffusion.training.clip import ClipModule, train_clip
 from text2ct.diffusion.training.config import ClipTraining, DiffusionTraining
 from text2ct.diffusion.training.diffusion import DiffusionModule, train_diffusion
@@ -161,6 +164,23 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
     runs = {name: _run_summary(work / name) for name in ("clip", "diffusion")}
     write_model_card(out / "MODEL_CARD.md", pack, config.model_dump(mode="json"), runs, figures)
     return pack
+
+
+def estimate_build(config: BuildConfig) -> dict[str, Any]:
+    """``cases``, ``seconds`` and ``bytes`` of :func:`build_pack`: a case is rendered, trainings have their budgets."""
+    begun = time.perf_counter()
+    simulated_case(config.first_patient, config.grid, config.spacing_mm)
+    simulated_case(config.first_patient, config.grid, config.spacing_mm)
+    cases = config.patients + config.measured_patients
+    rendering = (time.perf_counter() - begun) / 2 * cases / (os.cpu_count() or 1)
+    minutes = sum(run.minutes or 0.0 for run in (config.train_clip, config.train_diffusion))
+    voxels = int(np.prod(config.grid))
+    latent = config.vae.latent_channels * voxels // config.vae.factor**3
+    return {
+        "cases": cases,
+        "seconds": round(rendering + 60 * minutes, 1),
+        "bytes": cases * 2 * (voxels + latent) + 10**9,  # and at most a GB of contexts and checkpoints
+    }
 
 
 def export_pack(work: Path, out: Path, config: BuildConfig) -> Pack:

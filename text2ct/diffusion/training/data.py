@@ -20,6 +20,20 @@ if TYPE_CHECKING:
     from text2ct.manifests import Workspace
 
 
+def usable_rows(frame: pd.DataFrame, splits: tuple[str, ...] = ("train",)) -> pd.DataFrame:
+    """The rows of ``splits`` that have a file and a report.
+
+    Raises:
+        UserError: There is none.
+    """
+    with_file = frame["path"].ne("") & frame["split"].isin(splits)
+    with_text = frame["findings_text"].ne("") | frame["impression_text"].ne("")
+    rows = frame[with_file & with_text]
+    if rows.empty:
+        raise UserError(f"no row of the manifest is in {', '.join(splits)} and has both a volume and a report")
+    return rows
+
+
 def cache_manifest(
     folder: Path,
     frame: pd.DataFrame,
@@ -46,11 +60,7 @@ def cache_manifest(
     Raises:
         UserError: No row qualifies, or a volume cannot be read.
     """
-    with_file = frame["path"].ne("") & frame["split"].isin(splits)
-    with_text = frame["findings_text"].ne("") | frame["impression_text"].ne("")
-    rows = frame[with_file & with_text]
-    if rows.empty:
-        raise UserError(f"no row of the manifest is in {', '.join(splits)} and has both a volume and a report")
+    rows = usable_rows(frame, splits)
     left_out = int((frame["split"].isin(splits)).sum()) - len(rows)
     if left_out:
         console.warn(f"{left_out} rows of the manifest have no volume or no report and are not used")

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from text2ct import console
 from text2ct.diffusion.components import component_type
+from text2ct.diffusion.gaussian import GaussianUnet
 from text2ct.diffusion.info import TrainingData
 from text2ct.diffusion.pack import Pack, Part, save_pack
 from text2ct.diffusion.training.cases import Cases
 from text2ct.diffusion.training.clip import train_clip
-from text2ct.diffusion.training.config import ClipTraining, DiffusionTraining, VaeTraining, parse_config
-from text2ct.diffusion.training.data import cache_manifest
+from text2ct.diffusion.training.config import (
+    ClipTraining,
+    DiffusionTraining,
+    TrainingConfig,
+    VaeTraining,
+    parse_config,
+)
+from text2ct.diffusion.training.data import cache_manifest, usable_rows
 from text2ct.diffusion.training.diffusion import train_diffusion
 from text2ct.diffusion.training.encode import Encoded, encode
+from text2ct.diffusion.training.gaussian import fit_gaussian
+from text2ct.diffusion.training.linear import fit_linear_blocks
 from text2ct.diffusion.training.vae import train_vae
+from text2ct.diffusion.vae import LinearBlocksVae
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
 
@@ -25,6 +40,7 @@ if TYPE_CHECKING:
     from text2ct.manifests import Workspace
 
 Component = Literal["vae", "clip", "unet"]
+_CONFIGS: dict[str, type[TrainingConfig]] = {"vae": VaeTraining, "clip": ClipTraining, "unet": DiffusionTraining}
 
 # Weights that were trained on the latents or contexts of a component are of no use once it has changed.
 _DEPENDENTS: dict[str, tuple[str, ...]] = {"vae": ("unet",), "clip": ("unet",), "unet": ()}
@@ -68,9 +84,15 @@ def train_component(
     cases = manifest_cases(frame, workspace, base, work)
     values = dict(settings or {})
     info = base.info
+    trained: Any
     if component == "vae":
         config = parse_config(VaeTraining, values)
-        trained = train_vae(cases, _network(base, "vae", scratch), config, work / "vae", device=device)
+        vae = _network(base, "vae", scratch)
+        if isinstance(vae, LinearBlocksVae):
+            console.info("this autoencoder is fitted in closed form: steps, batch size and seed do not matter")
+            trained = fit_linear_blocks(cases, vae.config)
+        else:
+            trained = train_vae(cases, vae, config, work / "vae", device=device)
     elif component == "clip":
         config = parse_config(ClipTraining, {"text_length": info.text_length} | values)
         network = _network(base, "clip", scratch)
@@ -90,13 +112,95 @@ def train_component(
             )
         scale = 1 / encoded.info["std"] if fresh else info.latent_scale_factor
         info = info.model_copy(update={"latent_scale_factor": scale})
+        if fresh and isinstance(network, GaussianUnet):
+            fit_gaussian(network, encoded, scale)
         trained = train_diffusion(
             encoded, network, base.scheduler, config, work / "diffusion", scale_factor=scale, device=device
         )
     parts = _parts(base, leave_out=(component, *_DEPENDENTS[component]))
-    parts[component] = Part(trained.config, trained.state_dict())  # type: ignore[arg-type]
+    parts[component] = Part(trained.config, trained.state_dict())
     info = info.model_copy(update={"name": out.resolve().name, "trained_on": (*info.trained_on, *training_data(frame))})
     return save_pack(out, info, parts, base.tokenizer if base.has("clip") else None)
+
+
+def estimate_training(
+    component: Component,
+    frame: pd.DataFrame,
+    workspace: Workspace,
+    base: Pack,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    scratch: bool = False,
+    architecture: Pack | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """How long :func:`train_component` will take and how much disk, from three steps on a few cases.
+
+    Args:
+        component: As for :func:`train_component`, and so the rest.
+        frame: A manifest.
+        workspace: Resolves roots to folders.
+        base: The pack to start from.
+        settings: Fields of the training's configuration.
+        scratch: Start from random weights.
+        architecture: The pack whose UNet configuration is used when ``base`` has no UNet.
+        device: As for :func:`text2ct.compute.pick_device`.
+
+    Returns:
+        ``cases``, ``steps``, ``seconds`` and ``bytes`` (upper bounds).
+
+    Raises:
+        UserError: As :func:`train_component`.
+    """
+    rows = usable_rows(frame)
+    few = rows.head(2)
+    config = parse_config(_CONFIGS[component], dict(settings or {}))
+    trial = config.model_dump(mode="json") | {"steps": 3, "log_every": 1, "minutes": None}
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder) / "work"
+        begun = time.perf_counter()
+        if component == "unet" and (scratch or not base.has("unet")):
+            few = rows  # a Gaussian is fitted to all cases
+        train_component(
+            component,
+            few,
+            workspace,
+            base,
+            Path(folder) / "pack",
+            work=work,
+            settings=trial,
+            scratch=scratch,
+            architecture=architecture,
+            device=device,
+        )
+        whole = time.perf_counter() - begun
+        log = work / {"unet": "diffusion"}.get(component, component) / "log.csv"
+        times = [float(line.split(",")[1]) for line in log.read_text().splitlines()[1:]] if log.is_file() else [0.0]
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    per_step = (times[-1] - times[0]) / 2
+    seconds = per_step * config.steps
+    if config.minutes is not None:
+        seconds = min(seconds, 60 * config.minutes)
+    reading = max(whole - times[-1], 0.0) * len(rows) / len(few)
+    return {
+        "cases": len(rows),
+        "steps": config.steps,
+        "seconds": round(seconds + reading, 1),
+        "bytes": int(size + (len(rows) - len(few)) * 4 * np.prod(base.info.grid)),
+    }
+
+
+def estimate_encoding(frame: pd.DataFrame, workspace: Workspace, pack: Pack, *, device: str = "auto") -> dict[str, Any]:
+    """``cases``, ``seconds`` and ``bytes`` of :func:`encode_manifest`, from two cases."""
+    rows = usable_rows(frame)
+    few = rows.head(2)
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        encode_manifest(few, workspace, pack, Path(folder), device=device)
+        share = len(rows) / len(few)
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+        seconds = (time.perf_counter() - begun) * share
+    return {"cases": len(rows), "seconds": round(seconds, 1), "bytes": int(size * share)}
 
 
 def manifest_cases(frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: Path) -> Cases:

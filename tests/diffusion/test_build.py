@@ -1,0 +1,108 @@
+"""A pack from simulated patients, in stages that resume, with a card whose figures were measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from text2ct.diffusion import Pack, generate, verify_pack
+from text2ct.diffusion.build import FIRST_MEASURED, FIRST_PATIENT, BuildConfig, build_pack, estimate_build
+from text2ct.diffusion.clip import ClipConfig
+from text2ct.diffusion.gaussian import GaussianUnetConfig
+from text2ct.diffusion.info import Defaults
+from text2ct.diffusion.init import PRESETS
+from text2ct.diffusion.training import ClipTraining, DiffusionTraining
+from text2ct.diffusion.vae import LinearBlocksConfig
+from text2ct.errors import UserError
+from text2ct.files import read_json
+
+TINY = PRESETS["tiny"]
+VISION = TINY.clip.vision.model_copy(update={"image_size": (32, 32, 32)})
+CONFIG = BuildConfig(
+    name="tiny-32",
+    patients=24,
+    measured_patients=10,
+    grid=(32, 32, 32),
+    spacing_mm=(10.0, 10.0, 10.0),
+    vocab_size=400,
+    text_length=64,
+    vae=LinearBlocksConfig(factor=8, latent_channels=4),
+    clip=ClipConfig(text=TINY.clip.text, vision=VISION, projection_dim=16),
+    unet=GaussianUnetConfig(
+        unet=TINY.unet.model_copy(update={"in_channels": 8}),
+        latent_shape=(4, 4, 4, 4),
+        components=5,
+        context_shape=(1 + TINY.clip.text.queries, 16),
+    ),
+    train_clip=ClipTraining(steps=4, batch_size=4, label_weight=1.0, text_length=64, short_steps=1, text_only_steps=2),
+    train_diffusion=DiffusionTraining(steps=3, batch_size=2, ema_decay=0.9, loss="l2"),
+    defaults=Defaults(steps=2, guidance_scale=2.0),
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pack]:
+    folder = tmp_path_factory.mktemp("build")
+    return folder, build_pack(folder / "work", folder / "pack", CONFIG, device="cpu")
+
+
+def test_the_pack_is_whole_and_generates(built: tuple[Path, Pack]) -> None:
+    folder, pack = built
+    assert verify_pack(folder / "pack").name == "tiny-32"
+    assert pack.info.trained_on[0].first == FIRST_PATIENT
+    assert pack.info.trained_on[0].last == FIRST_PATIENT + 23
+    volumes = generate(pack, ["Pleural effusion."], [0], device="cpu", batch_size=1)
+    assert volumes.shape == (1, 32, 32, 32)
+
+
+def test_the_card_holds_what_was_measured(built: tuple[Path, Pack]) -> None:
+    folder, _ = built
+    figures = read_json(folder / "work" / "figures.json")
+    card = (folder / "pack" / "MODEL_CARD.md").read_text()
+    assert figures["n"] == 10
+    assert f"{figures['psnr_db']} dB" in card
+    assert f"| {figures['factual']['macro_auc_synthetic']} |" in card
+    for name, value in figures["factual"]["auc_real"].items():
+        assert f"| {name} | {value} | {figures['factual']['auc_synthetic'][name]} |" in card
+    assert "| diffusion | 3 |" in card
+
+
+def test_the_same_call_goes_on_and_trains_nothing_again(built: tuple[Path, Pack]) -> None:
+    folder, pack = built
+    last = folder / "work" / "diffusion" / "last.ckpt"
+    before = last.stat().st_mtime_ns
+    again = build_pack(folder / "work", folder / "pack", CONFIG, device="cpu")
+    assert again.sha256 == pack.sha256
+    assert last.stat().st_mtime_ns == before
+
+
+def test_another_configuration_does_not_go_on(built: tuple[Path, Pack]) -> None:
+    folder, _ = built
+    other = CONFIG.model_copy(update={"text_length": 32})
+    with pytest.raises(UserError, match="begun with another configuration"):
+        build_pack(folder / "work", folder / "other", other, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"first_patient": 5}, "not all reserved for packs"),
+        ({"first_patient": FIRST_MEASURED - 3}, "only measure"),
+        ({"first_patient": FIRST_PATIENT - 1}, "not all reserved for packs"),
+    ],
+    ids=["cohort", "measured", "border"],
+)
+def test_only_reserved_patients_train(tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_pack(tmp_path / "work", tmp_path / "pack", CONFIG.model_copy(update=change), device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_estimate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    would = estimate_build(CONFIG)
+    assert would["cases"] == 34
+    assert would["seconds"] > 0
+    assert would["bytes"] > 34 * 32**3
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,87 @@
+"""What commands do with a workspace, without the command line around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from text2ct import augment, volumes, workflow
+from text2ct.errors import UserError
+from text2ct.findings import FINDINGS
+from text2ct.manifests import UnderrepresentedRule, Workspace
+
+
+def label_table(path: Path, scans: int = 60, split: str | None = None) -> Path:
+    """A label table without reports in which every fifth scan has a nodule and every tenth an effusion."""
+    frame = pd.DataFrame({"VolumeName": [f"own_{i}.nii.gz" for i in range(scans)]})
+    for finding in FINDINGS:
+        frame[finding] = 0
+    frame.loc[::5, "Lung nodule"] = 1
+    frame.loc[::10, "Pleural effusion"] = 1
+    if split is not None:
+        frame["split"] = split
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "workspace")
+
+
+def test_a_table_without_splits_is_planned_from_as_a_whole(
+    space: Workspace, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = workflow.report(space, label_table(tmp_path / "own.csv"))
+    assert "leave your test patients out of it" in capfd.readouterr().err
+    plan = augment.read_plan(Path(result["plan"]))
+    prompts = pd.read_csv(result["prompts"])
+    assert plan.training_scans == 60
+    assert len(prompts) == plan.total == result["planned_volumes"] > 0
+    page = Path(result["report"]).read_text()
+    assert "own.csv" in page
+    assert "text2ct synthesize --prompts" in page
+
+
+def test_a_dry_run_of_report_writes_nothing(space: Workspace, tmp_path: Path) -> None:
+    table = label_table(tmp_path / "own.csv")
+    result = workflow.report(space, table, dry_run=True)
+    assert result["findings"]["Lung nodule"]["positive_scans"] == 12
+    assert result["plan"] is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.csv"]
+    with pytest.raises(UserError, match="no real data yet"):
+        workflow.report(space, dry_run=True)
+
+
+def test_the_rule_decides_what_is_planned_for(space: Workspace, tmp_path: Path) -> None:
+    rule = UnderrepresentedRule(max_prevalence=0.12, max_irlbl=100)
+    result = workflow.report(space, label_table(tmp_path / "own.csv"), rule=rule)
+    assert augment.read_plan(Path(result["plan"])).targets == ("Pleural effusion",)
+
+
+def test_composed_prompts_are_limited_and_said(
+    space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(workflow, "MAX_COMPOSED", 3)
+    result = workflow.report(space, label_table(tmp_path / "own.csv"))
+    assert len(pd.read_csv(result["prompts"])) == 3
+    assert "composes the others" in capfd.readouterr().err
+
+
+def test_a_dry_run_of_synthesis_makes_no_cohort(space: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
+    requests = workflow.requests_for(space, labels="effusion", count=5, dry_run=True)
+    assert len(requests) == 5
+    assert (requests["Pleural effusion"] == 1).all()
+    assert "would first simulate the embedded cohort" in capfd.readouterr().err
+    assert not space.path.exists()
+
+
+def test_a_dry_run_of_preprocess_measures_one_volume(space: Workspace, tmp_path: Path) -> None:
+    hu = np.random.default_rng(0).integers(-1000, 500, (24, 24, 24)).astype(np.float32)
+    volumes.write(volumes.Volume(hu, np.diag([4.0, 4.0, 4.0, 1.0])), tmp_path / "in" / "a.nii.gz")
+    result = workflow.preprocess(space, [tmp_path / "in"], size=(16, 16, 16), dry_run=True)
+    assert (result["volumes"], result["bytes"]) == (1, 2 * 16**3)
+    assert not space.path.exists()
