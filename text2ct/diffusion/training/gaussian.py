@@ -64,7 +64,7 @@ def _fit_text(encoded: Encoded, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]
     features = torch.from_numpy(encoded.contexts.astype(np.float32)).flatten(2)
     text_mean = features.mean(dim=(0, 1))
     features = features - text_mean
-    held = torch.arange(len(features)) % HOLD_OUT == HOLD_OUT - 1
+    held = torch.arange(len(features)) % HOLD_OUT == 0  # the first too, so that there is always one
     train = features[~held].flatten(0, 1)
     target = inside[~held].repeat_interleave(variants, dim=0)
     normal, product = train.T @ train, train.T @ target
