@@ -96,15 +96,18 @@ def auc_table(result: Mapping[str, Any]) -> Table:
     Args:
         result: The numbers of ``benchmark --json``.
     """
-    table = _table("Macro AUC by training set", "arm", "AUC", "95% interval", "Δ", "95% interval", "verdict")
+    table = _table(
+        "Macro AUC by training set", "arm", "AUC", "95% interval", "Δ", "95% interval", "p (Holm)", "verdict"
+    )
     against = {entry["arm"]: entry for entry in reversed(result["comparisons"])}
     for name, arm in result["arms"].items():
         entry = against.get(name)
         cells = [number(arm["macro_auc"]), span(arm["ci"])]
         if entry is None:
-            table.add_row(name, *cells, "", "", "")
+            table.add_row(name, *cells, "", "", "", "")
             continue
         outcome = entry.get("verdict", "")
-        cells += [number(entry["delta_macro_auc"], sign=True), span(entry["ci"], sign=True), outcome]
+        cells += [number(entry["delta_macro_auc"], sign=True), span(entry["ci"], sign=True)]
+        cells += [number(entry.get("p_adjusted")), outcome]
         table.add_row(name, *cells, style=_STYLE.get(outcome, ""))
     return table
