@@ -277,3 +277,32 @@ def test_core_trains_a_pack_that_synthesizes(space, tmp_path):
     assert set(seen[-1]["patients"]) == set(frame.loc[frame["split"] == "train", "patient"])
     made = run_json("synthesize", "--text", "normal chest", "--model", unet["pack"], "--workspace", space)
     assert made["volumes"] == 1
+
+
+@pytest.mark.parametrize("name", ["encode", "train-vae", "train-clip", "train-diffusion", "pack"])
+def test_core_dry_runs_estimate_and_write_nothing(space, tmp_path, name):
+    from text2ct.diffusion import init_pack
+
+    base = init_pack(tmp_path / "random")
+    config = tmp_path / "vae.json"
+    config.write_text('{"patch": 8}')
+    place = ("--work", tmp_path / "made") if name == "encode" else ("--out", tmp_path / "made")
+    options = () if name == "pack" else ("--model", base.path, "--workspace", space)
+    if name == "train-vae":
+        options += ("--config", config)
+    if name.startswith("train"):
+        options += ("--steps", "40", "--batch-size", "2")
+    before = sorted(space.rglob("*"))
+    would = run_json("core", name, *place, *options, "--dry-run")
+    assert would["dry_run"]
+    assert would["seconds"] > 0
+    assert would["bytes"] > 0
+    assert would["cases"] > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["random", "vae.json"]
+    assert sorted(space.rglob("*")) == before
+
+
+def test_an_autoencoder_in_closed_form_is_fitted_to_a_manifest(space, tmp_path):
+    fitted = run_json("core", "train-vae", "--out", tmp_path / "own", "--workspace", space)
+    assert fitted["missing"] == ["unet"]
+    assert fitted["sha256"] != run_json("models", "info")["sha256"]

@@ -155,7 +155,7 @@ def estimate_training(
     rows = usable_rows(frame)
     few = rows.head(2)
     config = parse_config(_CONFIGS[component], dict(settings or {}))
-    trial = config.model_dump(mode="json") | {"steps": 3, "log_every": 1, "minutes": None}
+    trial = dict(settings or {}) | {"steps": 3, "log_every": 1, "minutes": None}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work"
         begun = time.perf_counter()
