@@ -43,10 +43,10 @@ def run_json(*words: str | Path) -> dict:
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory):
-    """A workspace with an embedded cohort of a dozen patients, made by the first command that needs it."""
+    """A workspace with a small embedded cohort, made by the first command that needs it."""
     folder = tmp_path_factory.mktemp("cli") / "workspace"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workflow, "EMBEDDED_PATIENTS", 14)
+        patch.setattr(workflow, "EMBEDDED_PATIENTS", 140)
         workflow.real_manifest(manifests.Workspace.open(folder))
     return folder
 

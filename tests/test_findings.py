@@ -89,3 +89,9 @@ def test_resolving_any_text_gives_a_finding_or_a_clear_error(text):
     assert match.finding in FINDINGS
     assert match.finding not in match.others
     assert set(match.others) <= set(FINDINGS)
+
+
+def test_a_misspelt_ambiguous_word_names_the_other_candidate():
+    match = resolve("efusion")
+    assert match.finding == "Pleural effusion"
+    assert "Pericardial effusion" in match.others

@@ -75,7 +75,7 @@ def test_a_dry_run_of_synthesis_makes_no_cohort(space: Workspace, capfd: pytest.
     requests = workflow.requests_for(space, labels="effusion", count=5, dry_run=True)
     assert len(requests) == 5
     assert (requests["Pleural effusion"] == 1).all()
-    assert "would first simulate the embedded cohort" in capfd.readouterr().err
+    assert "the embedded cohort is simulated first" in capfd.readouterr().err
     assert not space.path.exists()
 
 

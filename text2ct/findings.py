@@ -161,7 +161,10 @@ def _scored(text: str) -> list[tuple[str, float]]:
     wanted = normalise(text)
     best = dict.fromkeys(FINDINGS, 0.0)
     for word, finding in _vocabulary().items():
-        best[finding] = max(best[finding], fuzz.ratio(wanted, word))
+        score = fuzz.ratio(wanted, word)
+        # An ambiguous word speaks for all it could mean, in its own order.
+        for place, meant in enumerate(AMBIGUOUS.get(word, (finding,))):
+            best[meant] = max(best[meant], score - 0.01 * place)
     return sorted(best.items(), key=lambda item: -item[1])
 
 

@@ -56,8 +56,12 @@ def real_manifest(workspace: Workspace, path: Path | None = None) -> tuple[pd.Da
     return manifests.read_manifest(target), target
 
 
-def embed_cohort(workspace: Workspace, patients: int = EMBEDDED_PATIENTS) -> Path:
+def embed_cohort(workspace: Workspace, *, dry_run: bool = False) -> Path:
     """Simulate the embedded cohort inside the workspace and make it the workspace's real data.
+
+    Args:
+        workspace: Where it goes.
+        dry_run: Only say how long it takes and how much disk.
 
     Returns:
         The path of ``real/manifest.csv``.
@@ -65,9 +69,13 @@ def embed_cohort(workspace: Workspace, patients: int = EMBEDDED_PATIENTS) -> Pat
     from text2ct.simulation import simulate_cohort
 
     folder = workspace.path / "cohorts" / f"simulated-seed{EMBEDDED_SEED}"
-    info(f"no real data in {workspace.path}: simulating the embedded cohort of {patients} patients in {folder}")
-    simulate_cohort(folder, patients, seed=EMBEDDED_SEED, valid_fraction=EMBEDDED_VALID_FRACTION)
     target = workspace.run_dir("real") / "manifest.csv"
+    patients, share = EMBEDDED_PATIENTS, EMBEDDED_VALID_FRACTION
+    if not dry_run:
+        info(f"no real data in {workspace.path}: simulating the embedded cohort of {patients} patients in {folder}")
+    simulate_cohort(folder, patients, seed=EMBEDDED_SEED, valid_fraction=share, dry_run=dry_run)
+    if dry_run:
+        return target
     _adopt(manifests.read(folder, workspace=workspace), target)
     return target
 
@@ -245,7 +253,8 @@ def requests_for(
     if plan is None and not findings:
         raise UserError("say what to make: --labels effusion, --plan plan.json, --prompts FILE or --text '...'")
     if dry_run and not (workspace.run_dir("real") / "manifest.csv").exists():
-        info(f"would first simulate the embedded cohort of {EMBEDDED_PATIENTS} patients, since there is no real data")
+        info("there is no real data: the embedded cohort is simulated first, the volumes' time and disk come on top")
+        embed_cohort(workspace, dry_run=True)
         wanted = count or (augment.read_plan(plan).total if plan else DEFAULT_COUNT)
         return pd.concat([text_request("A report of the embedded cohort.", findings or ())] * max(wanted, 1))
     if plan is not None:

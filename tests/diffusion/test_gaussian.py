@@ -125,7 +125,16 @@ def test_the_fit_finds_the_gaussian(network: GaussianUnet) -> None:
     assert abs(float(fitted.text_weight[0] @ first)) == pytest.approx(2.0, rel=0.05)
 
 
-def test_too_few_cases_are_refused() -> None:
-    few = Encoded(np.zeros((3, *SHAPE), np.float16), np.zeros((3, 1, 2, 5), np.float16), {"std": 1.0})
-    with pytest.raises(UserError, match="3 cases cannot fit 3 components"):
-        fit_gaussian(GaussianUnet(CONFIG), few, 1.0)
+def test_few_cases_leave_components_unused() -> None:
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((3, *SHAPE)).astype(np.float16)
+    few = Encoded(latents, rng.standard_normal((3, 1, 2, 5)).astype(np.float16), {"std": 1.0})
+    fitted = GaussianUnet(CONFIG)
+    fit_gaussian(fitted, few, 1.0)
+    assert fitted.deviation[:2].min() > 0
+    assert not fitted.basis[:, 2].any()
+    data, noise = fitted.gaussian(torch.randn(2, *SHAPE), torch.tensor([1.0, 900.0]), torch.zeros(2, 2, 5))
+    assert data.isfinite().all()
+    assert noise.isfinite().all()
+    with pytest.raises(UserError, match="2 cases cannot fit a Gaussian"):
+        fit_gaussian(GaussianUnet(CONFIG), Encoded(latents[:2], few.contexts[:2], few.info), 1.0)

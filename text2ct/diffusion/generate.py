@@ -140,8 +140,9 @@ def _check(prompts: list[str], seeds: list[int], scale: float, steps: int, batch
 
 def _warn_of_long(pack: Pack, prompts: list[str]) -> None:
     limit = pack.info.text_length
-    for index, length in enumerate(pack.tokenizer.lengths(prompts)):
+    for prompt, length in zip(prompts, pack.tokenizer.lengths(prompts), strict=True):
         if length > limit:
             console.warn(
-                f"prompt {index} has {length} tokens, {length - limit} more than the pack reads; its end is left out"
+                f"the prompt '{' '.join(prompt.split())[:40]}...' has {length} tokens, {length - limit} more than the "
+                "pack reads; its end is left out"
             )

@@ -30,12 +30,15 @@ def fit_gaussian(network: GaussianUnet, encoded: Encoded, scale_factor: float) -
         ``explained``: share of the latents' variance inside the components; ``told``: share of the
         components' variance that the text explains in held-out cases.
 
+    Fewer cases than components leave the last components unused.
+
     Raises:
-        UserError: Fewer cases than components.
+        UserError: Fewer than three cases.
     """
-    rank, count = network.config.components, len(encoded.latents)
-    if count <= rank:
-        raise UserError(f"{count} cases cannot fit {rank} components; render more patients")
+    count = len(encoded.latents)
+    if count < 3:
+        raise UserError(f"{count} cases cannot fit a Gaussian; give at least 3 training volumes with reports")
+    rank = min(network.config.components, count - 1)
     latents = torch.from_numpy(encoded.latents.astype(np.float32)).flatten(1) * scale_factor
     mean = latents.mean(dim=0)
     latents -= mean
@@ -48,12 +51,14 @@ def fit_gaussian(network: GaussianUnet, encoded: Encoded, scale_factor: float) -
     text_mean, weight, open_variance = _fit_text(encoded, inside)
     variance = values / count
     network.mean.copy_(mean)
-    network.basis.copy_(basis)
-    network.deviation.copy_(variance.sqrt())
-    network.deviation_given_text.copy_(open_variance.clamp(max=variance).sqrt())
+    for unused in (network.basis, network.deviation, network.deviation_given_text, network.text_weight):
+        unused.zero_()
+    network.basis[:, :rank] = basis
+    network.deviation[:rank] = variance.sqrt()
+    network.deviation_given_text[:rank] = open_variance.clamp(max=variance).sqrt()
     network.rest_deviation.copy_(rest.sqrt().clamp(min=MIN_DEVIATION))
     network.text_mean.copy_(text_mean)
-    network.text_weight.copy_(weight)
+    network.text_weight[:, :rank] = weight
     told = 1 - float(open_variance.clamp(max=variance).sum() / variance.sum())
     return {"explained": float(variance.sum() / total.sum()), "told": told}
 

@@ -153,14 +153,12 @@ def estimate_training(
         UserError: As :func:`train_component`.
     """
     rows = usable_rows(frame)
-    few = rows.head(2)
+    few = rows.head(3)
     config = parse_config(_CONFIGS[component], dict(settings or {}))
     trial = dict(settings or {}) | {"steps": 3, "log_every": 1, "minutes": None}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work"
         begun = time.perf_counter()
-        if component == "unet" and (scratch or not base.has("unet")):
-            few = rows  # a Gaussian is fitted to all cases
         train_component(
             component,
             few,
