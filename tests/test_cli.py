@@ -306,3 +306,15 @@ def test_an_autoencoder_in_closed_form_is_fitted_to_a_manifest(space, tmp_path):
     fitted = run_json("core", "train-vae", "--out", tmp_path / "own", "--workspace", space)
     assert fitted["missing"] == ["unet"]
     assert fitted["sha256"] != run_json("models", "info")["sha256"]
+
+
+def test_a_pack_in_the_workspace_is_found_by_name(tmp_path):
+    from text2ct.diffusion import init_pack
+
+    init_pack(tmp_path / "packs" / "mine")
+    place = ("--workspace", tmp_path)
+    assert run_json("models", "info", "mine", *place)["path"] == str(tmp_path / "packs" / "mine")
+    assert run_json("models", "verify", "mine", *place)["verified"]
+    made = run_json("synthesize", "--text", "normal chest", "--model", "mine", *place)
+    assert made["volumes"] == 1
+    assert "bundled: simulated-64" in run("models", "info", "mine", "--workspace", tmp_path / "other", code=2)

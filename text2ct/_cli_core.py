@@ -25,14 +25,18 @@ from text2ct._cli_shared import (
 models_app = typer.Typer(help="Model packs: list, describe, verify.", no_args_is_help=True, rich_markup_mode=None)
 core_app = typer.Typer(help="Train the diffusion core.", no_args_is_help=True, rich_markup_mode=None)
 
-PackArgument = Annotated[str, typer.Argument(help="Name of a bundled pack, or a pack's folder.")]
+PackArgument = Annotated[
+    str, typer.Argument(help="Name of a bundled pack or of one in WORKSPACE/packs, or a pack's folder.")
+]
 
 
 @models_app.command("list")
 @guarded
-def list_models(workspace: WorkspaceOption = WORKSPACE, as_json: JsonOption = False) -> None:
+def list_models(workspace: WorkspaceOption = WORKSPACE, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
     """The bundled packs and those in the workspace's folder `packs`."""
     from text2ct.diffusion import list_packs
+
+    del seed  # nothing is drawn here; every command takes it
 
     packs = list_packs(workspace / "packs")
     result = {"packs": [{"name": pack.name, "version": pack.version, "grid": list(pack.grid)} for pack in packs]}
@@ -41,12 +45,17 @@ def list_models(workspace: WorkspaceOption = WORKSPACE, as_json: JsonOption = Fa
 
 @models_app.command("info")
 @guarded
-def model_info(pack: PackArgument = "simulated-64", as_json: JsonOption = False) -> None:
+def model_info(
+    pack: PackArgument = "simulated-64",
+    workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
     """What a pack is, what it was trained on, and what it cannot do."""
-    from text2ct.diffusion import load_pack
     from text2ct.diffusion.info import COMPONENTS
 
-    loaded = load_pack(pack)
+    del seed
+    loaded = _load(pack, workspace)
     result: dict[str, Any] = loaded.info.model_dump(mode="json") | {
         "sha256": loaded.sha256,
         "path": str(loaded.path),
@@ -62,16 +71,30 @@ def model_info(pack: PackArgument = "simulated-64", as_json: JsonOption = False)
 
 @models_app.command("verify")
 @guarded
-def verify_model(pack: PackArgument = "simulated-64", as_json: JsonOption = False) -> None:
+def verify_model(
+    pack: PackArgument = "simulated-64",
+    workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
     """Check every file of a pack against its checksum, and that its weights load."""
     from text2ct.diffusion import verify_pack
 
-    info = verify_pack(pack)
+    del seed
+    info = verify_pack(_load(pack, workspace).path)
     emit(
         {"pack": info.name, "verified": True},
         as_json,
         lambda: say(f"{info.name} {info.version}: every file is as it was made"),
     )
+
+
+def _load(pack: str, workspace: Path) -> Any:
+    from text2ct.diffusion import load_pack
+    from text2ct.manifests import Workspace
+    from text2ct.workflow import find_pack
+
+    return load_pack(find_pack(Workspace.open(workspace), pack))
 
 
 ManifestOption = Annotated[
@@ -97,16 +120,17 @@ def core_encode(
     model: ModelOption = "simulated-64",
     device: DeviceOption = "auto",
     workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Volumes to latents and reports to contexts, once, for `core train-diffusion` with the same --work."""
-    from text2ct.diffusion import load_pack
     from text2ct.diffusion.training.on_manifest import encode_manifest, estimate_encoding
 
+    del seed
     with _training_data(workspace, manifest, dry_run) as (frame, space):
         if dry_run:
-            would = estimate_encoding(frame, space, load_pack(model), device=device) | {"dry_run": True}
+            would = estimate_encoding(frame, space, _load(model, workspace), device=device) | {"dry_run": True}
             emit(
                 would,
                 as_json,
@@ -116,7 +140,7 @@ def core_encode(
                 ),
             )
             return
-        encoded = encode_manifest(frame, space, load_pack(model), work, device=device)
+        encoded = encode_manifest(frame, space, _load(model, workspace), work, device=device)
     result = {
         "encoded": str(work / "encoded"),
         "cases": len(encoded.latents),
@@ -172,7 +196,7 @@ def _train(
     }
     with _training_data(workspace, manifest, dry_run) as (frame, space):
         if dry_run:
-            would = estimate_training(component, frame, space, load_pack(model), **common) | {"dry_run": True}
+            would = estimate_training(component, frame, space, _load(model, workspace), **common) | {"dry_run": True}
             emit(
                 would,
                 as_json,
@@ -182,7 +206,9 @@ def _train(
                 ),
             )
             return
-        pack = train_component(component, frame, space, load_pack(model), out, work=work or _work_of(out), **common)
+        pack = train_component(
+            component, frame, space, _load(model, workspace), out, work=work or _work_of(out), **common
+        )
     missing = [name for name in ("clip", "vae", "unet", "scheduler") if not pack.has(name)]
     result = {"pack": str(pack.path), "trained": component, "missing": missing, "sha256": pack.sha256}
     note = f"; it lacks {', '.join(missing)}: train that next" if missing else ""

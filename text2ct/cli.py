@@ -194,7 +194,7 @@ def synthesize(
     )
     result = augment.synthesize(
         requests,
-        pack=model,
+        pack=workflow.find_pack(space, model),
         workspace=space,
         run=run,
         count=count,

@@ -97,6 +97,12 @@ def _adopt(frame: pd.DataFrame, target: Path) -> None:
     manifests.write_manifest(frame, target)
 
 
+def find_pack(workspace: Workspace, name: str) -> str:
+    """A pack's folder in the workspace's ``packs`` if one has this name, else the name or path itself."""
+    inside = workspace.path / "packs" / name
+    return str(inside) if (inside / "pack.json").is_file() else name
+
+
 def findings_of(labels: str) -> list[str]:
     """Findings from what a user typed, saying what was understood.
 
