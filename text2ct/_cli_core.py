@@ -20,6 +20,7 @@ from text2ct._cli_shared import (
     emit,
     guarded,
     say,
+    would,
 )
 
 models_app = typer.Typer(help="Model packs: list, describe, verify.", no_args_is_help=True, rich_markup_mode=None)
@@ -81,7 +82,7 @@ def verify_model(
     from text2ct.diffusion import verify_pack
 
     del seed
-    info = verify_pack(_load(pack, workspace).path)
+    info = verify_pack(_find(pack, workspace))
     emit(
         {"pack": info.name, "verified": True},
         as_json,
@@ -89,12 +90,17 @@ def verify_model(
     )
 
 
-def _load(pack: str, workspace: Path) -> Any:
-    from text2ct.diffusion import load_pack
+def _find(pack: str, workspace: Path) -> str:
     from text2ct.manifests import Workspace
     from text2ct.workflow import find_pack
 
-    return load_pack(find_pack(Workspace.open(workspace), pack))
+    return find_pack(Workspace.open(workspace), pack)
+
+
+def _load(pack: str, workspace: Path) -> Any:
+    from text2ct.diffusion import load_pack
+
+    return load_pack(_find(pack, workspace))
 
 
 ManifestOption = Annotated[
@@ -130,15 +136,8 @@ def core_encode(
     del seed
     with _training_data(workspace, manifest, dry_run) as (frame, space):
         if dry_run:
-            would = estimate_encoding(frame, space, _load(model, workspace), device=device) | {"dry_run": True}
-            emit(
-                would,
-                as_json,
-                lambda: say(
-                    f"would encode {would['cases']} cases in about {would['seconds']:.0f} s and at most "
-                    f"{would['bytes'] / 1e6:.0f} MB"
-                ),
-            )
+            plan = estimate_encoding(frame, space, _load(model, workspace), device=device) | {"dry_run": True}
+            emit(plan, as_json, lambda: say(would(f"encode {plan['cases']} cases", plan)))
             return
         encoded = encode_manifest(frame, space, _load(model, workspace), work, device=device)
     result = {
@@ -184,6 +183,7 @@ def _train(
     as_json: bool,
 ) -> None:
     from text2ct.diffusion import load_pack
+    from text2ct.diffusion.info import COMPONENTS
     from text2ct.diffusion.training.on_manifest import estimate_training, train_component
     from text2ct.files import read_json
 
@@ -196,20 +196,14 @@ def _train(
     }
     with _training_data(workspace, manifest, dry_run) as (frame, space):
         if dry_run:
-            would = estimate_training(component, frame, space, _load(model, workspace), **common) | {"dry_run": True}
-            emit(
-                would,
-                as_json,
-                lambda: say(
-                    f"would train {component} for {would['steps']} steps on {would['cases']} cases in about "
-                    f"{would['seconds']:.0f} s and at most {would['bytes'] / 1e6:.0f} MB"
-                ),
-            )
+            plan = estimate_training(component, frame, space, _load(model, workspace), **common) | {"dry_run": True}
+            what = f"train {component} for {plan['steps']} steps on {plan['cases']} cases"
+            emit(plan, as_json, lambda: say(would(what, plan)))
             return
         pack = train_component(
             component, frame, space, _load(model, workspace), out, work=work or _work_of(out), **common
         )
-    missing = [name for name in ("clip", "vae", "unet", "scheduler") if not pack.has(name)]
+    missing = [name for name in COMPONENTS if not pack.has(name)]
     result = {"pack": str(pack.path), "trained": component, "missing": missing, "sha256": pack.sha256}
     note = f"; it lacks {', '.join(missing)}: train that next" if missing else ""
     emit(result, as_json, lambda: say(f"pack: {pack.path}{note}"))
@@ -300,15 +294,8 @@ def core_pack(
 
     settings = parse_config(BuildConfig, read_json(config) if config else {}, config or "the defaults")
     if dry_run:
-        would = estimate_build(settings) | {"dry_run": True}
-        emit(
-            would,
-            as_json,
-            lambda: say(
-                f"would render {would['cases']} patients and train in about {would['seconds'] / 60:.0f} minutes and "
-                f"at most {would['bytes'] / 1e6:.0f} MB"
-            ),
-        )
+        plan = estimate_build(settings) | {"dry_run": True}
+        emit(plan, as_json, lambda: say(would(f"render {plan['cases']} patients and train", plan)))
         return
     pack = build_pack(work or _work_of(out), out, settings, device=device)
     emit({"pack": str(pack.path), "sha256": pack.sha256}, as_json, lambda: say(f"pack: {pack.path}"))

@@ -21,6 +21,7 @@ from text2ct._cli_shared import (
     numbers,
     say,
     three,
+    would,
 )
 from text2ct.console import info
 from text2ct.errors import UserError
@@ -82,7 +83,7 @@ def train(
         result,
         as_json,
         lambda: say(
-            _would(what, result)
+            would(what, result)
             if dry_run
             else f"validation macro AUC {result['validation_macro_auc']:.3f} after {result['steps']} steps",
             f"run: {result['run']}",
@@ -97,10 +98,6 @@ def _training_manifest(space: Any, dry_run: bool) -> Path:
         return space.newest("mixed")
     except UserError:
         return space.newest("real") if dry_run else workflow.real_manifest(space)[1]
-
-
-def _would(what: str, result: dict[str, Any]) -> str:
-    return f"would {what} in about {result['seconds']:.0f} s and at most {result['bytes'] / 1e6:.0f} MB"
 
 
 @judge_app.command()
@@ -204,7 +201,7 @@ def benchmark(
     )
     if dry_run:
         left = result["trainings"] - result["resumed"]
-        emit(result, as_json, lambda: say(_would(f"make {left} trainings of {steps} steps", result)))
+        emit(result, as_json, lambda: say(would(f"make {left} trainings of {steps} steps", result)))
         return
     notes = [f"note: {note}" for note in result["notes"]]
     emit(result, as_json, lambda: say(auc_table(result), *notes, f"report: {result['report']}"))

@@ -75,6 +75,11 @@ def say(*lines: Any) -> None:
         out.print(line, markup=False)
 
 
+def would(what: str, estimate: dict[str, Any]) -> str:
+    """What a dry run says: the work, its ``seconds`` and its ``bytes``."""
+    return f"would {what} in about {estimate['seconds']:.0f} s and at most {estimate['bytes'] / 1e6:.0f} MB"
+
+
 def numbers(text: str, option: str) -> list[float]:
     """Comma-separated numbers of an option."""
     try:

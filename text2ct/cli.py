@@ -24,6 +24,7 @@ from text2ct._cli_shared import (
     guarded,
     say,
     three,
+    would,
 )
 
 app = typer.Typer(
@@ -146,8 +147,8 @@ def report(
         dry_run=dry_run,
     )
     written = [f"{key}: {result[key]}" for key in ("report", "plan", "prompts") if result[key]]
-    would = [f"would write a page, a plan and prompts, in seconds and under 20 MB, beside {result['report']}"]
-    emit(result, as_json, lambda: say(imbalance_table(result), *(would if dry_run else written)))
+    planned = [f"would write a page, a plan and prompts, in seconds and under 20 MB, beside {result['report']}"]
+    emit(result, as_json, lambda: say(imbalance_table(result), *(planned if dry_run else written)))
 
 
 @app.command()
@@ -212,10 +213,7 @@ def synthesize(
 def _synthesis_lines(result: dict[str, Any]) -> list[str]:
     if result.get("dry_run"):
         left = result["volumes"] - result["resumed"]
-        return [
-            f"would make {left} volumes in about {result['seconds']:.0f} s and at most {result['bytes'] / 1e6:.0f} MB: "
-            f"{result['manifest']}"
-        ]
+        return [f"{would(f'make {left} volumes', result)}: {result['manifest']}"]
     speed = result["seconds_per_volume"]
     made = result["volumes"] - result["resumed"]
     return [
@@ -316,8 +314,7 @@ def preprocess(
         result,
         as_json,
         lambda: say(
-            f"would write {result['volumes']} volumes in about {result['seconds']:.0f} s and at most "
-            f"{result['bytes'] / 1e6:.0f} MB"
+            would(f"write {result['volumes']} volumes", result)
             if dry_run
             else f"{result['volumes']} volumes, {result['quarantined']} quarantined",
             f"manifest: {result['manifest']}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from text2ct.manifests import Workspace
+    from text2ct.volumes.grid import Fit
 
 
 def usable_rows(frame: pd.DataFrame, splits: tuple[str, ...] = ("train",)) -> pd.DataFrame:
@@ -41,7 +42,7 @@ def cache_manifest(
     *,
     size: Size,
     spacing_mm: Spacing,
-    fit: Literal["crop-pad", "resize"] = "crop-pad",
+    fit: Fit = "crop-pad",
     splits: tuple[str, ...] = ("train",),
 ) -> Cases:
     """Read the volumes of a manifest, put them on a grid and write them as cases.

@@ -21,6 +21,8 @@ MIN_DEVIATION = 1e-2
 def fit_gaussian(network: GaussianUnet, encoded: Encoded, scale_factor: float) -> dict[str, float]:
     """Fit mean, covariance and the text's linear effect to encoded cases.
 
+    Fewer cases than components leave the last components unused.
+
     Args:
         network: Its buffers are set.
         encoded: Latents and contexts.
@@ -29,8 +31,6 @@ def fit_gaussian(network: GaussianUnet, encoded: Encoded, scale_factor: float) -
     Returns:
         ``explained``: share of the latents' variance inside the components; ``told``: share of the
         components' variance that the text explains in held-out cases.
-
-    Fewer cases than components leave the last components unused.
 
     Raises:
         UserError: Fewer than three cases.
