@@ -1,4 +1,4 @@
-"""The commands ``text2ct models`` and ``text2ct core``."""
+"""The commands ``text2ct core``."""
 
 from __future__ import annotations
 
@@ -19,89 +19,12 @@ from text2ct._cli_shared import (
     WorkspaceOption,
     emit,
     guarded,
+    open_pack,
     say,
     would,
 )
 
-models_app = typer.Typer(help="Model packs: list, describe, verify.", no_args_is_help=True, rich_markup_mode=None)
 core_app = typer.Typer(help="Train the diffusion core.", no_args_is_help=True, rich_markup_mode=None)
-
-PackArgument = Annotated[
-    str, typer.Argument(help="Name of a bundled pack or of one in WORKSPACE/packs, or a pack's folder.")
-]
-
-
-@models_app.command("list")
-@guarded
-def list_models(workspace: WorkspaceOption = WORKSPACE, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
-    """The bundled packs and those in the workspace's folder `packs`."""
-    from text2ct.diffusion import list_packs
-
-    del seed  # nothing is drawn here; every command takes it
-
-    packs = list_packs(workspace / "packs")
-    result = {"packs": [{"name": pack.name, "version": pack.version, "grid": list(pack.grid)} for pack in packs]}
-    emit(result, as_json, lambda: say(*(f"{p.name} {p.version}: {p.description}" for p in packs)))
-
-
-@models_app.command("info")
-@guarded
-def model_info(
-    pack: PackArgument = "simulated-64",
-    workspace: WorkspaceOption = WORKSPACE,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """What a pack is, what it was trained on, and what it cannot do."""
-    from text2ct.diffusion.info import COMPONENTS
-
-    del seed
-    loaded = _load(pack, workspace)
-    result: dict[str, Any] = loaded.info.model_dump(mode="json") | {
-        "sha256": loaded.sha256,
-        "path": str(loaded.path),
-    }
-    missing = [name for name in COMPONENTS if not loaded.has(name)]
-    lines = [f"{key}: {value}" for key, value in result.items() if key != "files"]
-    emit(
-        result | {"missing": missing},
-        as_json,
-        lambda: say(*lines, f"missing components: {', '.join(missing) or 'none'}"),
-    )
-
-
-@models_app.command("verify")
-@guarded
-def verify_model(
-    pack: PackArgument = "simulated-64",
-    workspace: WorkspaceOption = WORKSPACE,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Check every file of a pack against its checksum, and that its weights load."""
-    from text2ct.diffusion import verify_pack
-
-    del seed
-    info = verify_pack(_find(pack, workspace))
-    emit(
-        {"pack": info.name, "verified": True},
-        as_json,
-        lambda: say(f"{info.name} {info.version}: every file is as it was made"),
-    )
-
-
-def _find(pack: str, workspace: Path) -> str:
-    from text2ct.manifests import Workspace
-    from text2ct.workflow import find_pack
-
-    return find_pack(Workspace.open(workspace), pack)
-
-
-def _load(pack: str, workspace: Path) -> Any:
-    from text2ct.diffusion import load_pack
-
-    return load_pack(_find(pack, workspace))
-
 
 ManifestOption = Annotated[
     Path | None,
@@ -136,10 +59,10 @@ def core_encode(
     del seed
     with _training_data(workspace, manifest, dry_run) as (frame, space):
         if dry_run:
-            plan = estimate_encoding(frame, space, _load(model, workspace), device=device) | {"dry_run": True}
+            plan = estimate_encoding(frame, space, open_pack(model, workspace), device=device) | {"dry_run": True}
             emit(plan, as_json, lambda: say(would(f"encode {plan['cases']} cases", plan)))
             return
-        encoded = encode_manifest(frame, space, _load(model, workspace), work, device=device)
+        encoded = encode_manifest(frame, space, open_pack(model, workspace), work, device=device)
     result = {
         "encoded": str(work / "encoded"),
         "cases": len(encoded.latents),
@@ -196,12 +119,12 @@ def _train(
     }
     with _training_data(workspace, manifest, dry_run) as (frame, space):
         if dry_run:
-            plan = estimate_training(component, frame, space, _load(model, workspace), **common) | {"dry_run": True}
+            plan = estimate_training(component, frame, space, open_pack(model, workspace), **common) | {"dry_run": True}
             what = f"train {component} for {plan['steps']} steps on {plan['cases']} cases"
             emit(plan, as_json, lambda: say(would(what, plan)))
             return
         pack = train_component(
-            component, frame, space, _load(model, workspace), out, work=work or _work_of(out), **common
+            component, frame, space, open_pack(model, workspace), out, work=work or _work_of(out), **common
         )
     missing = [name for name in COMPONENTS if not pack.has(name)]
     result = {"pack": str(pack.path), "trained": component, "missing": missing, "sha256": pack.sha256}

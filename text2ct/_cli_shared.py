@@ -98,3 +98,18 @@ def three(text: str, kind: Callable[[str], Any], option: str) -> tuple[Any, Any,
     if len(values) not in (1, 3) or not all(0 < value < 1e5 for value in values):
         raise UserError(f"{option} is '{text}'; expected one positive number or three, as 64 or 64,64,64")
     return tuple(values * 3)[:3]
+
+
+def pack_name(pack: str, workspace: Path) -> str:
+    """A bundled pack's name or the folder of one, packs of the workspace included."""
+    from text2ct.manifests import Workspace
+    from text2ct.workflow import find_pack
+
+    return find_pack(Workspace.open(workspace), pack)
+
+
+def open_pack(pack: str, workspace: Path) -> Any:
+    """Open a pack by name or folder."""
+    from text2ct.diffusion import load_pack
+
+    return load_pack(pack_name(pack, workspace))

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from text2ct import __version__
-from text2ct._cli_core import core_app, models_app
+from text2ct._cli_core import core_app
 from text2ct._cli_judge import judge_app
+from text2ct._cli_models import models_app
 from text2ct._cli_shared import (
     WORKSPACE,
     DeviceOption,
