@@ -10,7 +10,7 @@ import torch
 from text2ct.diffusion.clip import Clip3D, ClipConfig, TextConfig
 from text2ct.diffusion.ctvit import CTViTConfig
 from text2ct.diffusion.flow import FlowConfig
-from text2ct.diffusion.info import Defaults, PackInfo
+from text2ct.diffusion.info import PackInfo, Sampling
 from text2ct.diffusion.pack import Pack, Part, save_pack
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.unet import Unet, UnetConfig
@@ -30,7 +30,7 @@ class Preset:
     vae: SpaceToDepthConfig
     unet: UnetConfig
     flow: FlowConfig
-    defaults: Defaults
+    defaults: Sampling
 
 
 PRESETS: dict[str, Preset] = {
@@ -83,7 +83,7 @@ PRESETS: dict[str, Preset] = {
             norm_num_groups=4,
         ),
         flow=FlowConfig(timestep_transform=False),
-        defaults=Defaults(steps=2, guidance_scale=2.0),
+        defaults=Sampling(steps=2, guidance_scale=2.0),
     ),
 }
 
