@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,7 +19,9 @@ from text2ct._cli_shared import (
     say,
 )
 
-models_app = typer.Typer(help="Model packs: list, describe, verify.", no_args_is_help=True, rich_markup_mode=None)
+models_app = typer.Typer(
+    help="Model packs: list, describe, verify, import, check.", no_args_is_help=True, rich_markup_mode=None
+)
 
 PackArgument = Annotated[
     str, typer.Argument(help="Name of a bundled pack or of one in WORKSPACE/packs, or a pack's folder.")
@@ -81,4 +84,29 @@ def verify_model(
         {"pack": info.name, "verified": True},
         as_json,
         lambda: say(f"{info.name} {info.version}: every file is as it was made"),
+    )
+
+
+OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new pack; absent or empty.")]
+
+
+@models_app.command("init")
+@guarded
+def init_model(
+    out: OutArgument,
+    preset: Annotated[
+        Literal["tiny", "text2ct"],
+        typer.Option("--preset", help="tiny: a toy; text2ct: the released model's sizes and settings (2 GB)."),
+    ] = "tiny",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """A pack with random weights, for trying and measuring: it generates noise, and its name says random."""
+    from text2ct.diffusion import init_pack
+
+    pack = init_pack(out, preset, seed=seed)
+    emit(
+        {"pack": str(pack.path), "name": pack.info.name, "sha256": pack.sha256},
+        as_json,
+        lambda: say(f"{pack.info.name}: {pack.path}"),
     )

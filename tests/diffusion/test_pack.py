@@ -141,5 +141,5 @@ def test_a_missing_file_and_a_missing_pack(copy: Path, tmp_path: Path) -> None:
 
 
 def test_presets_are_named_random(tiny_pack: Pack) -> None:
-    assert set(PRESETS) == {"tiny"}
+    assert set(PRESETS) == {"tiny", "text2ct"}
     assert tiny_pack.info.name.startswith("random-")

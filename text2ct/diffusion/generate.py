@@ -49,7 +49,7 @@ def generate(
     _check(prompts, seeds, scale, steps, batch_size)
     keep_freed_memory()
     where = device if isinstance(device, torch.device) else pick_device(device)
-    for module in (pack.clip, pack.unet, pack.vae):
+    for module in (pack.text_tower, pack.unet, pack.vae):
         module.to(where)
     _warn_of_long(pack, prompts)
     out = np.empty((len(prompts), *pack.info.grid), dtype=np.float32)
@@ -68,7 +68,7 @@ def text_context(pack: Pack, prompts: list[str], device: torch.device) -> Tensor
     """The UNet's context for ``prompts``, (n, tokens, width) float32."""
     ids = torch.from_numpy(pack.tokenizer.encode(prompts, pack.info.text_length)).to(device)
     with autocast(device):
-        features = pack.clip.encode_text(ids)
+        features = pack.text_tower.encode_text(ids)
         return features.context(pack.info.conditioning).float()
 
 
