@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel
+
 from text2ct.diffusion.cleaning import TextCleaning
 from text2ct.diffusion.clip import ClipConfig
 from text2ct.diffusion.flow import FlowConfig
@@ -9,7 +11,7 @@ from text2ct.diffusion.info import Defaults, PackInfo, TrainingData
 from text2ct.diffusion.unet import UnetConfig
 from text2ct.diffusion.vae import MaisiConfig
 
-CLIP, VAE, UNET = ClipConfig(), MaisiConfig(), UnetConfig()
+NETWORKS: dict[str, BaseModel] = {"clip": ClipConfig(), "vae": MaisiConfig(), "unet": UnetConfig()}
 # Its sampler's float16 times and truncated step sizes: the weights are used as their authors used them.
 FLOW = FlowConfig(step_sizes="released")
 GRID, SPACING_MM = (512, 512, 128), (0.75, 0.75, 3.0)
@@ -28,13 +30,15 @@ FILES = {
 }
 
 
-def released_info(name: str, scale_factor: float, text_cleaning: TextCleaning) -> PackInfo:
-    """``pack.json`` of imported weights."""
+def released_info(name: str, scale_factor: float, text_cleaning: TextCleaning, source: str = "") -> PackInfo:
+    """``pack.json`` of imported weights; ``source`` ends its description."""
     return PackInfo(
         name=name,
         version="1.0.0",
         licence="not stated with the weights; CT-RATE, which they were trained on, is CC BY-NC-SA 4.0",
-        description="The released Text2CT weights (Molino et al. 2025, arXiv 2506.00633); not for clinical use.",
+        description=(
+            f"The released Text2CT weights (Molino et al. 2025, arXiv 2506.00633); not for clinical use.{source}"
+        ),
         components={},
         trained_on=(TrainingData(dataset="CT-RATE", patients=("train_*",)),),
         grid=GRID,

@@ -13,6 +13,24 @@ from text2ct.files import read_json, write_json
 MARK = ".unfinished.json"
 
 
+def refuse_in_use(out: Path, request: dict[str, Any]) -> None:
+    """Refuse a folder that a pack of ``request`` cannot be made in.
+
+    Raises:
+        UserError: ``out`` is a file, a finished pack, or holds anything but an unfinished pack of this request.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a folder for the pack")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if (out / "pack.json").exists():
+        raise UserError(f"{out} holds a finished pack; choose another folder, or remove it")
+    if not (out / MARK).is_file():
+        raise UserError(f"{out} is not empty; choose another folder")
+    if read_json(out / MARK) != request:
+        raise UserError(f"{out} holds an unfinished pack of another request; choose another folder, or remove it")
+
+
 @contextmanager
 def making_pack(out: Path, request: dict[str, Any]) -> Iterator[None]:
     """Hold ``out`` for a pack; the mark stays where the block is left early, so the same request goes on.
@@ -22,18 +40,9 @@ def making_pack(out: Path, request: dict[str, Any]) -> Iterator[None]:
         request: What decides the pack, as JSON values.
 
     Raises:
-        UserError: ``out`` is a file, a finished pack, or holds anything but an unfinished pack of this request.
+        UserError: As for :func:`refuse_in_use`.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a folder for the pack")
-    if out.is_dir() and any(out.iterdir()):
-        mark = out / MARK
-        if (out / "pack.json").exists():
-            raise UserError(f"{out} holds a finished pack; choose another folder, or remove it")
-        if not mark.is_file():
-            raise UserError(f"{out} is not empty; choose another folder")
-        if read_json(mark) != request:
-            raise UserError(f"{out} holds an unfinished pack of another request; choose another folder, or remove it")
+    refuse_in_use(out, request)
     write_json(out / MARK, request)
     yield
     (out / MARK).unlink()
