@@ -194,3 +194,22 @@ def pull_model(
         return
     info(f"to {what}")
     _made(pull_pack(out, remote, name=name, text_cleaning=text_cleaning), as_json)
+
+
+@models_app.command("check-parity")
+@guarded
+def check_model_parity(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder below which fixtures are looked for.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Ours against arrays that the released code computed; exit code 1 if one is further off than rounding."""
+    from text2ct.diffusion.parity import check_parity
+    from text2ct.tables import parity_table
+
+    report = check_parity(folder)
+    result = {"arrays": [row.as_json() for row in report.arrays], "holds": report.holds}
+    emit(result, as_json, lambda: say(parity_table(report.arrays)))
+    if report.damaged:
+        raise UserError("not everything could be compared", report.damaged)
+    if not report.holds:
+        raise typer.Exit(1)

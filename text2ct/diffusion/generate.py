@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from text2ct import console
 from text2ct.compute import autocast, keep_freed_memory, pick_device
-from text2ct.diffusion.flow import guided
+from text2ct.diffusion.flow import Velocity, guided
+from text2ct.diffusion.gaussian import GaussianUnet
 from text2ct.diffusion.pack import Pack
-from text2ct.diffusion.unet import CT_CLASS, SPACING_UNITS_PER_MM
+from text2ct.diffusion.unet import CT_CLASS, SPACING_UNITS_PER_MM, Unet
 from text2ct.errors import UserError
 
 
@@ -72,42 +76,62 @@ def text_context(pack: Pack, prompts: list[str], device: torch.device) -> Tensor
         return features.context(pack.info.conditioning).float()
 
 
-@torch.inference_mode()
-def sample_latents(
-    pack: Pack, prompts: list[str], seeds: list[int], *, guidance_scale: float, steps: int, device: torch.device
-) -> Tensor:
-    """Sample unscaled latents, (n, C, x, y, z) float32, of one batch.
+def velocity_field(
+    unet: Unet | GaussianUnet,
+    context: Tensor,
+    spacing_mm: Sequence[float],
+    guidance_scale: float | None,
+    precision: Callable[[torch.device], AbstractContextManager[object]] = autocast,
+) -> Velocity:
+    """What the sampler follows: the network's velocity for a context, guided or not.
 
-    Noise comes from the CPU's generator of each seed, so it is the same on every device. The unconditional
-    context is zeros, as in training, and runs in one batch with the conditional one.
+    The unconditional context is zeros, as in training, and runs in one batch with the conditional one.
+
+    Args:
+        unet: The network.
+        context: (n, tokens, width) float32, one per latent.
+        spacing_mm: Of the volumes, (x, y, z).
+        guidance_scale: Strength of classifier-free guidance; None for the conditional velocity alone.
+        precision: What the network is computed in, by device.
     """
-    noise = torch.stack(
-        [torch.randn(pack.latent_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    ).to(device)
-    context = text_context(pack, prompts, device)
-    both = guidance_scale != 1.0
-    if both:
+    device = context.device
+    if guidance_scale is not None:
         context = torch.cat([context, torch.zeros_like(context)])
-    spacing = torch.tensor(pack.info.spacing_mm, device=device) * SPACING_UNITS_PER_MM
-    spacing = spacing.expand(len(context), 3)
+    spacing = (torch.tensor(spacing_mm, device=device) * SPACING_UNITS_PER_MM).expand(len(context), 3)
     classes = torch.full((len(context),), CT_CLASS, device=device)
 
     def velocity(x_t: Tensor, timestep: float) -> Tensor:
-        x = torch.cat([x_t, x_t]) if both else x_t
+        x = x_t if guidance_scale is None else torch.cat([x_t, x_t])
         times = torch.full((len(x),), timestep, device=device)
-        with autocast(device):
-            v = pack.unet(
+        with precision(device):
+            v = unet(
                 x=x.contiguous(memory_format=torch.channels_last_3d),
                 timesteps=times,
                 context=context,
                 class_labels=classes,
                 spacing_tensor=spacing,
             ).float()
-        if not both:
+        if guidance_scale is None:
             return v
         conditional, unconditional = v.chunk(2)
         return guided(conditional, unconditional, guidance_scale)
 
+    return velocity
+
+
+@torch.inference_mode()
+def sample_latents(
+    pack: Pack, prompts: list[str], seeds: list[int], *, guidance_scale: float, steps: int, device: torch.device
+) -> Tensor:
+    """Sample unscaled latents, (n, C, x, y, z) float32, of one batch.
+
+    Noise comes from the CPU's generator of each seed, so it is the same on every device.
+    """
+    noise = torch.stack(
+        [torch.randn(pack.latent_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    ).to(device)
+    context = text_context(pack, prompts, device)
+    velocity = velocity_field(pack.unet, context, pack.info.spacing_mm, None if guidance_scale == 1 else guidance_scale)
     return pack.scheduler.sample(velocity, noise, steps) / pack.info.latent_scale_factor
 
 

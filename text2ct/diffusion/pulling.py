@@ -94,10 +94,10 @@ def find_remote(
     files: dict[str, RemoteFile] = {}
     for component, name in released.FILES.items():
         lfs = found[name].lfs
-        if lfs is None or info.sha is None:
+        if lfs is None:
             raise UserError(f"{repository} states no SHA-256 for {name}, so a download could not be checked")
         files[component] = RemoteFile(name, lfs.size, lfs.sha256)
-    return Remote(repository, info.sha, files, endpoint)
+    return Remote(repository, str(info.sha), files, endpoint)
 
 
 @contextmanager

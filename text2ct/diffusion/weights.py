@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel
@@ -21,7 +22,7 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, Shape]:
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
-def expected_shapes(build: Callable[[BaseModel], nn.Module], config: BaseModel) -> dict[str, Shape]:
+def expected_shapes(build: Callable[[Any], nn.Module], config: BaseModel) -> dict[str, Shape]:
     """Names and shapes of the state of a module that is never given memory."""
     with torch.device("meta"):
         return shapes(build(config).state_dict())
@@ -58,10 +59,10 @@ def not_finite(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def load_module(
-    build: Callable[[BaseModel], nn.Module],
+    build: Callable[[Any], nn.Module],
     config: BaseModel,
     weights: Path,
-    part: Callable[[BaseModel], nn.Module] | None = None,
+    part: Callable[[Any], nn.Module] | None = None,
 ) -> nn.Module:
     """Build a module around the weights of a safetensors file, in evaluation mode.
 
