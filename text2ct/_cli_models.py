@@ -107,7 +107,11 @@ def _made(pack: Any, as_json: bool) -> None:
 
     missing = [name for name in COMPONENTS if not pack.has(name)]
     result = {"pack": str(pack.path), "name": pack.info.name, "sha256": pack.sha256, "missing": missing}
-    emit(result, as_json, lambda: say(f"{pack.info.name}: {pack.path} (missing components: {missing or 'none'})"))
+    emit(
+        result,
+        as_json,
+        lambda: say(f"{pack.info.name}: {pack.path}", f"missing components: {', '.join(missing) or 'none'}"),
+    )
 
 
 def _would(what: str, estimate: dict[str, Any], as_json: bool) -> None:
@@ -122,6 +126,7 @@ def init_model(
         Literal["tiny", "text2ct"],
         typer.Option("--preset", help="tiny: a toy; text2ct: the released model's sizes and settings."),
     ] = "tiny",
+    workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -129,6 +134,7 @@ def init_model(
     """A pack with random weights, for trying and measuring: it generates noise, and its name says random."""
     from text2ct.diffusion.init import estimate_init, init_pack
 
+    del workspace  # the pack goes to OUT; every command takes it
     if dry_run:
         _would(f"make a pack with random weights in {out}", estimate_init(preset), as_json)
         return
@@ -146,12 +152,15 @@ def import_model(
     clip: Annotated[Path | None, typer.Option("--clip", help="3D CLIP's .pt file.")] = None,
     name: NameOption = "text2ct",
     text_cleaning: CleaningOption = "bert",
+    workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """The released Text2CT checkpoints to a pack: the same numbers, in files that hold no code."""
     from text2ct.diffusion.importing import estimate_import, import_pack
 
+    del workspace, seed
     given = {"vae": autoencoder, "unet": unet, "clip": clip}
     files = {component: path for component, path in given.items() if path is not None}
     if dry_run:
@@ -176,6 +185,8 @@ def pull_model(
     ] = None,
     name: NameOption = "text2ct",
     text_cleaning: CleaningOption = "bert",
+    workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -184,6 +195,7 @@ def pull_model(
     from text2ct.diffusion.pulling import estimate_pull, find_remote, pull_pack
     from text2ct.diffusion.released import REPOSITORY
 
+    del workspace, seed
     if len(where) > 2:
         raise UserError(f"expected [REPO] OUT, not {len(where)} words")
     out, repository = Path(where[-1]), where[0] if len(where) == 2 else REPOSITORY
@@ -200,12 +212,15 @@ def pull_model(
 @guarded
 def check_model_parity(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder below which fixtures are looked for.")],
+    workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Ours against arrays that the released code computed; exit code 1 if one is further off than rounding."""
     from text2ct.diffusion.parity import check_parity
     from text2ct.tables import parity_table
 
+    del workspace, seed
     report = check_parity(folder)
     result = {"arrays": [row.as_json() for row in report.arrays], "holds": report.holds}
     emit(result, as_json, lambda: say(parity_table(report.arrays)))

@@ -207,6 +207,7 @@ def test_a_folder_in_use_is_refused(files: dict[str, Path], tmp_path: Path) -> N
     (used / "notes.txt").write_text("mine")
     assert "is not empty" in command("import", "--unet", files["unet"], used)[1]
     assert [path.name for path in used.iterdir()] == ["notes.txt"]
+    assert "cannot be a pack's name" in command("import", "--unet", files["unet"], "--name", "a b", tmp_path / "x")[1]
     assert "is a file" in command("import", "--unet", files["unet"], used / "notes.txt")[1]
     assert command("import", "--unet", files["unet"], tmp_path / "pack")[0] == 0
     code, message = command("import", "--unet", files["unet"], tmp_path / "pack")

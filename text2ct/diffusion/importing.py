@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from text2ct.diffusion.cleaning import TextCleaning
 from text2ct.diffusion.clip_vocabulary import clip_tokenizer
 from text2ct.diffusion.components import COMPONENT_TYPES, type_of
 from text2ct.diffusion.pack import Pack, Part, save_pack
-from text2ct.diffusion.unfinished import making_pack, refuse_in_use
+from text2ct.diffusion.unfinished import check_name, making_pack, refuse_in_use
 from text2ct.diffusion.weights import expected_shapes
 from text2ct.errors import UserError
 
@@ -26,6 +25,8 @@ from text2ct.errors import UserError
 CLIP_PREFIX = "model."
 POSITION_IDS = "text_model.embeddings.position_ids"
 UNET_STATE = "unet_state_dict"
+# Read, written and hashed on one core.
+BYTES_PER_SECOND = 3e8
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def import_pack(
     Raises:
         UserError: Everything that is wrong with the files, or ``out`` is in use.
     """
+    check_name(name)
     sources = {component: [str(path.resolve()), _size(path)] for component, path in files.items()}
     request = {"import": sources, "name": name, "text_cleaning": text_cleaning}
     refuse_in_use(out, request)
@@ -129,10 +131,8 @@ def import_pack(
 
 def estimate_import(files: dict[str, Path]) -> dict[str, float]:
     """``seconds`` and ``bytes`` of an import; the files are read and checked, so a bad one is found."""
-    begun = time.perf_counter()
-    weights = read_released(files)
-    # Writing and hashing take about as long as the reading before them.
-    return {"seconds": round(3 * (time.perf_counter() - begun), 1), "bytes": weights.bytes}
+    size = read_released(files).bytes
+    return {"seconds": round(1 + size / BYTES_PER_SECOND, 1), "bytes": size}
 
 
 def _size(path: Path) -> int:

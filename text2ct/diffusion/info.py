@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from text2ct.diffusion.cleaning import TextCleaning
 
 COMPONENTS: tuple[str, ...] = ("clip", "vae", "unet", "scheduler")
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class TrainingData(BaseModel):
@@ -40,7 +41,7 @@ class PackInfo(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME_PATTERN)
     version: str
     licence: str
     description: str = ""

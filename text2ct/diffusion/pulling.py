@@ -26,7 +26,7 @@ from text2ct.diffusion import released
 from text2ct.diffusion.cleaning import TextCleaning
 from text2ct.diffusion.importing import read_released, write_released
 from text2ct.diffusion.pack import Pack
-from text2ct.diffusion.unfinished import making_pack
+from text2ct.diffusion.unfinished import check_name, making_pack
 from text2ct.errors import UserError
 from text2ct.files import sha256_file
 
@@ -195,6 +195,7 @@ def pull_pack(
     Raises:
         UserError: The disk is too small, the hub fails, a file is not what the hub states, or ``out`` is in use.
     """
+    check_name(name)
     with making_pack(out, {"pull": remote.repository}):
         folder = out / DOWNLOADS
         _check_space(out, remote, folder)

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from text2ct.diffusion.info import NAME_PATTERN
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
 
 MARK = ".unfinished.json"
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be a pack's name.
+
+    Raises:
+        UserError: It is empty, or holds more than letters, digits, dots, dashes and underscores.
+    """
+    if not re.search(NAME_PATTERN, name):
+        raise UserError(f"'{name}' cannot be a pack's name; use letters, digits, '.', '_' and '-'")
 
 
 def refuse_in_use(out: Path, request: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ class Arrays(Mapping[str, NDArray[Any]]):
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            with np.load(path) as stored:
+            with path.open("rb") as stream, np.load(stream) as stored:
                 self._arrays = {name: stored[name] for name in stored.files}
         except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} cannot be read as arrays: {error}") from error

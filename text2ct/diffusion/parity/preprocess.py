@@ -14,8 +14,9 @@ from text2ct.diffusion.parity.result import HU_TOLERANCE, TOLERANCE, ArrayResult
 
 # The fixtures keep every 8th slice and every 16th row and column of large arrays.
 STRIDE_ZYX = (slice(None, None, 8), slice(None, None, 16), slice(None, None, 16))
-# HU are 2000 times wider than network space.
+# The networks' [0, 1] is 2000 HU.
 FLOAT_HU_TOLERANCE = TOLERANCE * 2000
+IN_HU = "in HU, of which 2000 are the networks' [0, 1]"
 PERMUTED = "at the file's unpermuted zooms, as released; ours takes the true spacing"
 
 
@@ -41,7 +42,9 @@ def check_preprocess(folder: Folder) -> Iterator[ArrayResult]:
         "probe_float": result[probes],
     }
     for array, value in exact.items():
-        yield compare(folder.variant, array, value, expected[array], FLOAT_HU_TOLERANCE, note)
+        yield compare(
+            folder.variant, array, value, expected[array], FLOAT_HU_TOLERANCE, "; ".join(filter(None, (note, IN_HU)))
+        )
     # Written volumes are rounded; the released code cuts towards zero.
     for array, value in (("int16_sub", exact["resampled_float_sub"]), ("probe_int16", exact["probe_float"])):
         yield compare(folder.variant, array, np.rint(value), expected[array], HU_TOLERANCE, note)
