@@ -22,7 +22,7 @@ HELP = Path(__file__).parent / "help"
 COMMANDS = [
     *((name,) for name in ("demo", "simulate", "report", "synthesize", "mix", "preprocess", "train", "score")),
     ("benchmark",),
-    *(("models", name) for name in ("list", "info", "verify")),
+    *(("models", name) for name in ("list", "info", "verify", "init", "import", "pull", "check-parity")),
     *(("core", name) for name in ("encode", "train-vae", "train-clip", "train-diffusion", "pack")),
 ]
 
@@ -248,6 +248,17 @@ def test_models(space):
     assert any(pack["name"] == "simulated-64" for pack in run_json("models", "list")["packs"])
     assert run_json("models", "info")["missing"] == []
     assert run_json("models", "verify")["verified"] is True
+
+
+def test_a_random_pack_is_made_estimated_and_never_overwritten(tmp_path):
+    would = run_json("models", "init", tmp_path / "pack", "--preset", "text2ct", "--dry-run")
+    assert would["bytes"] > 2e9
+    assert not (tmp_path / "pack").exists()
+    made = run_json("models", "init", tmp_path / "pack", "--seed", "3")
+    assert made["name"] == "random-tiny"
+    assert made["missing"] == []
+    assert run_json("models", "info", made["pack"])["sha256"] == made["sha256"]
+    assert "finished pack" in run("models", "init", tmp_path / "pack", code=2)
 
 
 def test_core_trains_a_pack_that_synthesizes(space, tmp_path):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from text2ct.diffusion.parity import ArrayResult
 
 MISSING = "–"
 _STYLE = {"gain": "green", "harm": "red", "no evidence": ""}
@@ -110,4 +113,19 @@ def auc_table(result: Mapping[str, Any]) -> Table:
         cells += [number(entry["delta_macro_auc"], sign=True), span(entry["ci"], sign=True)]
         cells += [number(entry.get("p_adjusted")), outcome]
         table.add_row(name, *cells, style=_STYLE.get(outcome, ""))
+    return table
+
+
+def parity_table(rows: Sequence[ArrayResult]) -> Table:
+    """Compared arrays with the largest difference of each and whether it is within the tolerance."""
+    table = _table("Ours against the released code's arrays", "array", "difference", "tolerance", "holds")
+    for row in rows:
+        table.add_row(
+            f"{row.variant} {row.array}" + (f" ({row.note})" if row.note else ""),
+            f"{row.difference:.1e}",
+            f"{row.tolerance:.0e}",
+            "yes" if row.holds else "NO",
+            style="" if row.holds else "red",
+        )
+    table.caption = f"{sum(row.holds for row in rows)} of {len(rows)} hold"
     return table

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from text2ct.diffusion import Pack, init_pack, list_packs, load_pack, verify_pack
+from text2ct.diffusion import Pack, generate, init_pack, list_packs, load_pack, released, verify_pack
 from text2ct.diffusion.components import COMPONENT_TYPES
-from text2ct.diffusion.init import PRESETS
+from text2ct.diffusion.init import PRESETS, estimate_init
+from text2ct.diffusion.weights import is_finite
 from text2ct.errors import UserError
 from text2ct.files import read_json, sha256_file, write_json
 
@@ -141,5 +142,88 @@ def test_a_missing_file_and_a_missing_pack(copy: Path, tmp_path: Path) -> None:
 
 
 def test_presets_are_named_random(tiny_pack: Pack) -> None:
-    assert set(PRESETS) == {"tiny"}
+    assert set(PRESETS) == {"tiny", "text2ct"}
     assert tiny_pack.info.name.startswith("random-")
+
+
+def test_generation_reads_the_text_tower_alone(copy: Path) -> None:
+    """A weight of the vision half may even be damaged: it is read, and refused, when volumes are embedded."""
+    path = copy / "clip/model.safetensors"
+    state = load_file(path)
+    state["visual_projection.weight"][0] = torch.nan
+    save_file(state, path)
+    rehash(copy, "clip/model.safetensors")
+    pack = load_pack(copy)
+    volumes = generate(pack, ["Normal chest."], [0], device="cpu", batch_size=1)
+    assert volumes.shape == (1, 16, 16, 16)
+    assert not hasattr(pack.text_tower, "visual_projection")
+    with pytest.raises(UserError, match=r"NaN or infinite weights(.|\n)*visual_projection\.weight"):
+        _ = pack.clip
+
+
+@torch.inference_mode()
+def test_the_text_tower_says_what_the_whole_says(tiny_pack: Pack) -> None:
+    alone, whole = load_pack(tiny_pack.path), load_pack(tiny_pack.path)
+    ids = torch.from_numpy(alone.tokenizer.encode(["Emphysema."], 32))
+    a = alone.text_tower.encode_text(ids)
+    b = whole.clip.encode_text(ids)
+    assert torch.equal(a.context("tokens"), b.context("tokens"))
+    assert whole.text_tower is whole.clip
+    assert type(alone.text_tower).__name__ == "TextTower"
+
+
+def test_a_name_that_the_text_tower_does_not_need_is_checked_too(copy: Path) -> None:
+    path = copy / "clip/model.safetensors"
+    state = load_file(path)
+    del state["visual_projection.weight"]
+    save_file(state, path)
+    rehash(copy, "clip/model.safetensors")
+    with pytest.raises(UserError, match=r"visual_projection\.weight: missing"):
+        _ = load_pack(copy).text_tower
+
+
+def test_every_module_is_whole_when_it_is_loaded(tiny_pack: Pack) -> None:
+    pack = load_pack(tiny_pack.path)
+    for module in (pack.text_tower, pack.clip, pack.vae, pack.unet):
+        tensors = [*module.parameters(), *module.buffers()]
+        assert not any(value.is_meta for value in tensors)
+        assert {value.dtype for value in tensors if value.is_floating_point()} == {torch.float32}
+
+
+def test_each_file_is_hashed_once_for_a_pack(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from text2ct.diffusion import pack as module
+
+    hashed: list[str] = []
+    monkeypatch.setattr(module, "sha256_file", lambda path: hashed.append(path.name) or sha256_file(path))
+    pack = load_pack(copy)
+    for _ in range(2):
+        assert pack.text_tower is not None
+        assert pack.clip is not None
+        assert pack.tokenizer is not None
+    assert sorted(hashed) == ["config.json", "model.safetensors", "pack.json", "tokenizer.json"]
+
+
+def test_stored_files_may_be_read_by_whoever_may_read_the_rest(tiny_pack: Pack) -> None:
+    modes = {path.stat().st_mode for path in tiny_pack.path.rglob("*") if path.is_file()}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_a_single_value_that_is_no_number_is_seen(value: float, dtype: torch.dtype) -> None:
+    weights = torch.linspace(-1, 1, 3000, dtype=torch.float32).to(dtype)
+    assert is_finite(weights)
+    weights[1234] = value
+    assert not is_finite(weights)
+    assert is_finite(torch.zeros(3, 0))
+
+
+def test_the_text2ct_preset_is_the_released_model() -> None:
+    preset = PRESETS["text2ct"]
+    assert {"clip": preset.clip, "vae": preset.vae, "unet": preset.unet} == released.NETWORKS
+    theirs = released.released_info("x", 1.0287, "bert")
+    for name in ("grid", "spacing_mm", "text_length", "conditioning", "text_cleaning", "defaults"):
+        assert getattr(preset, name) == getattr(theirs, name)
+    assert preset.flow.step_sizes == "released"
+    would = estimate_init("text2ct")
+    assert would["bytes"] == pytest.approx(2 * (785.0e6 + 218e6 + 21e6), rel=0.01)

@@ -1,149 +1,238 @@
-"""Against arrays computed with the released code; tolerances are rounding in float32."""
+"""Ours against arrays that the released code computed, through `models check-parity`; and that it can fail."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from typer.testing import CliRunner
 
-from text2ct.diffusion.clip import Clip3D, ClipConfig, TextConfig
-from text2ct.diffusion.ctvit import CTViTConfig
-from text2ct.diffusion.flow import FlowConfig, RectifiedFlow, guided
-from text2ct.diffusion.training.config import DiffusionTraining
-from text2ct.diffusion.training.diffusion import DiffusionModule
-from text2ct.diffusion.unet import Unet, UnetConfig
-from text2ct.diffusion.vae import MaisiConfig, MaisiVae
+from text2ct.cli import app
+from text2ct.diffusion.parity import ArrayResult, check_parity
+from text2ct.diffusion.parity.preprocess import PERMUTED
+from text2ct.diffusion.parity.result import compare
+from text2ct.errors import UserError
+from text2ct.files import read_json, write_json
 
-TOLERANCE = 1e-4
-
-
-def close(ours: torch.Tensor, theirs: np.ndarray, tolerance: float = TOLERANCE) -> None:
-    np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=0, atol=tolerance)
+Edit = Callable[[Path], None]
 
 
-@pytest.fixture(scope="module")
-def clip(parity: Path) -> Clip3D:
-    text = TextConfig(hidden_size=16, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2)
-    vision = CTViTConfig(
-        image_size=(64, 64, 48), dim=16, spatial_depth=1, temporal_depth=1, heads=2, dim_head=8, codebook_size=32
+def command(folder: Path, *options: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["models", "check-parity", str(folder), *options], catch_exceptions=False)
+    assert "Traceback" not in done.stderr
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_every_array_of_every_fixture_holds(parity: Path) -> None:
+    code, out, err = command(parity, "--json")
+    found = json.loads(out)
+    assert [row for row in found["arrays"] if not row["holds"]] == []
+    assert (code, err, found["holds"]) == (0, "", True)
+    kinds = {row["variant"].split("/")[0] for row in found["arrays"]}
+    assert kinds == {path.name for path in parity.iterdir() if path.is_dir()}
+    for folder in parity.rglob("*.npz"):
+        variant = folder.parent.relative_to(parity).as_posix()
+        assert any(row["variant"] == variant for row in found["arrays"]), folder
+
+
+def scaled(name: str, key: str, factor: float = 1.01) -> Edit:
+    """Multiply one weight of a checkpoint."""
+
+    def edit(folder: Path) -> None:
+        found = torch.load(folder / name, weights_only=True)
+        found.get("unet_state_dict", found)[key].mul_(factor)
+        torch.save(found, folder / name)
+
+    return edit
+
+
+def shifted(name: str, array: str, by: float) -> Edit:
+    """Add to one array of a file."""
+
+    def edit(folder: Path) -> None:
+        arrays = dict(np.load(folder / name))
+        arrays[array] = arrays[array] + by
+        np.savez(folder / name, **arrays)
+
+    return edit
+
+
+def set_to(key: str, value: object) -> Edit:
+    """Change one setting."""
+    return lambda folder: write_json(folder / "config.json", read_json(folder / "config.json") | {key: value})
+
+
+def other_sentence(folder: Path) -> None:
+    texts = read_json(folder / "texts_own.json")
+    write_json(folder / "texts_own.json", ["Clear lungs.", *texts[1:]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit", "broken"),
+    [
+        ("clip3d/a", scaled("clip3d_state_dict.pt", "model.text_projection.weight", -1.0), "text/text_embed"),
+        (
+            "clip3d/a",
+            scaled("clip3d_state_dict.pt", "model.text_model.final_layer_norm.weight"),
+            "text/last_hidden_state_first3",
+        ),
+        ("clip3d/a", other_sentence, "text_own/token_ids_ftfy"),
+        (
+            "clip3d/a",
+            scaled("clip3d_state_dict.pt", "model.vision_model.enc_temporal_transformer.norm_out.gamma"),
+            "vision/pre_vq_tokens",
+        ),
+        ("sampler/a", scaled("unet_ckpt.pt", "conv_in.conv.weight"), "fwd_out"),
+        ("sampler/a", set_to("spacing_tensor", [75.0, 75.0, 301.0]), "g5_s30_v0"),
+        ("sampler/a", shifted("sampler.npz", "g1_s10_dt", 1e-3), "g1_s10_dt"),
+        ("vae/a", scaled("autoencoder_state_dict.pt", "post_quant_conv.conv.weight"), "decoded_sliding_window"),
+        ("vae/a", set_to("scale_factor", 1.0), "hu_int16"),
+        ("training_step/a", scaled("unet_before.pt", "conv_in.conv.weight"), "grads_step0"),
+        ("training_step/a", set_to("condition_drop_probability", 0.0), "step0_context_masked"),
+        ("training_step/a", set_to("poly_power", 1.0), "step1_lr"),
+        ("training_step/a", shifted("training.npz", "step1_noise", 1e-3), "step1_target"),
+        ("preprocess/c", shifted("expected.npz", "probe_int16", 2), "probe_int16"),
+        ("preprocess/c", shifted("expected.npz", "mid_sub", 0.3), "mid_sub"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_difference_is_found(parity: Path, tmp_path: Path, kind: str, edit: Edit, broken: str) -> None:
+    """Negative controls: one thing changed in a copy is seen in the array that it changes."""
+    folder = Path(shutil.copytree(parity / kind, tmp_path / "copy"))
+    edit(folder)
+    assert broken in [row.array for row in check_parity(tmp_path).arrays if not row.holds]
+
+
+@pytest.mark.parametrize("kind", ["clip3d", "ctclip", "sampler", "vae"])
+def test_a_changed_name_or_shape_is_found(parity: Path, tmp_path: Path, kind: str) -> None:
+    keys = read_json(parity / kind / "keys_full.json")
+    first, *_, last = (name for name in keys if "position_ids" not in name and keys[name])
+    write_json(tmp_path / "keys_full.json", {k: v for k, v in keys.items() if k != first} | {last: [1, 2]})
+    (row,) = check_parity(tmp_path).arrays
+    assert row.difference == 2
+
+
+def released_preprocessing(folder: Path, permuted: bool) -> None:
+    """A fixture as the released code would make it, of a small smooth volume, by the steps in its description."""
+    rng = np.random.default_rng(5)
+    field = torch.from_numpy(rng.normal(size=(1, 1, 5, 6, 4)).astype(np.float32))
+    hu = (F.interpolate(field, (30, 26, 22), mode="trilinear") * 600 - 300).clamp(-1024, 1500)[0, 0].numpy().round()
+    spacing = np.array([2.0, 2.5, 6.0])
+    affine = np.diag([*spacing, 1.0])
+    stored, axes = hu.astype(np.int16), affine
+    if permuted:
+        stored, axes = hu.astype(np.int16).transpose(2, 0, 1), affine[:, [2, 0, 1, 3]]
+    image = nibabel.Nifti1Image(stored, axes)
+    nibabel.save(image, folder / "input.nii.gz")
+    zooms = [float(zoom) for zoom in image.header.get_zooms()]
+    target, size = (3.0, 0.75, 0.75), (24, 64, 64)
+    zyx = torch.from_numpy(hu.transpose(2, 1, 0).copy())[None, None]
+    middle = tuple(round(n * s / t) for n, s, t in zip(zyx.shape[2:], zooms[::-1], target, strict=True))
+    between = F.interpolate(zyx.clamp(-1000, 1000), middle, mode="trilinear", align_corners=False)
+    result = F.interpolate(between, size, mode="trilinear", align_corners=False)[0, 0].numpy()
+    probes = np.stack([rng.integers(0, n, 500) for n in size], axis=1)
+    at = tuple(probes.T)
+    np.savez(
+        folder / "expected.npz",
+        oriented_zyx_f32=zyx[0, 0, ::2, ::2, ::2].numpy(),
+        mid_sub=between[0, 0, ::8, ::16, ::16].numpy(),
+        resampled_float_sub=result[::8, ::16, ::16],
+        int16_sub=result[::8, ::16, ::16].astype(np.int16),
+        probe_index_zyx=probes.astype(np.int16),
+        probe_int16=result[at].astype(np.int16),
+        probe_float=result[at],
     )
-    model = Clip3D(ClipConfig(text=text, vision=vision, projection_dim=12)).eval()
-    state = torch.load(parity / "clip3d/a/clip3d_state_dict.pt", weights_only=True)
-    model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if "position_ids" not in k})
-    return model
-
-
-@torch.inference_mode()
-def test_clip_towers(parity: Path, clip: Clip3D) -> None:
-    text = np.load(parity / "clip3d/a/text.npz")
-    features = clip.encode_text(torch.from_numpy(text["token_ids"]).long())
-    close(features.context("pooled"), text["text_embed"])
-    close(features.states[:3, :64], text["last_hidden_state_first3"])
-    assert (features.mask.sum(1).numpy() == text["pool_position"] + 1).all()
-    vision = np.load(parity / "clip3d/a/vision.npz")
-    volume = torch.from_numpy(vision["volume"])
-    close(clip.vision_model.tokens(volume), vision["pre_vq_tokens"])
-    close(clip.vision_model(volume), vision["encoded_tokens"])
-    close(clip.encode_volume(volume), vision["vision_embed"][:, 0])
-
-
-def test_clip_has_the_released_names_and_shapes(parity: Path) -> None:
-    with torch.device("meta"):
-        ours = {f"model.{name}": list(value.shape) for name, value in Clip3D(ClipConfig()).state_dict().items()}
-    theirs = json.loads((parity / "clip3d/keys_full.json").read_text())
-    theirs.pop("model.text_model.embeddings.position_ids")
-    assert ours == theirs
-
-
-def test_unet_and_vae_have_the_released_names_and_shapes(parity: Path) -> None:
-    with torch.device("meta"):
-        modules = {"sampler": Unet(UnetConfig()), "vae": MaisiVae(MaisiConfig())}
-    for folder, module in modules.items():
-        theirs = json.loads((parity / folder / "keys_full.json").read_text())
-        assert {name: list(value.shape) for name, value in module.state_dict().items()} == theirs
-
-
-@torch.inference_mode()
-def test_vae(parity: Path) -> None:
-    vae = MaisiVae(MaisiConfig(num_channels=(8, 16, 16), num_res_blocks=(1, 1, 1), norm_num_groups=4)).eval()
-    vae.load_state_dict(torch.load(parity / "vae/a/autoencoder_state_dict.pt", weights_only=True))
-    scale = json.loads((parity / "vae/a/config.json").read_text())["scale_factor"]
-    arrays = np.load(parity / "vae/a/vae.npz")
-    close(vae.decode(torch.from_numpy(arrays["latent_scaled"]) / scale), arrays["decoded"])
-    mean, deviation = vae.encode(torch.from_numpy(arrays["image01"]))
-    close(mean, arrays["mu"])
-    close(deviation, arrays["sigma"])
-
-
-@torch.inference_mode()
-def test_sampler(parity: Path) -> None:
-    config = UnetConfig(
-        num_channels=(8, 16, 16),
-        attention_levels=(False, True, True),
-        num_head_channels=(0, 8, 8),
-        num_res_blocks=1,
-        cross_attention_dim=12,
-        norm_num_groups=4,
-    )
-    unet = Unet(config).eval()
-    unet.load_state_dict(torch.load(parity / "sampler/a/unet_ckpt.pt", weights_only=True)["unet_state_dict"])
-    arrays = {name: torch.from_numpy(value) for name, value in np.load(parity / "sampler/a/sampler.npz").items()}
-    forward = unet(
-        arrays["fwd_x"],
-        arrays["fwd_timesteps"],
-        arrays["fwd_context"],
-        arrays["fwd_class_labels"],
-        spacing_tensor=arrays["fwd_spacing"],
-    )
-    close(forward, arrays["fwd_out"].numpy())
-    flow = RectifiedFlow(FlowConfig(step_sizes="released"))
-    context = torch.cat([arrays["context"], torch.zeros_like(arrays["context"])])
-    spacing = torch.tensor([[75.0, 75.0, 300.0]]).expand(2, 3)
-
-    def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
-        ones = torch.ones(2, dtype=torch.long)
-        both = unet(torch.cat([x, x]), torch.full((2,), t), context, ones, spacing_tensor=spacing)
-        return guided(*both.chunk(2), 5.0)
-
-    assert flow.sampling_timesteps(30, (16, 12, 8)) == arrays["g5_s30_timesteps"].tolist()
-    close(flow.sample(velocity, arrays["noise"], 30), arrays["g5_s30_latent"].numpy())
-
-
-def test_training_step(parity: Path) -> None:
-    config = UnetConfig(
-        num_channels=(8, 16),
-        attention_levels=(False, True),
-        num_head_channels=(0, 8),
-        num_res_blocks=1,
-        cross_attention_dim=12,
-        norm_num_groups=4,
-    )
-    unet = Unet(config)
-    unet.load_state_dict(torch.load(parity / "training_step/a/unet_before.pt", weights_only=True))
-    arrays = {k: torch.from_numpy(v) for k, v in np.load(parity / "training_step/a/training.npz").items()}
-    flow = RectifiedFlow(FlowConfig())
-    settings = DiffusionTraining(drop_condition=0.5, batch_size=4)
-    module = DiffusionModule(unet, settings, flow, float(arrays["scale_factor"]))
-    step = {k.removeprefix("step0_"): v for k, v in arrays.items() if k.startswith("step0_")}
-    close(flow.training_timesteps(step["u_timestep"], (8, 6, 4)), step["timesteps"].numpy())
-    sample = flow.path(step["latent"] * module.scale_factor, step["noise"], step["timesteps"])
-    close(sample.x_t, step["noisy"].numpy())
-    close(sample.v, step["target"].numpy())
-    batch = {
-        "latent": step["latent"],
-        "context": step["cond"],
-        "spacing": step["spacing"],
-        "noise": step["noise"],
-        "time_draw": step["u_timestep"],
-        "drop_draw": step["u_mask"],
+    config = {
+        "oriented_saved": "[::2,::2,::2]",
+        "original_spacing_zyx_used": zooms[::-1],
+        "intermediate_shape_zyx": middle,
+        "output_shape_zyx": size,
+        "saved_nifti_affine": np.diag([0.75, 0.75, 3.0, 1.0]).tolist(),
     }
-    loss = module.losses(batch)["loss"]
-    assert float(loss.detach()) == pytest.approx(float(arrays["losses"][0]), abs=1e-5)
-    loss.backward()
-    gradients = torch.load(parity / "training_step/a/grads_step0.pt", weights_only=True)
-    for name, parameter in unet.named_parameters():
-        if parameter.grad is not None:
-            close(parameter.grad, gradients[name].numpy(), 1e-5)
+    write_json(folder / "config.json", config)
+
+
+@pytest.mark.parametrize("permuted", [False, True], ids=["as-stored", "permuted"])
+def test_preprocessing_holds_and_a_permuted_file_is_said(tmp_path: Path, permuted: bool) -> None:
+    released_preprocessing(tmp_path, permuted)
+    report = check_parity(tmp_path)
+    assert [row for row in report.arrays if not row.holds] == []
+    assert len(report.arrays) == 6
+    said = {row.array for row in report.arrays if PERMUTED in row.note}
+    assert said == ({row.array for row in report.arrays} - {"oriented_zyx_f32"} if permuted else set())
+
+
+def test_a_wrong_spacing_is_not_taken_for_a_permuted_one(tmp_path: Path) -> None:
+    released_preprocessing(tmp_path, permuted=False)
+    set_to("intermediate_shape_zyx", [43, 87, 60])(tmp_path)
+    assert not check_parity(tmp_path).holds
+
+
+def test_exit_codes_and_one_row_an_array(tmp_path: Path) -> None:
+    fixture = tmp_path / "fixtures" / "b"
+    fixture.mkdir(parents=True)
+    released_preprocessing(fixture, permuted=False)
+    code, out, _ = command(tmp_path)
+    assert code == 0
+    assert "fixtures/b probe_float" in out
+    assert "6 of 6 hold" in out
+    shifted("expected.npz", "probe_float", np.nan)(fixture)
+    code, out, _ = command(tmp_path, "--json")
+    assert code == 1
+    row = next(row for row in json.loads(out)["arrays"] if row["array"] == "probe_float")
+    assert (row["difference"], row["holds"]) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda folder: shutil.rmtree(folder), "holds no parity fixtures"),
+        (lambda folder: (folder / "expected.npz").write_bytes(b"PK\x03\x04 torn"), "cannot be read as arrays"),
+        (lambda folder: (folder / "config.json").write_text("{"), "is not valid JSON"),
+        (lambda folder: (folder / "config.json").unlink(), "does not exist"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "not of the expected format (KeyError"),
+        (lambda folder: np.savez(folder / "expected.npz", a=1), "lacks the array 'oriented_zyx_f32'"),
+        (lambda folder: (folder / "input.nii.gz").write_bytes(b"torn"), "input.nii.gz"),
+        (lambda folder: (folder / "keys_full.json").write_text('{"a": [1]}'), "of no network that is known"),
+    ],
+    ids=["nothing", "arrays", "json", "no-json", "keys", "no-array", "image", "names"],
+)
+def test_nothing_to_compare_or_a_damaged_file_is_said(tmp_path: Path, spoil: Edit, says: str) -> None:
+    fixture = tmp_path / "a"
+    fixture.mkdir()
+    released_preprocessing(fixture, permuted=False)
+    spoil(fixture)
+    code, _, err = command(tmp_path)
+    assert code == 2
+    assert says in err
+
+
+def test_a_folder_that_is_absent_and_weights_that_do_not_fit(parity: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a folder"):
+        check_parity(tmp_path / "nowhere")
+    shutil.copytree(parity / "vae/a", tmp_path / "vae")
+    shutil.copytree(parity / "sampler/a", tmp_path / "sampler")
+    shutil.copy(parity / "sampler/a/unet_ckpt.pt", tmp_path / "vae/autoencoder_state_dict.pt")
+    config = read_json(tmp_path / "sampler/config.json")
+    config["unet"]["include_top_region_index_input"] = True
+    write_json(tmp_path / "sampler/config.json", config)
+    report = check_parity(tmp_path)
+    assert len(report.damaged) == 2
+    assert "include_top_region_index_input is True; only False is known" in report.damaged[0]
+    assert "is not a state dict" in report.damaged[1]
+    assert not report.holds
+
+
+def test_arrays_of_another_shape_or_without_a_value_never_hold() -> None:
+    assert not compare("v", "a", np.zeros(3), np.zeros(4)).holds
+    assert not compare("v", "a", np.zeros((1, 3)), np.zeros(3)).holds
+    assert not compare("v", "a", np.array([0.0, np.nan]), np.zeros(2)).holds
+    assert compare("v", "a", torch.zeros(2), [0, 5e-5]).holds
+    assert ArrayResult("v", "a", float("inf"), 1.0).as_json()["difference"] is None

@@ -109,8 +109,8 @@ class TokenQueries(nn.Module):
         return self.norm(x + self.mlp(x))
 
 
-class Clip3D(nn.Module):
-    """Both towers, their projections and the learnt temperature; names as in the released checkpoint.
+class TextTower(nn.Module):
+    """The text half of :class:`Clip3D`, all that generation needs: 0.12 of 0.79 G parameters at the released size.
 
     Args:
         config: Sizes; :class:`ClipConfig`.
@@ -124,14 +124,11 @@ class Clip3D(nn.Module):
         model = CLIPTextModelWithProjection(CLIPTextConfig(**sizes, projection_dim=dim, pad_token_id=text.eos_token_id))
         self.text_model = model.text_model
         self.text_projection = model.text_projection
+        # Positions are given with each call: a buffer outside the state dict would stay empty in a module that is
+        # built without memory.
+        self.text_model.embeddings.position_ids = None
         if text.queries:
             self.text_queries = TokenQueries(text.queries, text.hidden_size, dim, text.num_attention_heads)
-        self.vision_model = CTViT(config.vision)
-        _, height, width = config.vision.grid
-        # Tokens are averaged over depth, so the projection reads one (h, w, dim) plane: 604 M parameters at the
-        # released size.
-        self.visual_projection = nn.Linear(height * width * config.vision.dim, dim, bias=False)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def encode_text(self, token_ids: Tensor) -> TextFeatures:
         """Read token ids.
@@ -139,7 +136,8 @@ class Clip3D(nn.Module):
         Args:
             token_ids: (n, length) int64, start token first, end-of-text after the text and as padding.
         """
-        states = self.text_model(input_ids=token_ids).last_hidden_state
+        positions = torch.arange(token_ids.shape[1], device=token_ids.device)[None]
+        states = self.text_model(input_ids=token_ids, position_ids=positions).last_hidden_state
         is_end = token_ids == self.config.text.eos_token_id
         end = is_end.int().argmax(dim=1)
         mask = torch.arange(token_ids.shape[1], device=token_ids.device)[None] <= end[:, None]
@@ -147,6 +145,23 @@ class Clip3D(nn.Module):
         embedding = F.normalize(self.text_projection(pooled), dim=-1)
         queries = self.text_queries(states, mask) if self.config.text.queries else None
         return TextFeatures(embedding, states, mask, queries)
+
+
+class Clip3D(TextTower):
+    """Both towers, their projections and the learnt temperature; names as in the released checkpoint.
+
+    Args:
+        config: Sizes; :class:`ClipConfig`.
+    """
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__(config)
+        self.vision_model = CTViT(config.vision)
+        _, height, width = config.vision.grid
+        # Tokens are averaged over depth, so the projection reads one (h, w, dim) plane: 604 M parameters at the
+        # released size.
+        self.visual_projection = nn.Linear(height * width * config.vision.dim, config.projection_dim, bias=False)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def encode_volume(self, volume: Tensor) -> Tensor:
         """(B, 1, X, Y, Z) intensities in [0, 1] to (B, projection) unit vectors."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from text2ct.diffusion.clip import Clip3D, ClipConfig
+from text2ct.diffusion.clip import Clip3D, ClipConfig, TextTower
 from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
 from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
 from text2ct.diffusion.unet import Unet, UnetConfig
@@ -32,16 +32,18 @@ class ComponentType:
         config: The pydantic class of its ``config.json``.
         build: Makes it, randomly initialised, from that configuration.
         has_weights: Whether a ``model.safetensors`` belongs to it.
+        build_text: Makes the part of it that reads texts, whose weights are a subset of the whole's.
     """
 
     component: str
     config: type[BaseModel]
     build: Callable[[Any], Any]
     has_weights: bool = True
+    build_text: Callable[[Any], Any] | None = None
 
 
 COMPONENT_TYPES: dict[str, ComponentType] = {
-    "clip3d": ComponentType("clip", ClipConfig, Clip3D),
+    "clip3d": ComponentType("clip", ClipConfig, Clip3D, build_text=TextTower),
     "autoencoder_kl_maisi": ComponentType("vae", MaisiConfig, MaisiVae),
     "space_to_depth": ComponentType("vae", SpaceToDepthConfig, SpaceToDepthVae),
     "linear_blocks": ComponentType("vae", LinearBlocksConfig, LinearBlocksVae),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from text2ct.diffusion.vae import Vae
@@ -25,11 +27,15 @@ def decode_windowed(vae: Vae, z: Tensor, roi: int = WINDOW, overlap: float = OVE
     Returns:
         (B, 1, X, Y, Z) float32, nominally in [0, 1] and not clamped.
     """
-    from monai.inferers.inferer import SlidingWindowInferer
-
     if z[0, 0].numel() <= roi**3:
         return vae.decode(z).float()
-    size = [min(roi, n) for n in z.shape[2:]]
+    return in_windows(vae, z, [min(roi, n) for n in z.shape[2:]], overlap)
+
+
+def in_windows(vae: Vae, z: Tensor, size: Sequence[int], overlap: float) -> Tensor:
+    """Decode windows of ``size`` latent voxels one by one and blend them by a Gaussian; as :func:`decode_windowed`."""
+    from monai.inferers.inferer import SlidingWindowInferer
+
     inferer = SlidingWindowInferer(size, sw_batch_size=1, overlap=overlap, mode="gaussian", progress=False)
     joined: Tensor = inferer(z, lambda window: vae.decode(window).float())  # type: ignore[assignment]
     return joined

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Literal
 
@@ -13,10 +15,12 @@ from text2ct import console
 from text2ct.compute import autocast, keep_freed_memory, pick_device
 from text2ct.diffusion.decode import decode_windowed
 from text2ct.diffusion.flow import TIMESTEPS, guided
+from text2ct.diffusion.gaussian import GaussianUnet
 from text2ct.diffusion.info import Sampling
 from text2ct.diffusion.memory import check_memory, is_large
 from text2ct.diffusion.pack import Pack
-from text2ct.diffusion.unet import CT_CLASS, SPACING_UNITS_PER_MM
+from text2ct.diffusion.solvers import Velocity
+from text2ct.diffusion.unet import CT_CLASS, SPACING_UNITS_PER_MM, Unet
 from text2ct.errors import UserError
 
 
@@ -64,7 +68,7 @@ def generate(
         latents = sample_latents(pack, texts, numbers, sampling=sampling, device=where)
         if is_large(pack):
             # Read again for the next volume: seconds, against gigabytes that the decoder needs now.
-            pack.release("clip", "unet")
+            pack.release("text_tower", "unet")
         out[start : start + batch_size] = decode_latents(pack, latents, sampling.decode)[: len(prompts) - start]
     return out
 
@@ -74,33 +78,38 @@ def text_context(pack: Pack, prompts: list[str], device: torch.device) -> Tensor
     """The UNet's context for ``prompts``, (n, tokens, width) float32."""
     ids = torch.from_numpy(pack.tokenizer.encode(prompts, pack.info.text_length)).to(device)
     with autocast(device):
-        features = pack.clip.encode_text(ids)
+        features = pack.text_tower.to(device).encode_text(ids)
         return features.context(pack.info.conditioning).float()
 
 
-@torch.inference_mode()
-def sample_latents(
-    pack: Pack, prompts: list[str], seeds: list[int], *, sampling: Sampling, device: torch.device
-) -> Tensor:
-    """Sample unscaled latents, (n, C, x, y, z) float32, of one batch.
+def velocity_field(
+    unet: Unet | GaussianUnet,
+    context: Tensor,
+    spacing_mm: Sequence[float],
+    sampling: Sampling,
+    precision: Callable[[torch.device], AbstractContextManager[object]] = autocast,
+) -> Velocity:
+    """What the sampler follows: the network's velocity for a context, guided or not.
 
-    Noise comes from the CPU's generator of each seed, so it is the same on every device. The unconditional
-    context is zeros, as in training, and runs in one batch with the conditional one.
+    The unconditional context is zeros, as in training, and runs in one batch with the conditional one.
+
+    Args:
+        unet: The network.
+        context: (n, tokens, width) float32, one per latent.
+        spacing_mm: Of the volumes, (x, y, z).
+        sampling: Strength of guidance, and when it acts.
+        precision: What the network is computed in, by device.
     """
-    noise = torch.stack(
-        [torch.randn(pack.latent_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    ).to(device)
-    context = text_context(pack, prompts, device)
+    device = context.device
     both = torch.cat([context, torch.zeros_like(context)])
-    spacing = (torch.tensor(pack.info.spacing_mm, device=device) * SPACING_UNITS_PER_MM).expand(len(noise), 3)
-    classes = torch.full((len(noise),), CT_CLASS, device=device)
-    unet = pack.unet.to(device)
+    spacing = (torch.tensor(spacing_mm, device=device) * SPACING_UNITS_PER_MM).expand(len(context), 3)
+    classes = torch.full((len(context),), CT_CLASS, device=device)
     above, up_to = sampling.guidance_interval
 
     def velocity(x_t: Tensor, timestep: float) -> Tensor:
         # Guidance too early narrows, too late changes nothing (Kynkaanniemi et al. 2024, arXiv 2404.07724).
         guide = sampling.guidance_scale != 1 and above < timestep / TIMESTEPS <= up_to
-        with autocast(device):
+        with precision(device):
             v = unet(
                 x=x_t.contiguous(memory_format=torch.channels_last_3d),
                 timesteps=torch.full((len(x_t),), timestep, device=device),
@@ -113,6 +122,22 @@ def sample_latents(
         conditional, unconditional = v.chunk(2)
         return guided(conditional, unconditional, sampling.guidance_scale)
 
+    return velocity
+
+
+@torch.inference_mode()
+def sample_latents(
+    pack: Pack, prompts: list[str], seeds: list[int], *, sampling: Sampling, device: torch.device
+) -> Tensor:
+    """Sample unscaled latents, (n, C, x, y, z) float32, of one batch.
+
+    Noise comes from the CPU's generator of each seed, so it is the same on every device.
+    """
+    noise = torch.stack(
+        [torch.randn(pack.latent_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    ).to(device)
+    context = text_context(pack, prompts, device)
+    velocity = velocity_field(pack.unet.to(device), context, pack.info.spacing_mm, sampling)
     latents = pack.scheduler.sample(velocity, noise, sampling.steps, sampling.solver)
     return latents / pack.info.latent_scale_factor
 

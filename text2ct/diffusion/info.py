@@ -6,13 +6,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from text2ct.diffusion.cleaning import TextCleaning
 from text2ct.errors import UserError
 
 COMPONENTS: tuple[str, ...] = ("clip", "vae", "unet", "scheduler")
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class TrainingData(BaseModel):
-    """A dataset a pack was trained on, with its patients as a range of numbers or a list of names."""
+    """A dataset a pack was trained on, with its patients as a range of numbers or a list of names.
+
+    In a name ``*`` stands for any letters: ``train_*`` is the whole training split of CT-RATE.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,7 +67,7 @@ class PackInfo(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME_PATTERN)
     version: str
     licence: str
     description: str = ""
@@ -75,8 +80,9 @@ class PackInfo(BaseModel):
     hu_range: tuple[float, float] = (-1000.0, 1000.0)
     latent_scale_factor: float = Field(gt=0, description="latents are multiplied by it before diffusion")
     conditioning: Literal["pooled", "tokens"] = "pooled"
-    text_cleaning: Literal["tokenizer"] = Field(
-        default="tokenizer", description="who cleans a text: `tokenizer` is the normaliser in tokenizer.json"
+    text_cleaning: TextCleaning = Field(
+        default="tokenizer",
+        description="who cleans a text: `tokenizer` is the normaliser in tokenizer.json, `bert` and `ftfy` replace it",
     )
     text_length: int = Field(default=512, ge=2, description="tokens a text is padded or cut to")
     objective: Literal["velocity"] = "velocity"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
 
-from text2ct.diffusion.components import COMPONENT_TYPES, ComponentType, component_type, type_of
+from text2ct.diffusion.components import COMPONENT_TYPES, component_type, type_of
 from text2ct.diffusion.info import COMPONENTS, PackInfo
 from text2ct.diffusion.tokenizer import TextTokenizer
+from text2ct.diffusion.weights import load_module
 from text2ct.errors import UserError
 from text2ct.files import atomic_path, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
-    from text2ct.diffusion.clip import Clip3D
+    from text2ct.diffusion.clip import Clip3D, TextTower
     from text2ct.diffusion.flow import RectifiedFlow
     from text2ct.diffusion.unet import Unet
     from text2ct.diffusion.vae import Vae
@@ -50,6 +50,7 @@ class Pack:
     info: PackInfo
     sha256: str
     _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
+    _checked: set[str] = field(default_factory=set, repr=False)
 
     def has(self, component: str) -> bool:
         """Whether the pack holds ``component`` (clip, vae, unet or scheduler)."""
@@ -59,6 +60,16 @@ class Pack:
     def clip(self) -> Clip3D:
         """Both CLIP towers, in evaluation mode."""
         return self._component("clip")
+
+    @property
+    def text_tower(self) -> TextTower:
+        """The part of CLIP that reads texts, in evaluation mode: all of it where that is open already."""
+        if "clip" not in self._loaded and "text_tower" not in self._loaded:
+            entry = component_type("clip", self._require("clip"))
+            config = _parse(entry.config, self._check("clip/config.json"))
+            weights = self._check("clip/model.safetensors")
+            self._loaded["text_tower"] = load_module(entry.build, config, weights, entry.build_text)
+        return self._loaded.get("clip") or self._loaded["text_tower"]
 
     @property
     def vae(self) -> Vae:
@@ -91,7 +102,9 @@ class Pack:
         if "tokenizer" not in self._loaded:
             self._require("clip")
             self._check("clip/tokenizer.json")
-            self._loaded["tokenizer"] = TextTokenizer.load(self.path / "clip" / "tokenizer.json")
+            self._loaded["tokenizer"] = TextTokenizer.load(
+                self.path / "clip" / "tokenizer.json", self.info.text_cleaning
+            )
         return self._loaded["tokenizer"]
 
     @property
@@ -122,6 +135,8 @@ class Pack:
         expected = self.info.files.get(name)
         if expected is None:
             raise UserError(f"{self.path}: pack.json lists no checksum for {name}; the pack is incomplete")
+        if name in self._checked:
+            return path
         if not path.is_file():
             raise UserError(f"the pack '{self.info.name}' lacks its file {path}; get the pack again")
         found = sha256_file(path)
@@ -130,6 +145,7 @@ class Pack:
                 f"{path} is not the file that pack.json describes (SHA-256 {found[:12]}…, expected {expected[:12]}…); "
                 "get the pack again"
             )
+        self._checked.add(name)
         return path
 
     def _component(self, component: str) -> Any:
@@ -138,7 +154,7 @@ class Pack:
             config = _parse(entry.config, self._check(f"{component}/config.json"))
             if entry.has_weights:
                 weights = self._check(f"{component}/model.safetensors")
-                self._loaded[component] = _build(entry, config, weights)
+                self._loaded[component] = load_module(entry.build, config, weights)
             else:
                 self._loaded[component] = entry.build(config)
         return self._loaded[component]
@@ -150,30 +166,6 @@ def _parse(model: type[BaseModel], path: Path) -> Any:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()]
         raise UserError(f"{path} cannot be used by this version of text2ct", problems) from error
-
-
-def _build(entry: ComponentType, config: BaseModel, weights: Path) -> nn.Module:
-    try:
-        state = load_file(weights)
-    except SafetensorError as error:
-        raise UserError(f"{weights} is not a whole safetensors file: {error}") from error
-    bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    if bad:
-        raise UserError(f"{weights} holds NaN or infinite weights; get the pack again", bad[:10])
-    module: nn.Module = entry.build(config)
-    expected = module.state_dict()
-    problems = [f"{name}: missing" for name in expected.keys() - state.keys()]
-    problems += [f"{name}: not a parameter of {type(module).__name__}" for name in state.keys() - expected.keys()]
-    problems += [
-        f"{name}: shape {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
-        for name in state.keys() & expected.keys()
-        if state[name].shape != expected[name].shape
-    ]
-    if problems:
-        raise UserError(f"{weights} does not fit its config.json", sorted(problems)[:20])
-    module.load_state_dict({name: value.to(expected[name].dtype) for name, value in state.items()})
-    # Sums over channels are contiguous in this layout, which every backend's 3D convolution is fastest in.
-    return module.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
 
 
 def load_pack(name_or_path: str | Path = DEFAULT_PACK) -> Pack:
@@ -236,10 +228,14 @@ def _collect(problems: list[str], action: Any) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """A component to be saved: its configuration and, unless it has no weights, its state."""
+    """A component to be saved: its configuration and, unless it has no weights, its state.
+
+    A function that makes the state is called when the component is written, so that large ones are in memory one
+    after the other.
+    """
 
     config: BaseModel
-    state: dict[str, torch.Tensor] | None = None
+    state: dict[str, torch.Tensor] | Callable[[], dict[str, torch.Tensor]] | None = None
 
 
 def save_pack(
@@ -248,7 +244,7 @@ def save_pack(
     parts: dict[str, Part],
     tokenizer: TextTokenizer | None = None,
     *,
-    dtype: torch.dtype = torch.float16,
+    dtype: torch.dtype | None = torch.float16,
 ) -> Pack:
     """Write a pack; ``pack.json`` comes last, so a folder without it is an unfinished one.
 
@@ -257,7 +253,7 @@ def save_pack(
         info: Its description; ``components`` and ``files`` are filled in here.
         parts: Component name to what is saved of it.
         tokenizer: Goes beside the CLIP weights.
-        dtype: Of floating-point weights on disk.
+        dtype: Of floating-point weights on disk; None keeps theirs.
     """
     files: list[str] = []
     (path / "pack.json").unlink(missing_ok=True)
@@ -266,12 +262,10 @@ def save_pack(
         write_json(folder / "config.json", part.config.model_dump(mode="json"))
         files.append(f"{component}/config.json")
         if part.state is not None:
-            state = {
-                name: value.detach().to(dtype if value.is_floating_point() else value.dtype).cpu().contiguous()
-                for name, value in part.state.items()
-            }
             with atomic_path(folder / "model.safetensors") as temporary:
-                save_file(state, temporary)
+                save_file(_stored(part.state() if callable(part.state) else part.state, dtype), temporary)
+                # The library leaves its files to their owner alone; a pack may be shared.
+                temporary.chmod((folder / "config.json").stat().st_mode)
             files.append(f"{component}/model.safetensors")
     if tokenizer is not None:
         tokenizer.save(path / "clip" / "tokenizer.json")
@@ -284,6 +278,13 @@ def save_pack(
     )
     write_json(path / "pack.json", filled.model_dump(mode="json"))
     return load_pack(path)
+
+
+def _stored(state: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+    return {
+        name: value.detach().to(dtype if value.is_floating_point() else None).cpu().contiguous()
+        for name, value in state.items()
+    }
 
 
 __all__ = ["COMPONENT_TYPES", "Pack", "Part", "bundled_packs", "list_packs", "load_pack", "save_pack", "verify_pack"]

@@ -1,4 +1,4 @@
-"""Text to token ids: a small byte-level BPE of our own, saved in the pack as ``tokenizer.json``.
+"""Text to token ids: a byte-level BPE, our own or CLIP's, saved in the pack as ``tokenizer.json``.
 
 Ids follow CLIP's habit: a start token, the text, an end-of-text token, and the end-of-text token again as
 padding, so the pooled position is the first end-of-text.
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from text2ct.diffusion.cleaning import TextCleaning, text_cleaner
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
 
@@ -23,10 +24,15 @@ class TextTokenizer:
 
     Args:
         tokenizer: A ``tokenizers`` tokenizer whose vocabulary has the start and end tokens.
+        cleaning: Who cleans a text: the tokenizer's own normaliser, or :func:`text_cleaner` in its place.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, cleaning: TextCleaning = "tokenizer") -> None:
         self._tokenizer = tokenizer
+        self._normalizer = tokenizer.normalizer
+        self._clean = text_cleaner(cleaning)
+        if self._clean is not None:
+            tokenizer.normalizer = None
         start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
         if start is None or end is None:
             raise UserError(f"this tokenizer lacks {START} or {END}; it does not belong to a text2ct pack")
@@ -55,23 +61,25 @@ class TextTokenizer:
         return cls(tokenizer)
 
     @classmethod
-    def load(cls, path: Path) -> TextTokenizer:
+    def load(cls, path: Path, cleaning: TextCleaning = "tokenizer") -> TextTokenizer:
         """Read ``tokenizer.json``.
 
         Raises:
             UserError: The file is absent or is not a tokenizer.
         """
         try:
-            return cls(Tokenizer.from_file(str(path)))
+            return cls(Tokenizer.from_file(str(path)), cleaning)
         except UserError:
             raise
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"{path} cannot be read as a tokenizer: {error}") from error
 
     def save(self, path: Path) -> None:
-        """Write ``tokenizer.json``, atomically."""
+        """Write ``tokenizer.json``, atomically, its own normaliser included."""
+        saved = Tokenizer.from_str(self._tokenizer.to_str())
+        saved.normalizer = self._normalizer
         with atomic_path(path) as temporary:
-            self._tokenizer.save(str(temporary))
+            saved.save(str(temporary))
 
     @property
     def vocab_size(self) -> int:
@@ -80,12 +88,16 @@ class TextTokenizer:
 
     def lengths(self, texts: list[str]) -> list[int]:
         """Tokens of each text, start and end included, before any truncation."""
-        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(texts)]
+        return [len(ids) for ids in self._ids(texts)]
 
     def encode(self, texts: list[str], length: int) -> np.ndarray:
         """Ids of shape (n, length), int64; a longer text is cut and keeps its end-of-text token."""
         ids = np.full((len(texts), length), self.end_id, dtype=np.int64)
-        for row, encoding in zip(ids, self._tokenizer.encode_batch(texts), strict=True):
-            kept = encoding.ids[: length - 1]
+        for row, found in zip(ids, self._ids(texts), strict=True):
+            kept = found[: length - 1]
             row[: len(kept)] = kept
         return ids
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        cleaned = texts if self._clean is None else [self._clean(text) for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(cleaned)]
