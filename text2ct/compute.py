@@ -93,6 +93,17 @@ def keep_freed_memory() -> None:
     mallopt(m_trim_threshold, largest)
 
 
+def return_freed_memory() -> None:
+    """Give the system back what was freed and kept so far; before a stage that needs other sizes of blocks."""
+    import ctypes
+
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return
+    trim(0)
+
+
 def free_memory(device: torch.device) -> int | None:
     """Bytes that can still be taken on ``device``; None where nobody says.
 

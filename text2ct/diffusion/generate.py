@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from text2ct import console
-from text2ct.compute import autocast, keep_freed_memory, pick_device
+from text2ct.compute import autocast, keep_freed_memory, pick_device, return_freed_memory
 from text2ct.diffusion.decode import decode_windowed
 from text2ct.diffusion.flow import TIMESTEPS, guided
 from text2ct.diffusion.gaussian import GaussianUnet
@@ -69,6 +69,7 @@ def generate(
         if is_large(pack):
             # Read again for the next volume: seconds, against gigabytes that the decoder needs now.
             pack.release("text_tower", "unet")
+            return_freed_memory()
         out[start : start + batch_size] = decode_latents(pack, latents, sampling.decode)[: len(prompts) - start]
     return out
 

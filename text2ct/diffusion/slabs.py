@@ -224,7 +224,7 @@ def _residual(slabs: _Slabs, block: MaisiResBlock) -> _Slabs:
 
     def outer() -> Iterator[Tensor]:
         for _, seen, missing in hidden.with_neighbours(1, 1):
-            yield _conv(F.silu(second(seen), inplace=True), missing, block.conv2).add_(next(residuals))
+            yield next(residuals).add_(_conv(F.silu(second(seen), inplace=True), missing, block.conv2))
 
     return _made(outer(), groups)
 
