@@ -81,6 +81,8 @@ def velocity_field(
     context: Tensor,
     spacing_mm: Sequence[float],
     guidance_scale: float | None,
+    *,
+    class_label: int = CT_CLASS,
     precision: Callable[[torch.device], AbstractContextManager[object]] = autocast,
 ) -> Velocity:
     """What the sampler follows: the network's velocity for a context, guided or not.
@@ -92,13 +94,14 @@ def velocity_field(
         context: (n, tokens, width) float32, one per latent.
         spacing_mm: Of the volumes, (x, y, z).
         guidance_scale: Strength of classifier-free guidance; None for the conditional velocity alone.
+        class_label: The modality.
         precision: What the network is computed in, by device.
     """
     device = context.device
     if guidance_scale is not None:
         context = torch.cat([context, torch.zeros_like(context)])
     spacing = (torch.tensor(spacing_mm, device=device) * SPACING_UNITS_PER_MM).expand(len(context), 3)
-    classes = torch.full((len(context),), CT_CLASS, device=device)
+    classes = torch.full((len(context),), class_label, device=device)
 
     def velocity(x_t: Tensor, timestep: float) -> Tensor:
         x = x_t if guidance_scale is None else torch.cat([x_t, x_t])
