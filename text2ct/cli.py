@@ -23,6 +23,7 @@ from text2ct._cli_shared import (
     WorkspaceOption,
     emit,
     guarded,
+    numbers,
     say,
     three,
     would,
@@ -168,9 +169,23 @@ def synthesize(
     ] = "reports",
     model: Annotated[str, typer.Option("--model", help="Name or folder of a model pack.")] = "simulated-64",
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale; default the pack's.")] = None,
+    interval: Annotated[
+        str | None,
+        typer.Option("--guidance-interval", help="Guide only at these times, as 0.2,0.9; 1 is noise."),
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps; default the pack's.")] = None,
+    solver: Annotated[
+        Literal["euler", "heun", "adams-bashforth", "dpm-solver"] | None,
+        typer.Option("--solver", help="How the flow is integrated; default the pack's."),
+    ] = None,
+    decode: Annotated[
+        Literal["exact", "window"] | None,
+        typer.Option("--decode", help="exact, or window as the released Text2CT code joins windows."),
+    ] = None,
     file_format: Annotated[Literal["nii.gz", "mha"], typer.Option("--format", help="nii.gz or mha.")] = "nii.gz",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Volumes computed together.")] = 4,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Volumes computed together; by default by the grid.")
+    ] = None,
     device: DeviceOption = "auto",
     run: RunOption = None,
     workspace: WorkspaceOption = WORKSPACE,
@@ -201,8 +216,13 @@ def synthesize(
         run=run,
         count=count,
         seed=seed,
-        guidance_scale=guidance,
-        steps=steps,
+        sampling={
+            "guidance_scale": guidance,
+            "guidance_interval": None if interval is None else numbers(interval, "--guidance-interval"),
+            "steps": steps,
+            "solver": solver,
+            "decode": decode,
+        },
         format=file_format,
         batch_size=batch_size,
         device=device,

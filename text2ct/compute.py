@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from text2ct.errors import UserError
@@ -37,29 +38,41 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed in hardware: AMX on the CPU, Ampere or newer on CUDA."""
+def has_fast_bf16(device: torch.device, *, backward: bool = False) -> bool:
+    """Whether bfloat16 is computed in hardware: AMX or AVX-512 on the CPU, Ampere or newer on CUDA.
+
+    Args:
+        device: Where.
+        backward: Whether gradients are wanted too. Those of 3D convolutions through AVX-512 are not
+            reproducible and may be NaN, so training on a CPU asks for AMX.
+    """
     import torch
 
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        return bool(torch.cpu._is_amx_tile_supported())
+        with_avx = not backward and torch.cpu._is_avx512_bf16_supported()
+        return bool(torch.cpu._is_amx_tile_supported() or with_avx)
     return False
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 autocast where the hardware computes it fast, otherwise float32 unchanged."""
+    """Half precision for a forward pass where the hardware computes it fast, otherwise float32 unchanged.
+
+    bfloat16 where there is hardware for it, float16 on older CUDA devices.
+    """
     import torch
 
     if has_fast_bf16(device):
         return torch.autocast(device.type, dtype=torch.bfloat16)
+    if device.type == "cuda":
+        return torch.autocast(device.type, dtype=torch.float16)
     return nullcontext()
 
 
 def lightning_precision(device: torch.device) -> Literal["bf16-mixed", "32-true"]:
-    """The Lightning ``precision`` that matches :func:`autocast`."""
-    return "bf16-mixed" if has_fast_bf16(device) else "32-true"
+    """The Lightning ``precision`` of training: bfloat16 where its gradients can be trusted."""
+    return "bf16-mixed" if has_fast_bf16(device, backward=True) else "32-true"
 
 
 def keep_freed_memory() -> None:
@@ -78,3 +91,56 @@ def keep_freed_memory() -> None:
         return
     mallopt(m_mmap_threshold, largest)
     mallopt(m_trim_threshold, largest)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be taken on ``device``; None where nobody says.
+
+    On the CPU the least of what the system, the container (control groups 1 and 2) and the process's own limit
+    leave.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    left = [_system_memory(), *_container_memory(), _process_memory()]
+    known = [value for value in left if value is not None]
+    return max(0, min(known)) if known else None
+
+
+def _system_memory() -> int | None:
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _container_memory() -> list[int]:
+    pairs = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+    found = []
+    for limit, used in pairs:
+        numbers = [line for name in (limit, used) for line in _lines(f"/sys/fs/cgroup/{name}")[:1]]
+        if len(numbers) == 2 and all(number.isdigit() for number in numbers):
+            found.append(int(numbers[0]) - int(numbers[1]))
+    return found
+
+
+def _process_memory() -> int | None:
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    pages = _lines("/proc/self/statm")[:1]
+    if limit == resource.RLIM_INFINITY or not pages:
+        return None
+    return limit - int(pages[0].split()[0]) * resource.getpagesize()
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return []

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from text2ct.diffusion.info import Sampling
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import validate
@@ -59,10 +60,14 @@ class FakePack:
     @classmethod
     def write(cls, path: Path, name: str = "fake", trained_on: tuple[dict, ...] = ()) -> FakePack:
         write_json(path / "pack.json", {"name": name, "trained_on": list(trained_on)})
-        defaults = SimpleNamespace(guidance_scale=2.5, steps=3)
+        defaults = Sampling(guidance_scale=2.5, steps=3)
         affine = np.diag([5.0, 4.0, 3.0, 1.0])
         affine[:3, 3] = [-12.5, -8.0, -4.5]
         return cls(path, sha256_file(path / "pack.json"), SimpleNamespace(name=name, defaults=defaults), affine)
+
+    @property
+    def usual_batch(self) -> int:
+        return 4
 
 
 class FakeGenerator:
@@ -72,14 +77,14 @@ class FakeGenerator:
         self.batches: list[list[str]] = []
         self.fail_at = fail_at
 
-    def __call__(self, pack, prompts, seeds, *, guidance_scale, steps, device, batch_size):
+    def __call__(self, pack, prompts, seeds, *, sampling, device, batch_size):
         if self.fail_at is not None and len(self.batches) == self.fail_at:
             raise KeyboardInterrupt
         assert 0 < len(prompts) <= batch_size
         self.batches.append(list(prompts))
         volumes = []
         for prompt, seed in zip(prompts, seeds, strict=True):
-            key = repr((pack.sha256, prompt, seed, guidance_scale, steps, batch_size)).encode()
+            key = repr((pack.sha256, prompt, seed, sampling, batch_size)).encode()
             rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key).digest()[:8], "big"))
             volumes.append(rng.uniform(-1100, 1100, SHAPE).astype(np.float32))
         return np.stack(volumes)

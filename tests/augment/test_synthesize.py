@@ -154,7 +154,10 @@ def test_another_request_in_the_same_run_is_refused(workspace, pack, tmp_path):
     other = FakePack.write(tmp_path / "other", name="other")
     for change in (
         {"seed": 1},
-        {"steps": 4},
+        {"sampling": {"steps": 4}},
+        {"sampling": {"solver": "heun"}},
+        {"sampling": {"guidance_interval": (0.1, 1.0)}},
+        {"sampling": {"decode": "window"}},
         {"batch_size": 3},
         {"format": "mha"},
         {"count": 4},
@@ -162,7 +165,8 @@ def test_another_request_in_the_same_run_is_refused(workspace, pack, tmp_path):
     ):
         with pytest.raises(UserError, match="another request") as error:
             run(workspace, change.pop("pack", pack), run="mine", **change)
-        assert all(key.replace("count", "volumes") in str(error.value) for key in change)
+        named = change.pop("sampling", {}) | change
+        assert all(key.replace("count", "volumes") in str(error.value) for key in named)
     with pytest.raises(UserError, match="another request"):
         run(workspace, pack, requests([*TEXTS[:4], "Else."]), run="mine")
     (workspace.path / "synthetic" / "theirs").mkdir()
@@ -208,8 +212,10 @@ def test_bad_voxels_and_settings_are_refused(workspace, pack):
     for options, message in (
         ({"format": "dcm"}, "format is 'dcm'"),
         ({"batch_size": 0}, "batch size is 0"),
-        ({"steps": 0}, "steps is 0"),
-        ({"guidance_scale": float("nan")}, "guidance is nan"),
+        ({"sampling": {"steps": 0}}, "steps: Input should be greater"),
+        ({"sampling": {"guidance_scale": float("nan")}}, "guidance_scale: Input should be a finite"),
+        ({"sampling": {"guidance_interval": (0.6, 0.5)}}, "0.6, 0.5 is not an interval"),
+        ({"sampling": {"guidance_interval": (0.6,)}}, "guidance_interval.1: Field required"),
         ({"count": 0}, "--count is 0"),
         ({"run": "../up"}, "cannot name a run"),
     ):

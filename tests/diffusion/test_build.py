@@ -10,7 +10,7 @@ from text2ct.diffusion import Pack, generate, verify_pack
 from text2ct.diffusion.build import FIRST_MEASURED, FIRST_PATIENT, BuildConfig, build_pack, estimate_build
 from text2ct.diffusion.clip import ClipConfig
 from text2ct.diffusion.gaussian import GaussianUnetConfig
-from text2ct.diffusion.info import Defaults
+from text2ct.diffusion.info import Sampling
 from text2ct.diffusion.init import PRESETS
 from text2ct.diffusion.training import ClipTraining, DiffusionTraining
 from text2ct.diffusion.vae import LinearBlocksConfig
@@ -37,7 +37,7 @@ CONFIG = BuildConfig(
     ),
     train_clip=ClipTraining(steps=4, batch_size=4, label_weight=1.0, text_length=64, short_steps=1, text_only_steps=2),
     train_diffusion=DiffusionTraining(steps=3, batch_size=2, ema_decay=0.9, loss="l2"),
-    defaults=Defaults(steps=2, guidance_scale=2.0),
+    defaults=Sampling(steps=2, guidance_scale=2.0),
 )
 
 

@@ -14,7 +14,7 @@ from text2ct.diffusion.cleaning import TEXT_CLEANINGS, text_cleaner
 from text2ct.diffusion.clip import Clip3D
 from text2ct.diffusion.clip_vocabulary import clip_tokenizer
 from text2ct.diffusion.importing import import_pack
-from text2ct.diffusion.info import PackInfo
+from text2ct.diffusion.info import PackInfo, Sampling
 from text2ct.diffusion.pack import Part, load_pack, save_pack
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.unet import Unet
@@ -96,10 +96,12 @@ def test_a_prompt_above_512_tokens_is_cut_and_the_warning_says_by_how_much(
     words = "effusion " * 700
     long = pack.tokenizer.lengths([words])[0]
     assert long > 700
-    volume = generate(pack, [words], [0], steps=1, guidance_scale=1.0, batch_size=1)
+    volume = generate(pack, [words], [0], sampling=Sampling(steps=1, guidance_scale=1.0), batch_size=1)
     assert f"has {long} tokens, {long - 512} more than the pack reads" in capfd.readouterr().err
     kept = "effusion " * 800
-    assert np.array_equal(volume, generate(pack, [kept], [0], steps=1, guidance_scale=1.0, batch_size=1))
+    assert np.array_equal(
+        volume, generate(pack, [kept], [0], sampling=Sampling(steps=1, guidance_scale=1.0), batch_size=1)
+    )
     with pytest.raises(UserError, match="prompt 0 is empty"):
         generate(pack, [" \n"], [0])
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from text2ct.diffusion.flow import TIMESTEPS, FlowConfig, RectifiedFlow, guided
+from text2ct.diffusion.solvers import SOLVERS
 
 PLAIN = FlowConfig(timestep_transform=False)
 
@@ -37,6 +40,44 @@ def test_euler_converges_to_the_exponential() -> None:
     x = torch.ones(1, 1, 1, 1, 1, dtype=torch.float64)
     errors = [float((flow.sample(lambda x, t: -x, x, n) - torch.exp(-x)).abs()) for n in (20, 40, 80)]
     assert errors[0] > 1.9 * errors[1] > 3.6 * errors[2]
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("adams-bashforth", 2), ("dpm-solver", 1)])
+def test_a_solvers_error_falls_with_its_order(solver: str, order: int) -> None:
+    """Data N(m, s²) has a velocity and a flow in closed form: ``x = m + s·noise`` at the end."""
+    mean, deviation = 0.7, 0.5
+    noise = torch.tensor([-1.3], dtype=torch.float64).reshape(1, 1, 1, 1, 1)
+
+    def velocity(x: torch.Tensor, timestep: float) -> torch.Tensor:
+        t = timestep / TIMESTEPS
+        away = (x - (1 - t) * mean) / ((1 - t) ** 2 * deviation**2 + t**2)
+        return mean + ((1 - t) * deviation**2 - t) * away
+
+    exact = mean + deviation * noise
+    errors = [float((RectifiedFlow(PLAIN).sample(velocity, noise, n, solver) - exact).abs()) for n in (41, 81, 161)]
+    assert all(before > 0.85 * 2**order * after for before, after in itertools.pairwise(errors))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("steps", [1, 2, 8, 9])
+def test_no_solver_evaluates_more_often_than_it_may(solver: str, steps: int) -> None:
+    asked: list[float] = []
+
+    def velocity(x: torch.Tensor, timestep: float) -> torch.Tensor:
+        asked.append(timestep)
+        return x
+
+    RectifiedFlow(PLAIN).sample(velocity, torch.ones(1, 1, 2, 2, 2), steps, solver)
+    assert steps - 1 <= len(asked) <= steps
+    assert asked == sorted(asked, reverse=True)
+    assert asked[0] == TIMESTEPS
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_solver_integrates_the_straight_flow_exactly(solver: str) -> None:
+    flow = RectifiedFlow(FlowConfig())
+    noise, v = torch.randn(2, 1, 1, 4, 4, 2, dtype=torch.float64).unbind()
+    torch.testing.assert_close(flow.sample(lambda x, t: v, noise, 6, solver), noise + v)
 
 
 def test_released_steps_do_not_sum_to_one() -> None:

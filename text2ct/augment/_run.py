@@ -18,6 +18,9 @@ from text2ct.errors import UserError
 from text2ct.files import read_json, sha256_file, write_json
 
 REQUEST_FILE = "request.json"
+_FROM_REQUEST = {
+    "pack", "pack_sha256", "guidance_scale", "guidance_interval", "steps", "solver", "decode", "batch_size",
+}  # fmt: skip
 # 48 bits survive a table that stores numbers as float64.
 SEED_BITS = 48
 
@@ -34,7 +37,10 @@ class RunRequest(_Strict):
     pack_sha256: str
     seed: int
     guidance_scale: float
+    guidance_interval: tuple[float, float]
     steps: int
+    solver: str
+    decode: str
     format: str
     batch_size: int
     volumes: int
@@ -65,7 +71,10 @@ class Sidecar(_Strict):
     pack: str
     pack_sha256: str
     guidance_scale: float
+    guidance_interval: tuple[float, float]
     steps: int
+    solver: str
+    decode: str
     batch_size: int
     size: tuple[int, int, int] | None = None
     spacing_mm: tuple[float, float, float] | None = None
@@ -123,7 +132,7 @@ def planned_sidecars(requests: pd.DataFrame, request: RunRequest) -> list[Sideca
                 prompt_patient=row["patient"],
                 prompt_split=row["split"],
                 seed=volume_seed(request.seed, prompt, seen[prompt]),
-                **request.model_dump(include={"pack", "pack_sha256", "guidance_scale", "steps", "batch_size"}),
+                **request.model_dump(include=_FROM_REQUEST),
             )
         )
         seen[prompt] += 1

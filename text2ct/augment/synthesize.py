@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -35,6 +35,10 @@ class PackLike(Protocol):
         """SHA-256 of ``pack.json``."""
 
     @property
+    def usual_batch(self) -> int:
+        """Volumes computed together unless told otherwise."""
+
+    @property
     def affine(self) -> np.ndarray:
         """(4, 4) affine of the volumes that the pack makes, RAS+, mm."""
 
@@ -48,8 +52,7 @@ class Generate(Protocol):
         prompts: list[str],
         seeds: list[int],
         *,
-        guidance_scale: float,
-        steps: int,
+        sampling: Any,
         device: str,
         batch_size: int,
     ) -> np.ndarray:
@@ -64,10 +67,9 @@ def synthesize(
     run: str | None = None,
     count: int | None = None,
     seed: int = 0,
-    guidance_scale: float | None = None,
-    steps: int | None = None,
+    sampling: Mapping[str, Any] | None = None,
     format: Format = "nii.gz",
-    batch_size: int = 4,
+    batch_size: int | None = None,
     device: str = "auto",
     generate: Generate | None = None,
     dry_run: bool = False,
@@ -86,10 +88,10 @@ def synthesize(
         run: Name of the run; by default from the request, so the same command goes on where it stopped.
         count: Volumes to make, going through the requests in turn; by default one per request.
         seed: Any integer, 0 included.
-        guidance_scale: By default the pack's.
-        steps: Sampling steps; by default the pack's.
+        sampling: What differs from the pack's own sampling (see :class:`text2ct.diffusion.Sampling`).
         format: ``nii.gz`` or ``mha``.
-        batch_size: Volumes per batch; part of the request, since arithmetic depends on the batch's shape.
+        batch_size: Volumes per batch; part of the request, since arithmetic depends on the batch's shape. By
+            default as many as the pack's grid suggests.
         device: ``auto``, ``cpu``, ``cuda``, ...
         generate: The generator; by default :func:`text2ct.diffusion.generate`.
         dry_run: Say what would be done, how long and how much disk, and write nothing.
@@ -103,15 +105,15 @@ def synthesize(
             gives voxels that are not finite.
     """
     requests = _repeat(check_requests(requests, "the prompts"), count)
-    _check_settings(format, batch_size, steps, guidance_scale)
     loaded = _load(pack)
-    defaults = loaded.info.defaults
+    settings = loaded.info.defaults.updated(**(sampling or {}))
+    batch_size = loaded.usual_batch if batch_size is None else batch_size
+    _check_settings(format, batch_size)
     request = RunRequest(
         pack=loaded.info.name,
         pack_sha256=loaded.sha256,
         seed=seed,
-        guidance_scale=float(defaults.guidance_scale if guidance_scale is None else guidance_scale),
-        steps=int(defaults.steps if steps is None else steps),
+        **settings.model_dump(),
         format=format,
         batch_size=batch_size,
         volumes=len(requests),
@@ -123,7 +125,7 @@ def synthesize(
     folder.check(request)
     done = [folder.done(sidecar) for sidecar in planned]
     resumed = sum(sidecar is not None for sidecar in done)
-    maker = _Maker(loaded, request, folder, device, generate or _generate_by_default)
+    maker = _Maker(loaded, request, settings, folder, device, generate or _generate_by_default)
     result: dict[str, Any] = {"manifest": str(folder.manifest), "volumes": len(planned), "resumed": resumed}
     if dry_run:
         left = len(planned) - resumed
@@ -148,16 +150,12 @@ def synthesize(
     return result | {"seconds_per_volume": elapsed / made if made else None, "run": name}
 
 
-def _check_settings(format: str, batch_size: int, steps: int | None, guidance_scale: float | None) -> None:
+def _check_settings(format: str, batch_size: int) -> None:
     problems = []
     if format not in ("nii.gz", "mha"):
         problems.append(f"format is '{format}'; expected nii.gz or mha")
     if batch_size < 1:
         problems.append(f"batch size is {batch_size}; expected at least 1")
-    if steps is not None and steps < 1:
-        problems.append(f"steps is {steps}; expected at least 1")
-    if guidance_scale is not None and not np.isfinite(guidance_scale):
-        problems.append(f"guidance is {guidance_scale}; expected a finite number")
     if problems:
         raise UserError("nothing can be synthesized with these settings", problems)
 
@@ -183,16 +181,13 @@ def _generate_by_default(
     prompts: list[str],
     seeds: list[int],
     *,
-    guidance_scale: float,
-    steps: int,
+    sampling: Any,
     device: str,
     batch_size: int,
 ) -> np.ndarray:
     from text2ct.diffusion import generate
 
-    return generate(
-        pack, prompts, seeds, guidance_scale=guidance_scale, steps=steps, device=device, batch_size=batch_size
-    )
+    return generate(pack, prompts, seeds, sampling=sampling, device=device, batch_size=batch_size)
 
 
 def _keep_pack_record(pack: PackLike, folder: RunFolder) -> None:
@@ -205,8 +200,10 @@ def _keep_pack_record(pack: PackLike, folder: RunFolder) -> None:
 class _Maker:
     """Generates batches and writes the volumes that are missing."""
 
-    def __init__(self, pack: PackLike, request: RunRequest, folder: RunFolder, device: str, generate: Generate) -> None:
-        self._pack, self._request, self._folder = pack, request, folder
+    def __init__(
+        self, pack: PackLike, request: RunRequest, sampling: Any, folder: RunFolder, device: str, generate: Generate
+    ) -> None:
+        self._pack, self._request, self._sampling, self._folder = pack, request, sampling, folder
         self._device, self._generate = device, generate
         self.shape: tuple[int, ...] = ()
 
@@ -245,8 +242,7 @@ class _Maker:
             self._pack,
             [sidecar.prompt for sidecar in batch],
             [sidecar.seed for sidecar in batch],
-            guidance_scale=self._request.guidance_scale,
-            steps=self._request.steps if steps is None else steps,
+            sampling=self._sampling.updated(steps=steps),
             device=self._device,
             batch_size=self._request.batch_size,
         )

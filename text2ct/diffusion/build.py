@@ -19,7 +19,7 @@ from text2ct.diffusion.clip import Clip3D, ClipConfig, TextConfig
 from text2ct.diffusion.ctvit import CTViTConfig
 from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
 from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
-from text2ct.diffusion.info import Defaults, PackInfo, TrainingData
+from text2ct.diffusion.info import PackInfo, Sampling, TrainingData
 from text2ct.diffusion.measure import measure_pack
 from text2ct.diffusion.model_card import write_model_card
 from text2ct.diffusion.pack import Pack, Part, save_pack
@@ -108,7 +108,7 @@ class BuildConfig(BaseModel):
         steps=20000, minutes=38, batch_size=4, learning_rate=4e-4, warmup_steps=100, poly_power=1, gradient_clip=1.0,
         ema_decay=0.998, loss="l2",
     )  # fmt: skip
-    defaults: Defaults = Defaults(steps=16, guidance_scale=2.5)
+    defaults: Sampling = Sampling(steps=16, guidance_scale=2.5)
 
 
 def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "auto") -> Pack:

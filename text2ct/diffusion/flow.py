@@ -1,4 +1,4 @@
-"""Rectified flow: a straight path from noise to data, its times, and an Euler sampler.
+"""Rectified flow: a straight path from noise to data, its times, and its sampling.
 
 Symbols follow Liu et al. 2023 (arXiv 2209.03003) with MONAI's sign: at time t in [0, 1], 1 being pure noise,
 ``x_t = (1 - t)·x_0 + t·noise`` and the velocity ``v = x_0 - noise`` points to the data. Networks see t·1000.
@@ -6,7 +6,6 @@ Symbols follow Liu et al. 2023 (arXiv 2209.03003) with MONAI's sign: at time t i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,11 +14,11 @@ from monai.networks.schedulers.rectified_flow import timestep_transform
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from text2ct.diffusion.solvers import SOLVERS, Velocity
+
 TIMESTEPS = 1000
 # Latents of this many voxels need no shift of their times (RFlowScheduler's default).
 BASE_NUMEL = 32**3
-
-Velocity = Callable[[Tensor, float], Tensor]
 
 
 class FlowConfig(BaseModel):
@@ -107,19 +106,26 @@ class RectifiedFlow:
             times = times.to(torch.float16)
         return [float(t) for t in times]
 
-    def sample(self, velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
-        """Integrate ``dx/dt = -v`` from noise to data with Euler steps.
+    def sample(self, velocity: Velocity, noise: Tensor, steps: int, solver: str = "euler") -> Tensor:
+        """Integrate ``dx/dt = -v`` from noise to data.
 
         Args:
             velocity: Maps (x_t, timestep) to the velocity, same shape as x_t.
             noise: (B, C, x, y, z) standard normal latents.
-            steps: Number of evaluations.
+            steps: Times, and the most evaluations that any solver takes.
+            solver: A key of :data:`text2ct.diffusion.solvers.SOLVERS`.
         """
-        times = self.sampling_timesteps(steps, tuple(noise.shape[2:]))
-        x = noise
-        for now, after in zip(times, [*times[1:], 0.0], strict=True):
-            reached = int(after) if self.config.step_sizes == "released" else after
-            x = x + velocity(x, now) * ((now - reached) / TIMESTEPS)
+        timesteps = self.sampling_timesteps(steps, tuple(noise.shape[2:]))
+        if solver == "euler" and self.config.step_sizes == "released":
+            return self._sample_as_released(velocity, noise, timesteps)
+        times = [timestep / TIMESTEPS for timestep in timesteps]
+        return SOLVERS[solver](lambda x, t: velocity(x, t * TIMESTEPS), noise, times)
+
+    @staticmethod
+    def _sample_as_released(velocity: Velocity, x: Tensor, timesteps: list[float]) -> Tensor:
+        """Euler steps to the next time's whole part: they overlap, and sum to a little more than one."""
+        for now, after in zip(timesteps, [*timesteps[1:], 0.0], strict=True):
+            x = x + velocity(x, now) * ((now - int(after)) / TIMESTEPS)
         return x
 
 

@@ -92,7 +92,13 @@ class GaussianUnet(nn.Module):
     def forward(
         self, x: Tensor, timesteps: Tensor, context: Tensor, class_labels: Tensor, spacing_tensor: Tensor
     ) -> Tensor:
-        """Velocity at x; arguments as for MAISI's UNet."""
+        """Velocity at x, one for each context; arguments as for :class:`text2ct.diffusion.unet.Unet`."""
+        copies = len(context) // len(x)
+        if copies > 1:
+            # The Gaussian's estimate goes by the context, so nothing can be shared.
+            x = x.repeat(copies, 1, 1, 1, 1)
+            timesteps, class_labels = timesteps.repeat(copies), class_labels.repeat(copies)
+            spacing_tensor = spacing_tensor.repeat(copies, 1)
         x_t = x.float().contiguous()
         # A few digits more than bfloat16 has: near the data, differences are divided by small numbers.
         with torch.autocast(x.device.type, enabled=False):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from text2ct.diffusion.cleaning import TextCleaning
+from text2ct.errors import UserError
 
 COMPONENTS: tuple[str, ...] = ("clip", "vae", "unet", "scheduler")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -26,13 +27,38 @@ class TrainingData(BaseModel):
     patients: tuple[str, ...] = ()
 
 
-class Defaults(BaseModel):
-    """How a pack samples unless told otherwise."""
+class Sampling(BaseModel):
+    """How latents are sampled and decoded."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(default=30, ge=1, le=1000)
-    guidance_scale: float = Field(default=5.0, ge=0)
+    steps: int = Field(default=30, ge=1, le=1000, description="times of the path; the most evaluations made")
+    guidance_scale: float = Field(default=5.0, ge=0, allow_inf_nan=False, description="1 turns guidance off")
+    guidance_interval: tuple[float, float] = Field(
+        default=(0.0, 1.0), description="guide at times above the first and up to the second; 1 is pure noise"
+    )
+    solver: Literal["euler", "heun", "adams-bashforth", "dpm-solver"] = "euler"
+    decode: Literal["exact", "window"] = Field(default="exact", description="`window` joins windows, as released")
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _ordered(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= interval[0] <= interval[1] <= 1:
+            raise ValueError(f"{interval[0]:g}, {interval[1]:g} is not an interval within 0 and 1")
+        return interval
+
+    def updated(self, **changes: Any) -> Sampling:
+        """These settings with ``changes``; None keeps what is there.
+
+        Raises:
+            UserError: All that is impossible about them.
+        """
+        kept = {name: value for name, value in changes.items() if value is not None}
+        try:
+            return Sampling.model_validate(self.model_dump() | kept)
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+            raise UserError("nothing can be sampled with these settings", problems) from error
 
 
 class PackInfo(BaseModel):
@@ -60,5 +86,5 @@ class PackInfo(BaseModel):
     )
     text_length: int = Field(default=512, ge=2, description="tokens a text is padded or cut to")
     objective: Literal["velocity"] = "velocity"
-    defaults: Defaults = Defaults()
+    defaults: Sampling = Field(default=Sampling(), description="how the pack samples unless told otherwise")
     files: dict[str, str] = Field(default_factory=dict, description="relative path to SHA-256")

@@ -19,7 +19,7 @@ from text2ct.diffusion.clip_vocabulary import clip_tokenizer
 from text2ct.diffusion.components import COMPONENT_TYPES, type_of
 from text2ct.diffusion.ctvit import CTViTConfig
 from text2ct.diffusion.flow import FlowConfig
-from text2ct.diffusion.info import Defaults, PackInfo
+from text2ct.diffusion.info import PackInfo, Sampling
 from text2ct.diffusion.pack import Pack, Part, save_pack
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.unet import UnetConfig
@@ -45,7 +45,7 @@ class Preset:
     vae: SpaceToDepthConfig | MaisiConfig
     unet: UnetConfig
     flow: FlowConfig
-    defaults: Defaults
+    defaults: Sampling
     tokenizer: Callable[[], TextTokenizer]
     conditioning: Literal["pooled", "tokens"] = "tokens"
     text_cleaning: TextCleaning = "tokenizer"
@@ -102,7 +102,7 @@ PRESETS: dict[str, Preset] = {
             norm_num_groups=4,
         ),
         flow=FlowConfig(timestep_transform=False),
-        defaults=Defaults(steps=2, guidance_scale=2.0),
+        defaults=Sampling(steps=2, guidance_scale=2.0),
         tokenizer=lambda: TextTokenizer.train(FINDINGS, 400),
     ),
     "text2ct": Preset(

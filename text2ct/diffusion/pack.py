@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,16 @@ class Pack:
     def scheduler(self) -> RectifiedFlow:
         """Path, times and sampler."""
         return self._component("scheduler")
+
+    @property
+    def usual_batch(self) -> int:
+        """Volumes computed together unless told otherwise: 4 of 64³ voxels, fewer of larger ones."""
+        return max(1, min(4, 4 * 64**3 // math.prod(self.info.grid)))
+
+    def release(self, *components: str) -> None:
+        """Let go of components; they are read again when next used."""
+        for component in components:
+            self._loaded.pop(component, None)
 
     @property
     def tokenizer(self) -> TextTokenizer:

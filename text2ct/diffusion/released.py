@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from text2ct.diffusion.cleaning import TextCleaning
 from text2ct.diffusion.clip import ClipConfig
 from text2ct.diffusion.flow import FlowConfig
-from text2ct.diffusion.info import Defaults, PackInfo, TrainingData
+from text2ct.diffusion.info import PackInfo, Sampling, TrainingData
 from text2ct.diffusion.unet import UnetConfig
 from text2ct.diffusion.vae import MaisiConfig
 
@@ -18,7 +18,7 @@ GRID, SPACING_MM = (512, 512, 128), (0.75, 0.75, 3.0)
 # What the released sampling divides by where a checkpoint does not state its own.
 SCALE_FACTOR = 1.0287
 TEXT_LENGTH = 512
-DEFAULTS = Defaults(steps=30, guidance_scale=5.0)
+DEFAULTS = Sampling(steps=30, guidance_scale=5.0)
 # Whether ftfy was importable when the text tower was trained is not known; the authors' requirements leave it out.
 TEXT_CLEANING: TextCleaning = "bert"
 

@@ -10,6 +10,8 @@ from monai.apps.generation.maisi.networks.autoencoderkl_maisi import Autoencoder
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from text2ct.diffusion import slabs
+
 
 class MaisiConfig(BaseModel):
     """Configuration of ``autoencoder_kl_maisi``; the defaults are the released model's."""
@@ -49,7 +51,7 @@ def depth_to_space(x: Tensor, factor: int) -> Tensor:
 
 
 class MaisiVae(AutoencoderKlMaisi):
-    """MAISI's autoencoder, whole volumes at once.
+    """MAISI's autoencoder.
 
     Args:
         config: :class:`MaisiConfig`.
@@ -66,6 +68,14 @@ class MaisiVae(AutoencoderKlMaisi):
     def downsampling(self) -> int:
         """Voxels per latent voxel along one axis."""
         return int(2 ** (len(self.config.num_channels) - 1))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, X, Y, Z) in [0, 1] to mean and deviation; slab by slab where no gradient is wanted."""
+        return super().encode(x) if torch.is_grad_enabled() else slabs.encode(self, x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, C, x, y, z) latents to (B, 1, X, Y, Z), not clamped; slab by slab where no gradient is wanted."""
+        return super().decode(z) if torch.is_grad_enabled() else slabs.decode(self, z)
 
 
 class SpaceToDepthVae(nn.Module):

@@ -14,6 +14,7 @@ from torch import Tensor
 from text2ct.diffusion.flow import BASE_NUMEL, TIMESTEPS, FlowConfig, RectifiedFlow, Velocity
 from text2ct.diffusion.generate import velocity_field
 from text2ct.diffusion.importing import UNET_STATE
+from text2ct.diffusion.info import Sampling
 from text2ct.diffusion.parity.folder import Arrays, Folder
 from text2ct.diffusion.parity.result import ArrayResult, compare
 from text2ct.diffusion.released import SCALE_FACTOR
@@ -74,7 +75,7 @@ def check_sampler(folder: Folder) -> Iterator[ArrayResult]:
                 unet,
                 arrays.tensor("context"),
                 [value / SPACING_UNITS_PER_MM for value in config["spacing_tensor"]],
-                float(run["guidance"]) if run["cfg"] else None,
+                Sampling(guidance_scale=run["guidance"] if run["cfg"] else 1.0),
                 class_label=config["class_label"],
                 precision=lambda device: nullcontext(),
             )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
-from monai.inferers.inferer import SlidingWindowInferer
 from torch import Tensor
 
+from text2ct.diffusion.decode import in_windows
 from text2ct.diffusion.parity.folder import Folder
 from text2ct.diffusion.parity.result import HU_TOLERANCE, ArrayResult, compare
 from text2ct.diffusion.vae import MaisiConfig, MaisiVae
@@ -33,18 +32,14 @@ def check_vae(folder: Folder) -> Iterator[ArrayResult]:
     vae: MaisiVae = folder.build(MaisiVae, settings, WEIGHTS, folder.checkpoint(WEIGHTS))  # type: ignore[assignment]
     with torch.inference_mode():
         latent = arrays.tensor("latent_scaled") / config["scale_factor"]
+        window = config["sliding_window"]
         mean, deviation = vae.encode(arrays.tensor("image01"))
         ours = {"decoded": vae.decode(latent), "mu": mean, "sigma": deviation}
-        ours["decoded_sliding_window"] = decode_in_windows(vae, latent, config["sliding_window"])
+        ours["decoded_sliding_window"] = in_windows(vae, latent, window["roi_size"], window["overlap"])
     for array, value in ours.items():
         yield compare(folder.variant, array, value, arrays[array])
     for array, decoded in (("hu_int16", "decoded"), ("hu_int16_sliding_window", "decoded_sliding_window")):
         yield compare(folder.variant, array, _hu(ours[decoded]), arrays[array], HU_TOLERANCE)
-
-
-def decode_in_windows(vae: MaisiVae, latent: Tensor, settings: dict[str, Any]) -> Tensor:
-    """The released decode of large latents: overlapping windows, weighted by a Gaussian."""
-    return SlidingWindowInferer(**settings)(latent, vae.decode)  # type: ignore[return-value]
 
 
 def _hu(decoded: Tensor) -> np.ndarray:

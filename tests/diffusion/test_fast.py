@@ -1,0 +1,179 @@
+"""What is computed faster or in less memory is what MAISI's networks compute."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
+from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
+from torch import Tensor, nn
+
+from text2ct.compute import free_memory
+from text2ct.diffusion import Pack, generate, slabs
+from text2ct.diffusion.attention import attend
+from text2ct.diffusion.decode import decode_windowed
+from text2ct.diffusion.info import Sampling
+from text2ct.diffusion.unet import Unet, UnetConfig, upsampled_conv
+from text2ct.diffusion.vae import MaisiConfig, MaisiVae
+from text2ct.errors import UserError
+
+UNET = UnetConfig(
+    num_channels=(8, 16, 16),
+    attention_levels=(False, True, True),
+    num_head_channels=(0, 8, 8),
+    num_res_blocks=1,
+    cross_attention_dim=12,
+    norm_num_groups=4,
+)
+VAE = MaisiConfig(num_channels=(8, 16, 16), num_res_blocks=(1, 2, 1), norm_num_groups=4)
+
+
+def randomise(module: nn.Module) -> nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        centre = 1.0 if parameter.ndim == 1 else 0.0
+        parameter.data = centre + torch.randn(parameter.shape, generator=generator) * 0.2
+    return module.eval()
+
+
+def close(ours: Tensor, theirs: Tensor, share: float = 1e-5) -> None:
+    assert float((ours - theirs).abs().max()) < share * float(theirs.std())
+
+
+@pytest.fixture(scope="module")
+def unets() -> tuple[Unet, DiffusionModelUNetMaisi]:
+    ours = randomise(Unet(UNET))
+    theirs = DiffusionModelUNetMaisi(
+        spatial_dims=3,
+        with_conditioning=True,
+        include_top_region_index_input=False,
+        include_bottom_region_index_input=False,
+        **UNET.model_dump(),
+    ).eval()
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+@pytest.fixture(scope="module")
+def vae() -> MaisiVae:
+    return randomise(MaisiVae(VAE))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("grad", [False, True])
+def test_contexts_that_share_their_latents_are_as_separate_calls(unets, tokens: int, batch: int, grad: bool) -> None:
+    ours, theirs = unets
+    x, context = torch.randn(batch, 4, 8, 12, 4), torch.randn(2 * batch, tokens, 12)
+    times, classes = torch.linspace(100, 900, batch), torch.ones(batch, dtype=torch.long)
+    spacing = torch.rand(batch, 3) * 100
+    with torch.set_grad_enabled(grad):
+        shared = ours(x, times, context, classes, spacing)
+    with torch.no_grad():
+        one, other = (theirs(x, times, part, classes, spacing_tensor=spacing) for part in context.chunk(2))
+    close(shared.detach(), torch.cat([one, other]))
+
+
+@torch.inference_mode()
+def test_convolution_of_a_doubled_volume_without_doubling_it() -> None:
+    x, weight, bias = torch.randn(2, 3, 4, 5, 2), torch.randn(6, 3, 3, 3, 3), torch.randn(6)
+    doubled = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    close(upsampled_conv(x, weight, bias), F.conv3d(doubled, weight, bias, padding=1))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("queries", [3, 700])
+def test_attention_in_half_precision_is_near_attention(queries: int) -> None:
+    q, k, v = torch.randn(2, 3, queries, 16), torch.randn(2, 3, 700, 16), torch.randn(2, 3, 700, 16)
+    exact = torch.softmax(q @ k.transpose(-1, -2) * 0.25, dim=-1) @ v
+    close(attend(q, k, v, 0.25), exact)
+    half = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), 0.25).float()
+    assert float((half - exact).abs().mean()) < 0.02 * float(exact.std())
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("slab_bytes", [1, 40_000, 2**27], ids=["planes", "some", "one"])
+@pytest.mark.parametrize("size", [(10, 6, 4), (7, 8, 3)], ids=str)
+def test_slabs_are_the_whole_volume(vae: MaisiVae, monkeypatch, slab_bytes: int, size: tuple[int, ...]) -> None:
+    """Decoding and encoding slab by slab, whatever their number, against MONAI on the whole volume."""
+    monkeypatch.setattr(slabs, "SLAB_BYTES", slab_bytes)
+    z = torch.randn(2, 4, *size)
+    close(vae.decode(z), AutoencoderKlMaisi.decode(vae, z), 3e-5)
+    x = torch.rand(2, 1, *(4 * n for n in size))
+    (mean, deviation), (their_mean, their_deviation) = vae.encode(x), AutoencoderKlMaisi.encode(vae, x)
+    close(mean, their_mean, 3e-5)
+    close(deviation.log(), their_deviation.log(), 3e-5)
+
+
+@torch.inference_mode()
+def test_moments_survive_a_large_offset() -> None:
+    """The variance of values around 1,000 with deviation 1, for which a sum of squares in float32 fails."""
+    slab = 1000 + torch.randn(1, 4, 6, 32, 32)
+    moments = slabs._Moments(2)
+    for part in slab.split(2, dim=2):
+        moments.add(part)
+    mean, variance = moments.of_channels(4, torch.device("cpu"))
+    groups = slab.double().reshape(2, -1)
+    torch.testing.assert_close(mean[::2].double(), groups.mean(1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(variance[::2].double(), groups.var(1, unbiased=False), rtol=0.02, atol=0)
+
+
+@torch.inference_mode()
+def test_windows_differ_from_the_whole_and_slabs_do_not(vae: MaisiVae, monkeypatch) -> None:
+    monkeypatch.setattr(slabs, "SLAB_BYTES", 1)
+    z = torch.randn(1, 4, 12, 6, 4)
+    whole = AutoencoderKlMaisi.decode(vae, z)
+    close(vae.decode(z), whole, 3e-5)
+    assert float((decode_windowed(vae, z, roi=6) - whole).abs().max()) > 0.1 * float(whole.std())
+    close(decode_windowed(vae, z, roi=12), whole, 3e-5)
+
+
+def test_a_layer_that_cannot_be_cut_sees_the_whole_volume(monkeypatch) -> None:
+    monkeypatch.setattr(slabs, "SLAB_BYTES", 1)
+    attentive = randomise(MaisiVae(VAE.model_copy(update={"attention_levels": (False, False, True)})))
+    with torch.inference_mode():
+        z = torch.randn(1, 4, 6, 4, 4)
+        close(attentive.decode(z), AutoencoderKlMaisi.decode(attentive, z), 3e-5)
+
+
+def test_too_little_memory_is_said_with_what_would_fit(tiny_pack: Pack, monkeypatch) -> None:
+    from text2ct.diffusion import memory
+
+    cpu = torch.device("cpu")
+    one, four = (memory.estimate(tiny_pack, cpu, n, tiny_pack.info.defaults) for n in (1, 4))
+    assert one < four
+    monkeypatch.setattr(memory, "free_memory", lambda device: (one + four) // 2)
+    with pytest.raises(UserError, match=r"need about 0\.\d GB(.|\n)*--batch-size 1 needs"):
+        generate(tiny_pack, ["a"], [0], batch_size=4)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1)
+    with pytest.raises(UserError, match="nothing smaller fits"):
+        generate(tiny_pack, ["a"], [0], batch_size=1)
+
+
+def test_free_memory_is_what_the_system_and_the_limits_leave(monkeypatch) -> None:
+    from text2ct import compute
+
+    cpu = torch.device("cpu")
+    files = {
+        "/proc/meminfo": ["MemTotal: 9 kB", "MemAvailable: 8000 kB"],
+        "/sys/fs/cgroup/memory.max": ["max"],
+        "/sys/fs/cgroup/memory.current": ["1000"],
+    }
+    monkeypatch.setattr(compute, "_lines", lambda path: files.get(path, []))
+    monkeypatch.setattr(compute, "_process_memory", lambda: None)
+    assert free_memory(cpu) == 8_192_000
+    files["/sys/fs/cgroup/memory.max"] = ["51000"]
+    assert free_memory(cpu) == 50_000
+    files.clear()
+    assert free_memory(cpu) is None
+
+
+def test_windows_can_be_asked_for(tiny_pack: Pack) -> None:
+    """Below the released threshold windows are the whole volume; the setting is taken all the same."""
+    plain, windowed = (
+        generate(tiny_pack, ["a"], [0], sampling=Sampling(steps=1, decode=how), batch_size=1)
+        for how in ("exact", "window")
+    )
+    np.testing.assert_allclose(plain, windowed, atol=0.5)
