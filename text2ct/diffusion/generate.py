@@ -88,6 +88,8 @@ def velocity_field(
     context: Tensor,
     spacing_mm: Sequence[float],
     sampling: Sampling,
+    *,
+    class_label: int = CT_CLASS,
     precision: Callable[[torch.device], AbstractContextManager[object]] = autocast,
 ) -> Velocity:
     """What the sampler follows: the network's velocity for a context, guided or not.
@@ -99,12 +101,13 @@ def velocity_field(
         context: (n, tokens, width) float32, one per latent.
         spacing_mm: Of the volumes, (x, y, z).
         sampling: Strength of guidance, and when it acts.
+        class_label: The modality.
         precision: What the network is computed in, by device.
     """
     device = context.device
     both = torch.cat([context, torch.zeros_like(context)])
     spacing = (torch.tensor(spacing_mm, device=device) * SPACING_UNITS_PER_MM).expand(len(context), 3)
-    classes = torch.full((len(context),), CT_CLASS, device=device)
+    classes = torch.full((len(context),), class_label, device=device)
     above, up_to = sampling.guidance_interval
 
     def velocity(x_t: Tensor, timestep: float) -> Tensor:

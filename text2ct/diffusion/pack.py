@@ -58,8 +58,10 @@ class Pack:
 
     @property
     def clip(self) -> Clip3D:
-        """Both CLIP towers, in evaluation mode."""
-        return self._component("clip")
+        """Both CLIP towers, in evaluation mode; the text tower is then theirs."""
+        whole = self._component("clip")
+        self._loaded.pop("text_tower", None)
+        return whole
 
     @property
     def text_tower(self) -> TextTower:

@@ -31,10 +31,10 @@ class Kind:
     files: tuple[str | tuple[str, ...], ...]
     check: Callable[[Folder], Iterator[ArrayResult]]
 
-    def fits(self, path: Path) -> bool:
-        """Whether a folder is of this kind."""
+    def missing(self, path: Path) -> list[str]:
+        """The files of this kind that a folder lacks."""
         options = [(entry,) if isinstance(entry, str) else entry for entry in self.files]
-        return all(any(any(path.glob(pattern)) for pattern in patterns) for patterns in options)
+        return [" or ".join(names) for names in options if not any(any(path.glob(name)) for name in names)]
 
 
 KINDS = (
@@ -74,9 +74,13 @@ def check_parity(root: Path) -> ParityReport:
     found = False
     for path in sorted({root, *(path for path in root.rglob("*") if path.is_dir())}):
         for kind in KINDS:
-            if not kind.fits(path):
+            missing = kind.missing(path)
+            if len(missing) == len(kind.files):
                 continue
             found = True
+            if missing:
+                damaged.append(f"{path} lacks {', '.join(missing)}")
+                continue
             folder = Folder(path, path.relative_to(root).as_posix() if path != root else root.resolve().name)
             try:
                 with torch.random.fork_rng(devices=[]):

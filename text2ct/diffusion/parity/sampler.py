@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from text2ct.diffusion.flow import TIMESTEPS, FlowConfig, RectifiedFlow
+from text2ct.diffusion.flow import BASE_NUMEL, TIMESTEPS, FlowConfig, RectifiedFlow, Velocity
 from text2ct.diffusion.generate import velocity_field
 from text2ct.diffusion.importing import UNET_STATE
 from text2ct.diffusion.info import Sampling
 from text2ct.diffusion.parity.folder import Arrays, Folder
 from text2ct.diffusion.parity.result import ArrayResult, compare
 from text2ct.diffusion.released import SCALE_FACTOR
-from text2ct.diffusion.unet import CT_CLASS, SPACING_UNITS_PER_MM, Unet, UnetConfig
+from text2ct.diffusion.unet import SPACING_UNITS_PER_MM, Unet, UnetConfig
 from text2ct.errors import UserError
 
 WEIGHTS = "unet_ckpt.pt"
@@ -34,13 +34,16 @@ UNET_FIXED = {
 
 
 def flow_of(folder: Folder, scheduler: dict[str, Any]) -> RectifiedFlow:
-    """Our flow of a released scheduler; its ``scale`` belongs to logit-normal times and does nothing here."""
+    """Our flow of a released scheduler; ``scale`` and ``loc`` belong to logit-normal times and do nothing here."""
     fixed = {
         "_target_": None,
         "num_train_timesteps": TIMESTEPS,
         "use_discrete_timesteps": False,
         "sample_method": "uniform",
         "scale": None,
+        "loc": None,
+        "base_img_size_numel": BASE_NUMEL,
+        "spatial_dim": 3,
     }
     renamed = {"timestep_transform" if k == "use_timestep_transform" else k: v for k, v in scheduler.items()}
     config: FlowConfig = folder.config(FlowConfig, renamed, fixed)
@@ -55,8 +58,6 @@ def check_sampler(folder: Folder) -> Iterator[ArrayResult]:
         Unet, folder.config(UnetConfig, config["unet"], UNET_FIXED), WEIGHTS, found.get(UNET_STATE, found)
     )
     unet: Unet = network  # type: ignore[assignment]
-    if config["class_label"] != CT_CLASS:
-        raise UserError(f"{folder.path / 'config.json'}: class_label is {config['class_label']}; ours is {CT_CLASS}")
     flow = flow_of(folder, config["scheduler"])
     with torch.inference_mode():
         for array in ("fwd_out", "fwd_out_zero_context"):
@@ -70,28 +71,27 @@ def check_sampler(folder: Folder) -> Iterator[ArrayResult]:
             )
             yield compare(folder.variant, array, out, arrays[array])
         for name, run in config["runs"].items():
-            spacing_mm = [value / SPACING_UNITS_PER_MM for value in config["spacing_tensor"]]
-            yield from _run(folder, arrays, flow, unet, name, run, scale, spacing_mm)
+            velocity = velocity_field(
+                unet,
+                arrays.tensor("context"),
+                [value / SPACING_UNITS_PER_MM for value in config["spacing_tensor"]],
+                Sampling(guidance_scale=run["guidance"] if run["cfg"] else 1.0),
+                class_label=config["class_label"],
+                precision=lambda device: nullcontext(),
+            )
+            yield from _run(folder, arrays, flow, velocity, name, run["steps"], scale)
 
 
 def _run(
     folder: Folder,
     arrays: Arrays,
     flow: RectifiedFlow,
-    unet: Unet,
+    velocity: Velocity,
     name: str,
-    run: dict[str, Any],
+    steps: int,
     scale: float,
-    spacing_mm: list[float],
 ) -> Iterator[ArrayResult]:
     noise = arrays.tensor("noise")
-    velocity = velocity_field(
-        unet,
-        arrays.tensor("context"),
-        spacing_mm,
-        Sampling(guidance_scale=run["guidance"] if run["cfg"] else 1.0),
-        precision=lambda device: nullcontext(),
-    )
     seen: list[tuple[Tensor, float, Tensor]] = []
 
     def recorded(x: Tensor, timestep: float) -> Tensor:
@@ -99,10 +99,10 @@ def _run(
         seen.append((x, timestep, v))
         return v
 
-    latent = flow.sample(recorded, noise, run["steps"])
+    latent = flow.sample(recorded, noise, steps)
     ours = {
         "timesteps": [timestep for _, timestep, _ in seen],
-        "dt": step_sizes(flow, run["steps"], tuple(noise.shape[2:]))[1],
+        "dt": step_sizes(flow, steps, tuple(noise.shape[2:]))[1],
         "v0": seen[0][2],
         "latent_after_step1": seen[1][0] if len(seen) > 1 else latent,
         "latent": latent,

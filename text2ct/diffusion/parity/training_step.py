@@ -46,7 +46,7 @@ def check_training_step(folder: Folder) -> Iterator[ArrayResult]:
     optimizer = module.configure_optimizers()
     clock = types.SimpleNamespace(global_step=0, optimizers=[optimizer])
     module.trainer = clock  # type: ignore[assignment]
-    theirs = folder.checkpoint(GRADIENTS)
+    theirs = {name: value for name, value in folder.checkpoint(GRADIENTS).items() if value is not None}
     losses: list[float] = []
     for step in range(steps):
         clock.global_step = step
@@ -115,7 +115,7 @@ def _gradients(folder: Folder, unet: Unet, theirs: dict[str, Tensor]) -> ArrayRe
 def _weights(folder: Folder, unet: Unet, gradients: dict[str, Tensor], reach: float) -> ArrayResult:
     """Where the first gradient is more than rounding; the tolerance is a tenth of how far Adam could go."""
     after = folder.checkpoint(AFTER)
-    kept = {name: gradient.abs() > SMALLEST_GRADIENT for name, gradient in gradients.items() if gradient is not None}
+    kept = {name: gradient.abs() > SMALLEST_GRADIENT for name, gradient in gradients.items()}
     ours = {name: p.detach()[kept[name]] for name, p in unet.named_parameters() if name in kept}
     theirs = {name: after[name][mask] for name, mask in kept.items()}
     return _over_all(folder, "unet_after", ours, theirs, tolerance=reach / 10, note="where |gradient| > 1e-5")
