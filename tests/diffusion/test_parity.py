@@ -131,7 +131,7 @@ def test_training_step(parity: Path) -> None:
     close(flow.training_timesteps(step["u_timestep"], (8, 6, 4)), step["timesteps"].numpy())
     sample = flow.path(step["latent"] * module.scale_factor, step["noise"], step["timesteps"])
     close(sample.x_t, step["noisy"].numpy())
-    close(sample.v, step["target"].numpy())
+    close(sample.target, step["target"].numpy())
     batch = {
         "latent": step["latent"],
         "context": step["cond"],

@@ -178,7 +178,7 @@ def test_neighbouring_blocks_help_the_linear_decoder(tmp_path: Path) -> None:
     for index in range(4):
         hu = 900 * np.sin(axis[:, None, None] + index) * np.cos(axis[None, :, None] * 2 + index) * np.ones(16)
         made.append((hu.astype(np.int16), stand_in_case(index)[1]))
-    smooth = write_cases(tmp_path, iter(made), 4, size=(16, 16, 16), spacing_mm=(1.0, 1.0, 1.0), source="smooth")
+    smooth = write_cases(tmp_path, made.__getitem__, 4, size=(16, 16, 16), spacing_mm=(1.0, 1.0, 1.0), source="smooth")
     unit = hu_to_unit(smooth.volume_hu(0))[None, None]
     errors = []
     for kernel in (1, 3):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from text2ct.diffusion.clip import Clip3D, ClipConfig
+from text2ct.diffusion.ddpm import Ddpm, DdpmConfig
 from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
 from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
 from text2ct.diffusion.unet import Unet, UnetConfig
@@ -22,6 +23,8 @@ from text2ct.diffusion.vae import (
 )
 from text2ct.errors import UserError
 
+Scheduler = RectifiedFlow | Ddpm
+
 
 @dataclass(frozen=True)
 class ComponentType:
@@ -32,12 +35,14 @@ class ComponentType:
         config: The pydantic class of its ``config.json``.
         build: Makes it, randomly initialised, from that configuration.
         has_weights: Whether a ``model.safetensors`` belongs to it.
+        objective: What a network beside it must predict, where it matters.
     """
 
     component: str
     config: type[BaseModel]
     build: Callable[[Any], Any]
     has_weights: bool = True
+    objective: Literal["velocity", "epsilon"] | None = None
 
 
 COMPONENT_TYPES: dict[str, ComponentType] = {
@@ -46,8 +51,9 @@ COMPONENT_TYPES: dict[str, ComponentType] = {
     "space_to_depth": ComponentType("vae", SpaceToDepthConfig, SpaceToDepthVae),
     "linear_blocks": ComponentType("vae", LinearBlocksConfig, LinearBlocksVae),
     "diffusion_unet_maisi": ComponentType("unet", UnetConfig, Unet),
-    "gaussian_unet": ComponentType("unet", GaussianUnetConfig, GaussianUnet),
-    "rectified_flow": ComponentType("scheduler", FlowConfig, RectifiedFlow, has_weights=False),
+    "gaussian_unet": ComponentType("unet", GaussianUnetConfig, GaussianUnet, objective="velocity"),
+    "rectified_flow": ComponentType("scheduler", FlowConfig, RectifiedFlow, has_weights=False, objective="velocity"),
+    "ddpm": ComponentType("scheduler", DdpmConfig, Ddpm, has_weights=False, objective="epsilon"),
 }
 
 

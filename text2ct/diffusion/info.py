@@ -52,6 +52,8 @@ class PackInfo(BaseModel):
         default="tokenizer", description="who cleans a text: `tokenizer` is the normaliser in tokenizer.json"
     )
     text_length: int = Field(default=512, ge=2, description="tokens a text is padded or cut to")
-    objective: Literal["velocity"] = "velocity"
+    objective: Literal["velocity", "epsilon"] = Field(
+        default="velocity", description="what the UNet predicts: the flow's velocity, or the noise"
+    )
     defaults: Defaults = Defaults()
     files: dict[str, str] = Field(default_factory=dict, description="relative path to SHA-256")
