@@ -94,7 +94,7 @@ class ClipModule(StepModule):
         # Unit vectors have elements of about dim**-0.5; the head expects about 1.
         size = text.shape[1] ** 0.5
         if "image" in embedded:
-            scale = self.network.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)  # type: ignore[union-attr,operator]
+            scale = self.network.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)  # type: ignore[operator]
             parts["contrastive"] = contrastive_loss(text, embedded["image"], scale)
             parts["labels_image"] = _bce(self.label_head(embedded["image"] * size), labels)
         loss = settings.contrastive_weight * parts["contrastive"] + settings.label_weight * parts["labels_image"]

@@ -67,8 +67,11 @@ def encode(
     """
     keep_freed_memory()
     where = pick_device(device)
-    encode_volumes(cases, vae, out, device=where)
-    encode_texts(cases, clip, tokenizer, out, conditioning=conditioning, text_length=text_length, device=where)
+    encode_volumes(cases, vae.to(where).eval(), out, device=where)
+    vae.cpu()  # a training that follows needs the device's memory
+    read = clip.to(where).eval()
+    encode_texts(cases, read, tokenizer, out, conditioning=conditioning, text_length=text_length, device=where)
+    clip.cpu()
     std = _deviation(np.load(out / "latents.npy", mmap_mode="r"))
     write_json(out / "encoded.json", {"count": len(cases), "spacing_mm": cases.info["spacing_mm"], "std": std})
     return Encoded.open(out)
@@ -77,7 +80,6 @@ def encode(
 @torch.inference_mode()
 def encode_volumes(cases: Cases, vae: Vae, out: Path, *, device: torch.device) -> None:
     """Write ``latents.npy``, (n, C, x, y, z) float16."""
-    vae = vae.to(device).eval()
     batch_size = max(1, min(BATCH, BATCH_VOXELS // int(np.prod(cases.size))))
 
     def batch(indices: range) -> Tensor:
@@ -99,7 +101,6 @@ def encode_texts(
     device: torch.device,
 ) -> None:
     """Write ``contexts.npy``, (n, variants, tokens, width) float16."""
-    clip = clip.to(device).eval()
 
     def batch(indices: range) -> Tensor:
         texts = [cases.texts[i].text(variant) for i in indices for variant in range(VARIANTS)]

@@ -87,7 +87,8 @@ def check_processes(device: str, devices: int, nodes: int, batch_size: int, minu
 
 def is_follower(devices: int, nodes: int) -> bool:
     """Whether this process only computes: files and messages are the first one's."""
-    return devices * nodes > 1 and rank_zero_only.rank != 0
+    rank: int = getattr(rank_zero_only, "rank", 0)  # of the environment, before Lightning has set processes up
+    return devices * nodes > 1 and rank != 0
 
 
 def after_first(make: Callable[[], T], is_ready: Callable[[], bool], *, follower: bool) -> T:

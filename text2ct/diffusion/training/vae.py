@@ -141,7 +141,7 @@ def vae_batches(cases: Cases, vae: TrainedVae, config: VaeTraining) -> MakeBatch
         is_whole = config.whole_every > 0 and step % config.whole_every == config.whole_every - 1
         shape = size if is_whole else (config.patch,) * 3
         indices = epoch_indices(len(cases), config.batch_size, config.seed, step)[: whole if is_whole else None]
-        room = np.array(size) - shape + 1
+        room = [n - part + 1 for n, part in zip(size, shape, strict=True)]
         corners = draw.integers(0, room, size=(len(indices), 3))
         latent = (len(indices), channels, *(n // factor for n in shape))
         noise = torch.from_numpy(draw.standard_normal(latent, dtype=np.float32))
