@@ -128,7 +128,7 @@ class ClipModule(StepModule):
         count = len(batch["token_ids"])
         at_once = (self.config.micro_batch or count) >= count
         embedded = list(parts(graph=at_once))
-        # Weights that autocast has kept from a pass without a graph would hide the parameters from the next.
+        # Older versions of torch would use weights that autocast has kept from the pass without a graph.
         torch.clear_autocast_cache()
         whole = {
             name: gather(torch.cat([part[name].detach() for part in embedded])).requires_grad_() for name in embedded[0]
