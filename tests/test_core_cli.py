@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from typer.testing import CliRunner
 from text2ct import manifests, workflow
 from text2ct.cli import app
 from text2ct.diffusion import Pack, init_pack, load_pack
+from text2ct.diffusion.training import parse_config
+from text2ct.diffusion.training.on_manifest import CONFIGS
 
 FEW = ("--steps", "2", "--batch-size", "2", "--device", "cpu")
 
@@ -158,3 +161,12 @@ def test_two_devices_train_one_pack(base: Pack, place: tuple[str | Path, ...], t
     run(*again[1:])  # the run is complete: the same pack, made from its checkpoint
     one, two = (load_file(tmp_path / name / "unet" / "model.safetensors") for name in ("one", "two"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_documented_settings_are_valid() -> None:
+    """Each block ``json train-...`` of the page is a whole configuration of that command."""
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    blocks = re.findall(r"```json train-(\w+)\n(.*?)```", page, flags=re.DOTALL)
+    assert {name for name, _ in blocks} == {"vae", "clip", "diffusion"}
+    for name, text in blocks:
+        parse_config(CONFIGS["unet" if name == "diffusion" else name], json.loads(text))

@@ -13,7 +13,7 @@ import torch
 
 from text2ct.diffusion.training.cases import write_cases
 from text2ct.diffusion.training.loop import LAST
-from text2ct.diffusion.training.processes import check_processes, is_follower
+from text2ct.diffusion.training.processes import after_first, check_processes, is_follower
 from text2ct.errors import UserError
 
 from . import run_processes
@@ -79,3 +79,10 @@ def test_the_first_process_leads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_follower(1, 1)
     monkeypatch.setattr(rank_zero_only, "rank", 0)
     assert not is_follower(2, 1)
+
+
+def test_followers_wait_for_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("text2ct.diffusion.training.processes.time.sleep", waits.append)
+    assert after_first(lambda: len(waits), lambda: len(waits) == 3, follower=True) == 3
+    assert after_first(lambda: "made", lambda: False, follower=False) == "made"
