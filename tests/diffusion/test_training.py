@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,26 @@ def test_resumed_from_the_middle_the_weights_are_the_same(way: str, train: Train
     assert [row.split(",")[0] for row in log[1:]] == ["1", "2", "4"]
 
 
+def test_ctrl_c_is_passed_on_and_the_run_goes_on(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the last checkpoint on, to the same weights, averaged ones included."""
+    whole = train("vae-adversarial", tmp_path / "whole").state_dict()
+    backward, handler = VaeModule.backward_part, signal.getsignal(signal.SIGINT)
+
+    def interrupted(module: VaeModule, part: Any, weight: float) -> Any:
+        if module.trainer.global_step == 2:
+            raise KeyboardInterrupt
+        return backward(module, part, weight)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VaeModule, "backward_part", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train("vae-adversarial", tmp_path / "parts")
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert torch.load(tmp_path / "parts" / LAST, weights_only=True)["global_step"] == 2
+    parts = train("vae-adversarial", tmp_path / "parts").state_dict()
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
 def test_a_discriminator_plays_from_its_first_step_on(train: Train, tmp_path: Path) -> None:
     """Before it, the autoencoder is trained as without one; from it on, both learn."""
     alone = train("vae", tmp_path / "alone", stop_at=1, weight_decay=0.0, gradient_clip=None)
@@ -201,6 +222,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(cases: Cases, tmp_path: Path) -
 def test_patches_must_fit(cases: Cases, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="too small for a discriminator of 3 layers"):
         VaeModule(SpaceToDepthVae(TINY.vae), VaeTraining(steps=1, patch=8, adversarial_weight=0.1))
+    config = VaeTraining(steps=1, patch=8, batch_size=16)
+    with pytest.raises(UserError, match="takes 2 whole volumes, which 4 processes cannot share"):
+        train_vae(cases, SpaceToDepthVae(TINY.vae), config, tmp_path, device="cpu", devices=4)
     with pytest.raises(UserError, match="must be multiples of 4"):
         train_vae(cases, SpaceToDepthVae(TINY.vae), VaeTraining(steps=1, patch=10), tmp_path, device="cpu")
 

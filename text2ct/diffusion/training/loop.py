@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import csv
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -128,6 +130,7 @@ class StepModule(lightning.LightningModule):
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.trained_parameters(), self.config.gradient_clip)
         self.update()
+        self._average_weights()  # before any checkpoint of this step
         values = torch.stack([value.detach().float() for value in losses.values()])
         average([values])
         self.last_losses = dict(zip(losses, values.tolist(), strict=True))
@@ -170,7 +173,7 @@ class StepModule(lightning.LightningModule):
                 group["lr"] = rate
         self.last_rate = rate
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def _average_weights(self) -> None:
         """Average the weights, with a decay that starts small so that early weights are forgotten."""
         if self.ema is None:
             return
@@ -189,7 +192,10 @@ class StepModule(lightning.LightningModule):
 
 
 class _Batches:
-    """An endless iterable of this process's batches that begins at the trainer's present step."""
+    """An endless iterable of this process's batches, from the trainer's present step on.
+
+    The next batch is made while the present one is computed.
+    """
 
     def __init__(self, module: StepModule, make: MakeBatch) -> None:
         self._module, self._make = module, make
@@ -197,9 +203,13 @@ class _Batches:
     def __iter__(self) -> Iterator[Batch]:
         step = self._module.trainer.global_step
         share = Share(self._module.global_rank, world_size())
-        while True:
-            yield self._make(step, share)
-            step += 1
+        with ThreadPoolExecutor(1) as ahead:
+            following = ahead.submit(self._make, step, share)
+            while True:
+                batch = following.result()
+                step += 1
+                following = ahead.submit(self._make, step, share)
+                yield batch
 
 
 class _Bookkeeping(Callback):
@@ -321,9 +331,21 @@ def fit(
             callbacks=[_Bookkeeping(out, module, advance)],
         )
         resume = str(checkpoint) if checkpoint.is_file() else None
-        trainer.fit(module, _Batches(module, make_batch), ckpt_path=resume, weights_only=True)
+        _fit_until_interrupted(trainer, module, _Batches(module, make_batch), resume)
         save_checkpoint(trainer, out)
     return trainer.global_step >= config.steps or module.progress() >= 1
+
+
+def _fit_until_interrupted(
+    trainer: lightning.Trainer, module: StepModule, batches: _Batches, checkpoint: str | None
+) -> None:
+    """Fit; Ctrl-C is passed on as what it is, where Lightning would end the program and ignore the next one."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, batches, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from error
 
 
 def _silent(steps: int) -> None:

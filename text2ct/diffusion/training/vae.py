@@ -121,7 +121,7 @@ class VaeModule(StepModule):
         return decoded, {"loss": loss, "l1": error, "gradient": edges, "kl": divergence}
 
 
-def vae_batches(cases: Cases, vae: TrainedVae, config: VaeTraining) -> MakeBatch:
+def vae_batches(cases: Cases, vae: TrainedVae, config: VaeTraining, processes: int = 1) -> MakeBatch:
     """Random patches by step; every ``whole_every``-th step takes whole volumes.
 
     Group-norm statistics of a patch are not those of a volume, so both are shown.
@@ -135,6 +135,11 @@ def vae_batches(cases: Cases, vae: TrainedVae, config: VaeTraining) -> MakeBatch
         )
     # As many volumes as have the voxels of a batch of patches.
     whole = max(1, config.batch_size * config.patch**3 // int(np.prod(size)))
+    if config.whole_every and whole % processes:
+        raise UserError(
+            f"every {config.whole_every}th step takes {whole} whole volumes, which {processes} processes cannot share "
+            "evenly; set whole_every to 0, or choose a larger batch_size"
+        )
 
     def make(step: int, share: Share) -> Batch:
         draw = step_generator(config.seed, step)
@@ -180,7 +185,7 @@ def train_vae(
         raise UserError(
             f"a {type(vae).__name__} is fitted in closed form, not trained; start from a pack whose VAE is a network"
         )
-    batches = vae_batches(cases, vae, config)
+    batches = vae_batches(cases, vae, config, devices * nodes)
     module = VaeModule(vae, config, perceptual_network(config.perceptual))
     fit(module, batches, out, device=device, devices=devices, nodes=nodes, stop_at=stop_at)
     return load_result(module, out)
