@@ -31,13 +31,18 @@ ManifestOption = Annotated[
     typer.Option("--manifest", help="A manifest, or a CT-RATE folder; default the workspace's real data."),
 ]
 ModelOption = Annotated[str, typer.Option("--model", help="The pack to start from: a name or a folder.")]
+FromOption = Annotated[
+    str, typer.Option("--from", "--model", help="The pack to go on from (fine-tuning): a name or a folder.")
+]
+DevicesOption = Annotated[int, typer.Option("--devices", min=1, help="Devices of each node; they share each batch.")]
+NodesOption = Annotated[int, typer.Option("--nodes", min=1, help="Machines; started by SLURM or torchrun.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the new pack.")]
 WorkOption = Annotated[
     Path | None, typer.Option("--work", help="Folder of cases, latents and checkpoints; default OUT-work.")
 ]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="JSON file with the training's settings.")]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Optimisation steps.")]
-BatchOption = Annotated[int | None, typer.Option("--batch-size", min=1, help="Cases a step.")]
+BatchOption = Annotated[int | None, typer.Option("--batch-size", min=1, help="Cases a step, of all devices together.")]
 ScratchOption = Annotated[bool, typer.Option("--scratch", help="Start from random weights, not from the pack's.")]
 
 
@@ -54,7 +59,8 @@ def core_encode(
     as_json: JsonOption = False,
 ) -> None:
     """Volumes to latents and reports to contexts, once, for `core train-diffusion` with the same --work."""
-    from text2ct.diffusion.training.on_manifest import encode_manifest, estimate_encoding
+    from text2ct.diffusion.training.estimate import estimate_encoding
+    from text2ct.diffusion.training.on_manifest import encode_manifest
 
     del seed
     with _training_data(workspace, manifest, dry_run) as (frame, space):
@@ -76,12 +82,12 @@ def _work_of(out: Path) -> Path:
 
 
 @contextmanager
-def _training_data(workspace: Path, manifest: Path | None, dry_run: bool) -> Iterator[tuple[Any, Any]]:
-    """Manifest and workspace; a dry run declares the manifest's roots in a workspace that is thrown away."""
+def _training_data(workspace: Path, manifest: Path | None, read_only: bool) -> Iterator[tuple[Any, Any]]:
+    """Manifest and workspace; a dry run, or a process that follows, declares roots in one that is thrown away."""
     from text2ct import manifests, workflow
 
     space = manifests.Workspace.open(workspace)
-    if not dry_run:
+    if not read_only:
         yield workflow.real_manifest(space, manifest)[0], space
     elif manifest is None or manifest.resolve().is_relative_to(space.path):
         yield manifests.read_manifest(manifest or space.newest("real")), space
@@ -100,24 +106,26 @@ def _train(
     config: Path | None,
     overrides: dict[str, Any],
     scratch: bool,
-    device: str,
+    place: tuple[str, int, int],
     workspace: Path,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     from text2ct.diffusion import load_pack
     from text2ct.diffusion.info import COMPONENTS
-    from text2ct.diffusion.training.on_manifest import estimate_training, train_component
+    from text2ct.diffusion.training.estimate import estimate_training
+    from text2ct.diffusion.training.on_manifest import Machines, train_component
     from text2ct.files import read_json
 
     settings = (read_json(config) if config else {}) | {k: v for k, v in overrides.items() if v is not None}
+    machines = Machines(*place)
     common: dict[str, Any] = {
         "settings": settings,
         "scratch": scratch,
         "architecture": load_pack(),
-        "device": device,
+        "machines": machines,
     }
-    with _training_data(workspace, manifest, dry_run) as (frame, space):
+    with _training_data(workspace, manifest, dry_run or machines.follower) as (frame, space):
         if dry_run:
             plan = estimate_training(component, frame, space, open_pack(model, workspace), **common) | {"dry_run": True}
             what = f"train {component} for {plan['steps']} steps on {plan['cases']} cases"
@@ -126,6 +134,8 @@ def _train(
         pack = train_component(
             component, frame, space, open_pack(model, workspace), out, work=work or _work_of(out), **common
         )
+    if pack is None:  # a process of several: the first one reports
+        return
     missing = [name for name in COMPONENTS if not pack.has(name)]
     result = {"pack": str(pack.path), "trained": component, "missing": missing, "sha256": pack.sha256}
     note = f"; it lacks {', '.join(missing)}: train that next" if missing else ""
@@ -137,21 +147,24 @@ def _train(
 def core_train_vae(
     out: OutOption,
     manifest: ManifestOption = None,
-    model: ModelOption = "simulated-64",
+    model: FromOption = "simulated-64",
     work: WorkOption = None,
     config: ConfigOption = None,
     steps: StepsOption = None,
     batch_size: BatchOption = None,
     scratch: ScratchOption = False,
     device: DeviceOption = "auto",
+    devices: DevicesOption = 1,
+    nodes: NodesOption = 1,
     seed: SeedOption = 0,
     workspace: WorkspaceOption = WORKSPACE,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the autoencoder on a manifest's training patients; the same command resumes."""
+    place = (device, devices, nodes)
     overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
-    _train("vae", manifest, model, out, work, config, overrides, scratch, device, workspace, dry_run, as_json)
+    _train("vae", manifest, model, out, work, config, overrides, scratch, place, workspace, dry_run, as_json)
 
 
 @core_app.command("train-clip")
@@ -159,21 +172,24 @@ def core_train_vae(
 def core_train_clip(
     out: OutOption,
     manifest: ManifestOption = None,
-    model: ModelOption = "simulated-64",
+    model: FromOption = "simulated-64",
     work: WorkOption = None,
     config: ConfigOption = None,
     steps: StepsOption = None,
     batch_size: BatchOption = None,
     scratch: ScratchOption = False,
     device: DeviceOption = "auto",
+    devices: DevicesOption = 1,
+    nodes: NodesOption = 1,
     seed: SeedOption = 0,
     workspace: WorkspaceOption = WORKSPACE,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the 3D CLIP on a manifest's training patients; the same command resumes."""
+    place = (device, devices, nodes)
     overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
-    _train("clip", manifest, model, out, work, config, overrides, scratch, device, workspace, dry_run, as_json)
+    _train("clip", manifest, model, out, work, config, overrides, scratch, place, workspace, dry_run, as_json)
 
 
 @core_app.command("train-diffusion")
@@ -181,21 +197,24 @@ def core_train_clip(
 def core_train_diffusion(
     out: OutOption,
     manifest: ManifestOption = None,
-    model: ModelOption = "simulated-64",
+    model: FromOption = "simulated-64",
     work: WorkOption = None,
     config: ConfigOption = None,
     steps: StepsOption = None,
     batch_size: BatchOption = None,
     scratch: ScratchOption = False,
     device: DeviceOption = "auto",
+    devices: DevicesOption = 1,
+    nodes: NodesOption = 1,
     seed: SeedOption = 0,
     workspace: WorkspaceOption = WORKSPACE,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the velocity network on a manifest's training patients; the same command resumes."""
+    """Train the velocity or noise network on a manifest's training patients; the same command resumes."""
+    place = (device, devices, nodes)
     overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
-    _train("unet", manifest, model, out, work, config, overrides, scratch, device, workspace, dry_run, as_json)
+    _train("unet", manifest, model, out, work, config, overrides, scratch, place, workspace, dry_run, as_json)
 
 
 @core_app.command("pack")

@@ -38,6 +38,5 @@ def stand_in_case(index: int) -> tuple[np.ndarray, CaseText]:
 
 @pytest.fixture(scope="session")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Cases:
-    made = (stand_in_case(index) for index in range(6))
     folder = tmp_path_factory.mktemp("cases")
-    return write_cases(folder, made, 6, size=(16, 16, 16), spacing_mm=(20.0, 20.0, 20.0), source="stand-in")
+    return write_cases(folder, stand_in_case, 6, size=(16, 16, 16), spacing_mm=(20.0, 20.0, 20.0), source="stand-in")

@@ -22,7 +22,7 @@ def test_velocity_is_the_paths_derivative() -> None:
     x_0, noise = torch.randn(2, 1, 1, 2, 2, 2, dtype=torch.float64).unbind()
     a = RectifiedFlow.path(x_0, noise, torch.tensor([500.0]))
     b = RectifiedFlow.path(x_0, noise, torch.tensor([499.0]))
-    torch.testing.assert_close((b.x_t - a.x_t) * TIMESTEPS, a.v, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close((b.x_t - a.x_t) * TIMESTEPS, a.target, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("steps", [1, 7])

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+from monai.networks.nets.resnet import resnet10
 from torch import nn
 
 from text2ct.diffusion.clip import Clip3D
+from text2ct.diffusion.ddpm import Ddpm, DdpmConfig
 from text2ct.diffusion.flow import RectifiedFlow
 from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
 from text2ct.diffusion.init import PRESETS
@@ -29,9 +35,10 @@ from text2ct.diffusion.training import (
 from text2ct.diffusion.training.cases import Cases, write_cases
 from text2ct.diffusion.training.diffusion import first_batch_scale
 from text2ct.diffusion.training.gaussian import fit_gaussian
+from text2ct.diffusion.training.judges import perceptual_network
 from text2ct.diffusion.training.linear import fit_linear_blocks, sample_blocks
 from text2ct.diffusion.training.loop import LAST, epoch_indices
-from text2ct.diffusion.training.vae import hu_to_unit
+from text2ct.diffusion.training.vae import VaeModule, hu_to_unit
 from text2ct.diffusion.unet import Unet
 from text2ct.diffusion.vae import LinearBlocksConfig, SpaceToDepthVae
 from text2ct.errors import UserError
@@ -62,52 +69,139 @@ def encoded(cases: Cases, tokenizer: TextTokenizer, tmp_path_factory: pytest.Tem
     return encode(cases, vae, clip, tokenizer, out, conditioning="tokens", text_length=32, device="cpu")
 
 
+ADVERSARIAL = {
+    "adversarial_weight": 0.1,
+    "adversarial_start": 1,
+    "discriminator_channels": 4,
+    "discriminator_layers": 1,
+}
+# Each way to train: the training, and the settings that make it this way.
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "vae": ("vae", {"patch": 8, "whole_every": 2, "weight_decay": 0.01, "gradient_clip": 1.0}),
+    "vae-adversarial": ("vae", {"patch": 8, "whole_every": 2, **ADVERSARIAL}),
+    "clip": ("clip", {"label_weight": 1.0, "text_length": 32}),
+    "clip-cached": ("clip", {"label_weight": 1.0, "text_length": 32, "micro_batch": 1}),
+    "velocity": ("diffusion", {"gradient_checkpointing": True}),
+    "epsilon": ("diffusion", {"weight_decay": 0.01, "micro_batch": 1}),
+    "gaussian": ("gaussian", {}),
+}
+
+
 @pytest.fixture
-def trainings(cases: Cases, tokenizer: TextTokenizer, encoded: Encoded) -> dict[str, Train]:
-    def vae(out: Path, stop_at: int | None = None) -> nn.Module:
+def train(cases: Cases, tokenizer: TextTokenizer, encoded: Encoded) -> Train:
+    def run(way: str, out: Path, stop_at: int | None = None, **others: Any) -> nn.Module:
+        kind, settings = WAYS[way]
+        settings = COMMON | settings | others
+        place: dict[str, Any] = {"device": "cpu", "stop_at": stop_at}
         torch.manual_seed(1)
-        config = VaeTraining(**COMMON, patch=8, whole_every=2, weight_decay=0.01, gradient_clip=1.0)
-        return train_vae(cases, SpaceToDepthVae(TINY.vae), config, out, device="cpu", stop_at=stop_at)
-
-    def clip(out: Path, stop_at: int | None = None) -> nn.Module:
-        torch.manual_seed(1)
-        config = ClipTraining(**COMMON, label_weight=1.0, text_length=32)
-        return train_clip(cases, Clip3D(TINY.clip), tokenizer, config, out, device="cpu", stop_at=stop_at)
-
-    def diffusion(out: Path, stop_at: int | None = None) -> nn.Module:
-        torch.manual_seed(1)
-        unet, flow, config = Unet(TINY.unet), RectifiedFlow(TINY.flow), DiffusionTraining(**COMMON)
+        if kind == "vae":
+            return train_vae(cases, SpaceToDepthVae(TINY.vae), VaeTraining(**settings), out, **place)
+        if kind == "clip":
+            return train_clip(cases, Clip3D(TINY.clip), tokenizer, ClipTraining(**settings), out, **place)
+        scheduler = Ddpm(DdpmConfig()) if way == "epsilon" else RectifiedFlow(TINY.flow)
+        unet = GaussianUnet(TINY_GAUSSIAN) if kind == "gaussian" else Unet(TINY.unet)
+        config = DiffusionTraining(**settings)
         scale = first_batch_scale(encoded, config)
-        return train_diffusion(encoded, unet, flow, config, out, scale_factor=scale, device="cpu", stop_at=stop_at)
+        if isinstance(unet, GaussianUnet):
+            fit_gaussian(unet, encoded, scale)
+        return train_diffusion(encoded, unet, scheduler, config, out, scale_factor=scale, **place)
 
-    def gaussian(out: Path, stop_at: int | None = None) -> nn.Module:
-        torch.manual_seed(1)
-        unet, flow, config = GaussianUnet(TINY_GAUSSIAN), RectifiedFlow(TINY.flow), DiffusionTraining(**COMMON)
-        fit_gaussian(unet, encoded, scale_factor=2.0)
-        return train_diffusion(encoded, unet, flow, config, out, scale_factor=2.0, device="cpu", stop_at=stop_at)
-
-    return {"vae": vae, "clip": clip, "diffusion": diffusion, "gaussian": gaussian}
+    return run
 
 
-@pytest.mark.parametrize("name", ["vae", "clip", "diffusion", "gaussian"])
-def test_resumed_from_the_middle_the_weights_are_the_same(
-    name: str, trainings: dict[str, Train], tmp_path: Path
-) -> None:
-    train = trainings[name]
-    whole = train(tmp_path / "whole").state_dict()
-    train(tmp_path / "parts", stop_at=2)
-    parts = train(tmp_path / "parts").state_dict()
+@pytest.mark.parametrize("way", WAYS)
+def test_resumed_from_the_middle_the_weights_are_the_same(way: str, train: Train, tmp_path: Path) -> None:
+    """Weights, averaged weights, every optimiser's state and the counter; bit for bit."""
+    whole = train(way, tmp_path / "whole").state_dict()
+    train(way, tmp_path / "parts", stop_at=2)
+    torch.rand(7)  # the state of torch's own generator is of no matter
+    parts = train(way, tmp_path / "parts").state_dict()
     for key, value in whole.items():
         assert torch.equal(value, parts[key]), key
-    started = torch.load(tmp_path / "whole" / LAST, weights_only=True)
-    assert started["global_step"] == COMMON["steps"]
+    one, other = (torch.load(tmp_path / name / LAST, weights_only=True) for name in ("whole", "parts"))
+    assert one["global_step"] == COMMON["steps"]
+    assert one["state_dict"].keys() == other["state_dict"].keys()
+    assert all(torch.equal(value, other["state_dict"][key]) for key, value in one["state_dict"].items())
+    assert len(one["optimizer_states"]) == (2 if way == "vae-adversarial" else 1)
+    for mine, theirs in zip(one["optimizer_states"], other["optimizer_states"], strict=True):
+        assert mine["state"].keys() == theirs["state"].keys()
+        for index, state in mine["state"].items():
+            assert all(torch.equal(value, theirs["state"][index][name]) for name, value in state.items())
     log = (tmp_path / "whole" / "log.csv").read_text().splitlines()
     assert log[0].startswith("step,seconds,learning_rate,loss")
     assert [row.split(",")[0] for row in log[1:]] == ["1", "2", "4"]
 
 
-def test_other_settings_do_not_continue_a_run(trainings: dict[str, Train], cases: Cases, tmp_path: Path) -> None:
-    trainings["vae"](tmp_path)
+def test_ctrl_c_is_passed_on_and_the_run_goes_on(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the last checkpoint on, to the same weights, averaged ones included."""
+    whole = train("vae-adversarial", tmp_path / "whole").state_dict()
+    backward, handler = VaeModule.backward_part, signal.getsignal(signal.SIGINT)
+
+    def interrupted(module: VaeModule, part: Any, weight: float) -> Any:
+        if module.trainer.global_step == 2:
+            raise KeyboardInterrupt
+        return backward(module, part, weight)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VaeModule, "backward_part", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train("vae-adversarial", tmp_path / "parts")
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert torch.load(tmp_path / "parts" / LAST, weights_only=True)["global_step"] == 2
+    parts = train("vae-adversarial", tmp_path / "parts").state_dict()
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_a_discriminator_plays_from_its_first_step_on(train: Train, tmp_path: Path) -> None:
+    """Before it, the autoencoder is trained as without one; from it on, both learn."""
+    alone = train("vae", tmp_path / "alone", stop_at=1, weight_decay=0.0, gradient_clip=None)
+    first = train("vae-adversarial", tmp_path / "both", stop_at=1)
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), first.parameters(), strict=True))
+    begun = torch.load(tmp_path / "both" / LAST, weights_only=True)["state_dict"]
+    train("vae-adversarial", tmp_path / "both", stop_at=2)
+    went_on = torch.load(tmp_path / "both" / LAST, weights_only=True)["state_dict"]
+    named = [name for name in begun if name.startswith("discriminator.")]
+    assert named
+    assert not any(torch.equal(begun[name], went_on[name]) for name in named if "weight" in name)
+    header = (tmp_path / "both" / "log.csv").read_text().splitlines()[0]
+    assert header.endswith("loss,l1,gradient,kl,adversarial,discriminator")
+
+
+def test_a_perceptual_network_counts_and_must_be_there(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "resnet_10.pth"
+    torch.manual_seed(0)
+    network = resnet10(spatial_dims=3, n_input_channels=1, feed_forward=False, shortcut_type="B", bias_downsample=False)
+    torch.save({"state_dict": {f"module.{name}": value for name, value in network.state_dict().items()}}, file)
+    distance = perceptual_network(str(file))
+    assert distance is not None
+    volume = torch.rand(1, 1, 8, 8, 8)
+    assert float(distance(volume, volume)) == 0
+    assert float(distance(volume, volume.flip(2))) > 0
+    one, other = (
+        train("vae", tmp_path / str(number), stop_at=1, perceptual=name)
+        for number, name in enumerate(("none", str(file)))
+    )
+    assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    kept = torch.load(tmp_path / "1" / LAST, weights_only=True)["state_dict"]
+    assert all(name.startswith(("network.", "ema.")) for name in kept)
+    with pytest.raises(UserError, match="neither a perceptual network nor a file; the networks are none, "):
+        perceptual_network("medical")
+    file.write_bytes(b"no weights")
+    with pytest.raises(UserError, match="does not hold the weights of MedicalNet"):
+        perceptual_network(str(file))
+
+    def offline(*words: Any, **named: Any) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "load", offline)
+    with pytest.raises(UserError, match=r"cannot be downloaded(.|\n)*TORCH_HOME"):
+        perceptual_network("medicalnet_resnet10_23datasets")
+
+
+def test_other_settings_do_not_continue_a_run(train: Train, cases: Cases, tmp_path: Path) -> None:
+    train("vae", tmp_path)
     with pytest.raises(UserError, match="holds a run with other settings"):
         train_vae(cases, SpaceToDepthVae(TINY.vae), VaeTraining(steps=1, patch=8), tmp_path, device="cpu")
 
@@ -126,6 +220,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(cases: Cases, tmp_path: Path) -
 
 
 def test_patches_must_fit(cases: Cases, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="too small for a discriminator of 3 layers"):
+        VaeModule(SpaceToDepthVae(TINY.vae), VaeTraining(steps=1, patch=8, adversarial_weight=0.1))
+    config = VaeTraining(steps=1, patch=8, batch_size=16)
+    with pytest.raises(UserError, match="takes 2 whole volumes, which 4 processes cannot share"):
+        train_vae(cases, SpaceToDepthVae(TINY.vae), config, tmp_path, device="cpu", devices=4)
     with pytest.raises(UserError, match="must be multiples of 4"):
         train_vae(cases, SpaceToDepthVae(TINY.vae), VaeTraining(steps=1, patch=10), tmp_path, device="cpu")
 
@@ -153,6 +252,64 @@ def test_an_epoch_sees_every_case_once() -> None:
     assert not np.array_equal(seen[:7], seen[7:14])
 
 
+@pytest.mark.parametrize("finished", [0, 1])
+def test_interrupted_encoding_goes_on_to_the_same_numbers(
+    finished: int, cases: Cases, tokenizer: TextTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At full size a batch is one volume: all but the one in flight are kept."""
+    # By its module: the package gives the function of the same name.
+    monkeypatch.setattr(sys.modules[encode.__module__], "BATCH", 2)
+    torch.manual_seed(0)
+    vae, clip = SpaceToDepthVae(TINY.vae), Clip3D(TINY.clip)
+    kind: dict[str, Any] = {"conditioning": "tokens", "text_length": 32, "device": "cpu"}
+    whole = encode(cases, vae, clip, tokenizer, tmp_path / "whole", **kind)
+    encode_volume, calls = vae.encode, []
+
+    def stop_after(x: torch.Tensor) -> Any:
+        calls.append(len(x))
+        if len(calls) == finished + 1:
+            raise KeyboardInterrupt
+        return encode_volume(x)
+
+    monkeypatch.setattr(vae, "encode", stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        encode(cases, vae, clip, tokenizer, tmp_path / "parts", **kind)
+    calls.clear()
+    monkeypatch.setattr(vae, "encode", lambda x: (calls.append(len(x)), encode_volume(x))[1])
+    parts = encode(cases, vae, clip, tokenizer, tmp_path / "parts", **kind)
+    assert calls == [2] * (3 - finished)
+    assert np.array_equal(whole.latents, parts.latents)
+    assert np.array_equal(whole.contexts, parts.contexts)
+    assert whole.info == parts.info
+    assert whole.info["std"] == pytest.approx(float(whole.latents.astype(np.float64).std()))
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == [
+        "contexts.npy",
+        "encoded.json",
+        "latents.npy",
+    ]
+
+
+def test_interrupted_reading_of_volumes_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("text2ct.diffusion.training.cases.CHUNK_OF_FILES", 2)
+    form: dict[str, Any] = {"size": (16, 16, 16), "spacing_mm": (1.0, 1.0, 1.0), "source": "stand-in"}
+    read: list[int] = []
+
+    def case(number: int, stop: int = 3) -> Any:
+        read.append(number)
+        if number == stop:
+            raise KeyboardInterrupt
+        return stand_in_case(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_cases(tmp_path, case, 5, **form)
+    with pytest.raises(UserError, match="lacks 2 of its 3 chunks"):
+        Cases(tmp_path)
+    cases = write_cases(tmp_path, lambda number: case(number, stop=9), 5, **form)
+    assert read == [0, 1, 2, 3, 2, 3, 4]
+    assert [text.id for text in cases.texts] == [f"case-{number}" for number in range(5)]
+    assert all(np.array_equal(cases.volume_hu(number), stand_in_case(number)[0]) for number in range(5))
+
+
 def test_encoding_maps_back(encoded: Encoded, cases: Cases) -> None:
     assert encoded.latents.shape == (len(cases), 4, 4, 4, 4)
     assert encoded.contexts.shape == (len(cases), 3, 1 + TINY.clip.text.queries, TINY.clip.projection_dim)
@@ -178,7 +335,7 @@ def test_neighbouring_blocks_help_the_linear_decoder(tmp_path: Path) -> None:
     for index in range(4):
         hu = 900 * np.sin(axis[:, None, None] + index) * np.cos(axis[None, :, None] * 2 + index) * np.ones(16)
         made.append((hu.astype(np.int16), stand_in_case(index)[1]))
-    smooth = write_cases(tmp_path, iter(made), 4, size=(16, 16, 16), spacing_mm=(1.0, 1.0, 1.0), source="smooth")
+    smooth = write_cases(tmp_path, made.__getitem__, 4, size=(16, 16, 16), spacing_mm=(1.0, 1.0, 1.0), source="smooth")
     unit = hu_to_unit(smooth.volume_hu(0))[None, None]
     errors = []
     for kernel in (1, 3):

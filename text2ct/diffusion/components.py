@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from text2ct.diffusion.clip import Clip3D, ClipConfig, TextTower
+from text2ct.diffusion.ddpm import Ddpm, DdpmConfig
 from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
 from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
 from text2ct.diffusion.unet import Unet, UnetConfig
@@ -22,6 +23,8 @@ from text2ct.diffusion.vae import (
 )
 from text2ct.errors import UserError
 
+Scheduler = RectifiedFlow | Ddpm
+
 
 @dataclass(frozen=True)
 class ComponentType:
@@ -33,6 +36,7 @@ class ComponentType:
         build: Makes it, randomly initialised, from that configuration.
         has_weights: Whether a ``model.safetensors`` belongs to it.
         build_text: Makes the part of it that reads texts, whose weights are a subset of the whole's.
+        objective: What a network beside it must predict, where it matters.
     """
 
     component: str
@@ -40,6 +44,7 @@ class ComponentType:
     build: Callable[[Any], Any]
     has_weights: bool = True
     build_text: Callable[[Any], Any] | None = None
+    objective: Literal["velocity", "epsilon"] | None = None
 
 
 COMPONENT_TYPES: dict[str, ComponentType] = {
@@ -48,8 +53,9 @@ COMPONENT_TYPES: dict[str, ComponentType] = {
     "space_to_depth": ComponentType("vae", SpaceToDepthConfig, SpaceToDepthVae),
     "linear_blocks": ComponentType("vae", LinearBlocksConfig, LinearBlocksVae),
     "diffusion_unet_maisi": ComponentType("unet", UnetConfig, Unet),
-    "gaussian_unet": ComponentType("unet", GaussianUnetConfig, GaussianUnet),
-    "rectified_flow": ComponentType("scheduler", FlowConfig, RectifiedFlow, has_weights=False),
+    "gaussian_unet": ComponentType("unet", GaussianUnetConfig, GaussianUnet, objective="velocity"),
+    "rectified_flow": ComponentType("scheduler", FlowConfig, RectifiedFlow, has_weights=False, objective="velocity"),
+    "ddpm": ComponentType("scheduler", DdpmConfig, Ddpm, has_weights=False, objective="epsilon"),
 }
 
 

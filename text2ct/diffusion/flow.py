@@ -41,12 +41,12 @@ class PathSample:
 
     Attributes:
         x_t: (B, C, x, y, z) noised latents.
-        v: (B, C, x, y, z) velocity, ``x_0 - noise``.
+        target: (B, C, x, y, z) velocity, ``x_0 - noise``; where noise is predicted, the noise.
         timesteps: (B,) float32 in [0, 1000].
     """
 
     x_t: Tensor
-    v: Tensor
+    target: Tensor
     timesteps: Tensor
 
 
@@ -92,7 +92,7 @@ class RectifiedFlow:
         """The point of the straight path at ``timesteps``; all latents (B, C, x, y, z)."""
         data_share = (1 - timesteps.float() / TIMESTEPS).reshape(-1, 1, 1, 1, 1)
         x_t = data_share * x_0 + (1 - data_share) * noise
-        return PathSample(x_t=x_t, v=x_0 - noise, timesteps=timesteps)
+        return PathSample(x_t=x_t, target=x_0 - noise, timesteps=timesteps)
 
     def sampling_timesteps(self, steps: int, latent_size: tuple[int, ...]) -> list[float]:
         """``steps`` times from 1000 downwards; the last step ends at 0."""

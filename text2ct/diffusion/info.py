@@ -85,6 +85,8 @@ class PackInfo(BaseModel):
         description="who cleans a text: `tokenizer` is the normaliser in tokenizer.json, `bert` and `ftfy` replace it",
     )
     text_length: int = Field(default=512, ge=2, description="tokens a text is padded or cut to")
-    objective: Literal["velocity"] = "velocity"
+    objective: Literal["velocity", "epsilon"] = Field(
+        default="velocity", description="what the UNet predicts: the flow's velocity, or the noise"
+    )
     defaults: Sampling = Field(default=Sampling(), description="how the pack samples unless told otherwise")
     files: dict[str, str] = Field(default_factory=dict, description="relative path to SHA-256")

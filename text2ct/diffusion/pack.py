@@ -22,7 +22,7 @@ from text2ct.files import atomic_path, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
     from text2ct.diffusion.clip import Clip3D, TextTower
-    from text2ct.diffusion.flow import RectifiedFlow
+    from text2ct.diffusion.components import Scheduler
     from text2ct.diffusion.unet import Unet
     from text2ct.diffusion.vae import Vae
 
@@ -80,11 +80,11 @@ class Pack:
 
     @property
     def unet(self) -> Unet:
-        """The velocity network, in evaluation mode."""
+        """The velocity or noise network, in evaluation mode."""
         return self._component("unet")
 
     @property
-    def scheduler(self) -> RectifiedFlow:
+    def scheduler(self) -> Scheduler:
         """Path, times and sampler."""
         return self._component("scheduler")
 
@@ -183,9 +183,19 @@ def load_pack(name_or_path: str | Path = DEFAULT_PACK) -> Pack:
         known = ", ".join(bundled_packs()) or "none"
         raise UserError(f"'{name_or_path}' is neither a pack's folder nor a bundled pack (bundled: {known})")
     info = _parse(PackInfo, path / "pack.json")
-    for component, kind in info.components.items():
-        component_type(component, kind)
+    _check_objective(info)
     return Pack(path=path, info=info, sha256=sha256_file(path / "pack.json"))
+
+
+def _check_objective(info: PackInfo) -> None:
+    """Refuse components that know another objective than ``pack.json`` states."""
+    for component, kind in info.components.items():
+        known = component_type(component, kind).objective
+        if known not in (None, info.objective):
+            raise UserError(
+                f"the pack '{info.name}' states the objective '{info.objective}', but its {component} '{kind}' is for "
+                f"'{known}'; use a {component} of the objective, or state the other one"
+            )
 
 
 def bundled_packs() -> list[str]:
@@ -256,7 +266,13 @@ def save_pack(
         parts: Component name to what is saved of it.
         tokenizer: Goes beside the CLIP weights.
         dtype: Of floating-point weights on disk; None keeps theirs.
+
+    Raises:
+        UserError: A component knows another objective than ``info`` states.
     """
+    components = {name: type_of(parts[name].config) for name in COMPONENTS if name in parts}
+    info = info.model_copy(update={"components": components})
+    _check_objective(info)
     files: list[str] = []
     (path / "pack.json").unlink(missing_ok=True)
     for component, part in parts.items():
@@ -272,12 +288,7 @@ def save_pack(
     if tokenizer is not None:
         tokenizer.save(path / "clip" / "tokenizer.json")
         files.append("clip/tokenizer.json")
-    filled = info.model_copy(
-        update={
-            "components": {name: type_of(parts[name].config) for name in COMPONENTS if name in parts},
-            "files": {name: sha256_file(path / name) for name in sorted(files)},
-        }
-    )
+    filled = info.model_copy(update={"files": {name: sha256_file(path / name) for name in sorted(files)}})
     write_json(path / "pack.json", filled.model_dump(mode="json"))
     return load_pack(path)
 

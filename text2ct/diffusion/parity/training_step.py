@@ -91,11 +91,10 @@ def _step(module: DiffusionModule, arrays: Arrays, step: int) -> tuple[float, di
     hook = module.network.register_forward_hook(record, with_kwargs=True)
     module.on_train_batch_start(batch, step)
     module.zero_grad()
-    loss = module.training_step(batch, step)
-    loss.backward()
+    loss = module.backward_batch(batch)["loss"]
     hook.remove()
-    target = module.flow.path(read["latent"] * module.scale_factor, read["noise"], seen["timesteps"]).v
-    return float(loss.detach()), {
+    target = module.scheduler.path(read["latent"] * module.scale_factor, read["noise"], seen["timesteps"]).target
+    return float(loss), {
         "timesteps": seen["timesteps"],
         "noisy": seen["x"],
         "context_masked": seen["context"],

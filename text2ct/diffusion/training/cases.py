@@ -9,7 +9,7 @@ A folder of cases is ``cases.json`` (what it was made with) and chunks, each wri
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,11 @@ from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
 from text2ct.workers import run_all
 
+# Cases a chunk: what is rendered together, and what is read from files between two writes. Chunks of large
+# volumes hold fewer, down to one.
 CHUNK = 100
+CHUNK_OF_FILES = 10
+CHUNK_VOXELS = CHUNK * 64**3
 # What an instance tells beside its label: severity, and whether it is on the right and on the left.
 DETAILS = ("severity", "right", "left")
 Size = tuple[int, int, int]
@@ -67,15 +71,14 @@ class Cases:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.info: dict[str, Any] = read_json(self.folder / "cases.json")
-        chunks = [_chunk(self.folder, index) for index in range(self.info["chunks"])]
-        missing = [path.name for path in chunks if not (path / "cases.json").is_file()]
+        missing = _missing(self.folder, self.info["chunks"])
         if missing:
             raise UserError(
-                f"{self.folder} lacks {len(missing)} of its {len(chunks)} chunks; run the same command again"
+                f"{self.folder} lacks {len(missing)} of its {self.info['chunks']} chunks; run the same command again"
             )
-        self._volumes = [np.load(path / "volumes.npy", mmap_mode="r") for path in chunks]
-        self.texts = [_from_json(record) for path in chunks for record in read_json(path / "cases.json")]
-        self._starts = np.cumsum([0, *(len(volumes) for volumes in self._volumes)])
+        records = [read_json(_chunk(self.folder, index) / "cases.json") for index in range(self.info["chunks"])]
+        self.texts = [_from_json(record) for chunk in records for record in chunk]
+        self._starts = np.cumsum([0, *(len(chunk) for chunk in records)])
         self.labels = np.stack([text.labels for text in self.texts])
         self.details = np.stack([text.details for text in self.texts])
 
@@ -91,7 +94,9 @@ class Cases:
     def volume_hu(self, index: int) -> NDArray[np.int16]:
         """(X, Y, Z) int16 HU of case ``index``, mapped from disk."""
         chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._volumes[chunk][index - self._starts[chunk]]
+        # Opened each time: a large data set has more chunks than a process may map.
+        volumes = np.load(_chunk(self.folder, chunk) / "volumes.npy", mmap_mode="r")
+        return volumes[index - self._starts[chunk]]
 
 
 def render_patients(
@@ -117,7 +122,8 @@ def render_patients(
     ]
     info = {"kind": "simulated", "first": first, "count": count, "size": list(size), "spacing_mm": list(spacing_mm)}
     _begin(folder, info | {"chunks": len(jobs)})
-    todo = [job for job in jobs if not (_chunk(folder, job[1]) / "cases.json").is_file()]
+    missing = set(_missing(folder, len(jobs)))
+    todo = [job for job in jobs if job[1] in missing]
     workers = workers or len(os.sched_getaffinity(0))
     with console.progress("rendering simulated patients", len(todo) * CHUNK) as advance:
         for _ in run_all(_render_chunk, todo, workers):
@@ -144,21 +150,35 @@ def check_pack_patients(first: int, count: int) -> None:
 
 def write_cases(
     folder: Path,
-    volumes: Iterator[tuple[NDArray[np.int16], CaseText]],
+    read: Callable[[int], tuple[NDArray[np.int16], CaseText]],
     count: int,
     *,
     size: Size,
     spacing_mm: Spacing,
     source: str,
 ) -> Cases:
-    """Write ``count`` cases that ``volumes`` yields; used for volumes read from files."""
-    chunks = -(-count // CHUNK)
+    """Write cases ``read(0)`` to ``read(count - 1)``, of volumes in files; goes on where it was stopped."""
+    each = max(1, min(CHUNK_OF_FILES, CHUNK_VOXELS // int(np.prod(size))))
+    chunks = -(-count // each)
     info = {"kind": source, "count": count, "size": list(size), "spacing_mm": list(spacing_mm), "chunks": chunks}
     _begin(folder, info)
-    for index in range(chunks):
-        batch = [next(volumes) for _ in range(min(CHUNK, count - index * CHUNK))]
-        _write_chunk(_chunk(folder, index), [hu for hu, _ in batch], [text for _, text in batch])
+    missing = _missing(folder, chunks)
+    with console.progress("reading volumes", len(missing) * each) as advance:
+        for index in missing:
+            batch = [read(number) for number in range(index * each, min((index + 1) * each, count))]
+            _write_chunk(_chunk(folder, index), [hu for hu, _ in batch], [text for _, text in batch])
+            advance(each)
     return Cases(folder)
+
+
+def cases_are_complete(folder: Path) -> bool:
+    """Whether a folder of cases is there, with all its chunks."""
+    path = folder / "cases.json"
+    return path.is_file() and not _missing(folder, read_json(path)["chunks"])
+
+
+def _missing(folder: Path, chunks: int) -> list[int]:
+    return [index for index in range(chunks) if not (_chunk(folder, index) / "cases.json").is_file()]
 
 
 def _chunk(folder: Path, index: int) -> Path:

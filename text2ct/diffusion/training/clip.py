@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,17 @@ from text2ct.diffusion.clip import Clip3D
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.training.cases import DETAILS, Cases
 from text2ct.diffusion.training.config import ClipTraining
-from text2ct.diffusion.training.loop import Batch, StepModule, epoch_indices, fit, load_result, step_generator
+from text2ct.diffusion.training.loop import (
+    Batch,
+    MakeBatch,
+    StepModule,
+    epoch_indices,
+    fit,
+    load_result,
+    micro_batches,
+    step_generator,
+)
+from text2ct.diffusion.training.processes import Share, gather, world_size
 from text2ct.diffusion.training.vae import hu_to_unit
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
@@ -61,40 +71,87 @@ class ClipModule(StepModule):
             self.detail_head = nn.Parameter(torch.randn(len(FINDINGS), dim, 1 + len(DETAILS)) * dim**-0.5)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses of ``unit`` volumes, ``token_ids``, ``labels`` and ``details``."""
+        """Losses of ``unit`` volumes, ``token_ids``, ``labels`` and ``details``, through one graph."""
+        return self.losses_of(self.embed(batch), batch["labels"], batch["details"])
+
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """What the losses read of each case: ``text``, and where there are, ``queries`` and ``image``."""
         network: Clip3D = self.network  # type: ignore[assignment]
-        settings = self.settings
         text = network.encode_text(batch["token_ids"])
-        zero = text.embedding.new_zeros(())
+        embedded = {"text": text.embedding}
+        if self.reads_details and self.settings.label_weight and text.queries is not None:
+            embedded["queries"] = text.queries[:, : len(FINDINGS)]
+        if "unit" in batch:
+            embedded["image"] = network.encode_volume(batch["unit"])
+        return embedded
+
+    def losses_of(self, embedded: dict[str, Tensor], labels: Tensor, details: Tensor) -> dict[str, Tensor]:
+        """Losses of embeddings, row i of each belonging to row i of the others."""
+        settings, text = self.settings, embedded["text"]
+        zero = text.new_zeros(())
         # Every part is always named, so that the columns of the log stay.
         parts = dict.fromkeys(("contrastive", "labels_image", "labels_text", "labels_queries", "details"), zero)
         # Unit vectors have elements of about dim**-0.5; the head expects about 1.
-        size = text.embedding.shape[1] ** 0.5
-        if "unit" in batch:
-            image = network.encode_volume(batch["unit"])
-            scale = network.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
-            parts["contrastive"] = contrastive_loss(text.embedding, image, scale)
-            parts["labels_image"] = _bce(self.label_head(image * size), batch["labels"])
+        size = text.shape[1] ** 0.5
+        if "image" in embedded:
+            scale = self.network.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)  # type: ignore[operator]
+            parts["contrastive"] = contrastive_loss(text, embedded["image"], scale)
+            parts["labels_image"] = _bce(self.label_head(embedded["image"] * size), labels)
         loss = settings.contrastive_weight * parts["contrastive"] + settings.label_weight * parts["labels_image"]
         if settings.label_weight:
-            parts["labels_text"] = _bce(self.label_head(text.embedding * size), batch["labels"])
+            parts["labels_text"] = _bce(self.label_head(text * size), labels)
             loss = loss + settings.label_weight * parts["labels_text"]
-            if self.reads_details and text.queries is not None:
-                queries = text.queries[:, : len(FINDINGS)]
-                read = torch.einsum("nfd,fdk->nfk", queries, self.detail_head)
-                parts["labels_queries"] = _bce(read[..., 0], batch["labels"])
-                severity = _known(
-                    (read[..., 1].sigmoid() - batch["details"][..., 0].nan_to_num()) ** 2, batch["details"][..., 0]
-                )
-                parts["details"] = severity + _bce(read[..., 2:], batch["details"][..., 1:])
+            if "queries" in embedded:
+                read = torch.einsum("nfd,fdk->nfk", embedded["queries"], self.detail_head)
+                parts["labels_queries"] = _bce(read[..., 0], labels)
+                severity = _known((read[..., 1].sigmoid() - details[..., 0].nan_to_num()) ** 2, details[..., 0])
+                parts["details"] = severity + _bce(read[..., 2:], details[..., 1:])
                 loss = loss + settings.label_weight * (parts["labels_queries"] + parts["details"])
         return {"loss": loss, **parts}
 
+    def backward_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Gradient of the loss over the whole batch, of all processes and micro-batches.
 
-def clip_batches(cases: Cases, tokenizer: TextTokenizer, config: ClipTraining) -> Callable[[int], Batch]:
+        Cached gradients (Gao et al. 2021, arXiv 2101.06983): embed every micro-batch without a graph, take the
+        loss and its gradient at all embeddings, then embed each micro-batch again and send its part of that
+        gradient on. A batch that is one micro-batch is embedded once, with its graph.
+        """
+        seed = torch.initial_seed()
+
+        def parts(graph: bool) -> Iterator[dict[str, Tensor]]:
+            for number, (part, _) in enumerate(micro_batches(batch, self.config.micro_batch, self.device)):
+                torch.manual_seed((seed + number) % 2**63)  # both times the same draws
+                with torch.set_grad_enabled(graph):
+                    embedded = self.embed(part)
+                yield embedded
+
+        count = len(batch["token_ids"])
+        at_once = (self.config.micro_batch or count) >= count
+        embedded = list(parts(graph=at_once))
+        # Older versions of torch would use weights that autocast has kept from the pass without a graph.
+        torch.clear_autocast_cache()
+        whole = {
+            name: gather(torch.cat([part[name].detach() for part in embedded])).requires_grad_() for name in embedded[0]
+        }
+        labels, details = (gather(batch[name].to(self.device)) for name in ("labels", "details"))
+        losses = self.losses_of(whole, labels, details)
+        losses["loss"].backward()
+        # Every process computes the whole loss, and gradients are averaged over processes: so `world` times.
+        mine = Share(self.global_rank, world_size()).of(count * world_size())
+        cached = {
+            name: (value.grad[mine] * world_size()).split([len(part[name]) for part in embedded])
+            for name, value in whole.items()
+            if value.grad is not None
+        }
+        for number, part in enumerate(embedded if at_once else parts(graph=True)):
+            torch.autograd.backward([part[name] for name in cached], [cached[name][number] for name in cached])
+        return losses
+
+
+def clip_batches(cases: Cases, tokenizer: TextTokenizer, config: ClipTraining) -> MakeBatch:
     """Pairs of volume and text by step; the text is the whole report, its impression or its findings."""
 
-    def make(step: int) -> Batch:
+    def make(step: int, share: Share) -> Batch:
         draw = step_generator(config.seed, step)
         indices = epoch_indices(len(cases), config.batch_size, config.seed, step)
         variants = draw.choice(VARIANTS, size=len(indices), p=(0.6, 0.2, 0.2))
@@ -104,13 +161,14 @@ def clip_batches(cases: Cases, tokenizer: TextTokenizer, config: ClipTraining) -
         # No longer than the longest text, in steps of 32: the padding is not read.
         longest = -(-min(config.text_length, max(tokenizer.lengths(texts))) // 32) * 32
         ids = tokenizer.encode(texts, min(config.text_length, longest))
+        mine = share.of(len(indices))
         batch = {
-            "token_ids": torch.from_numpy(ids),
-            "labels": torch.from_numpy(cases.labels[indices]),
-            "details": torch.from_numpy(cases.details[indices]),
+            "token_ids": torch.from_numpy(ids[mine]),
+            "labels": torch.from_numpy(cases.labels[indices[mine]]),
+            "details": torch.from_numpy(cases.details[indices[mine]]),
         }
         if step >= max(config.short_steps, config.text_only_steps):
-            batch["unit"] = hu_to_unit(np.stack([cases.volume_hu(int(i)) for i in indices]))[:, None]
+            batch["unit"] = hu_to_unit(np.stack([cases.volume_hu(int(i)) for i in indices[mine]]))[:, None]
         return batch
 
     return make
@@ -124,12 +182,15 @@ def train_clip(
     out: Path,
     *,
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
     stop_at: int | None = None,
 ) -> nn.Module:
     """Train ``clip`` on ``cases``; the same call resumes.
 
     Raises:
-        UserError: The text length exceeds the tower's positions, or the tokenizer its vocabulary.
+        UserError: The text length exceeds the tower's positions, or the tokenizer its vocabulary; and as
+            :func:`text2ct.diffusion.training.loop.fit`.
     """
     text = clip.config.text
     if config.text_length > text.max_position_embeddings:
@@ -139,5 +200,6 @@ def train_clip(
     if tokenizer.vocab_size > text.vocab_size or tokenizer.end_id != text.eos_token_id:
         raise UserError("the tokenizer does not fit the text tower: vocabulary or end-of-text id differ")
     module = ClipModule(clip, config)
-    fit(module, clip_batches(cases, tokenizer, config), out, device=device, stop_at=stop_at)
+    batches = clip_batches(cases, tokenizer, config)
+    fit(module, batches, out, device=device, devices=devices, nodes=nodes, stop_at=stop_at)
     return load_result(module, out)

@@ -19,7 +19,13 @@ class TrainingConfig(BaseModel):
     minutes: float | None = Field(
         default=None, gt=0, description="stop after this time, the schedule shortened to fit; None for no limit"
     )
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1, description="cases a step, of all devices together")
+    micro_batch: int | None = Field(
+        default=None, ge=1, description="cases computed at once on a device, the gradient staying the batch's"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="bfloat16 autocast or not; auto takes it where the hardware computes it fast"
+    )
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup_steps: int = Field(default=0, ge=0)
     poly_power: float = Field(default=2.0, ge=0, description="learning rate is multiplied by (1 - progress)**power")
@@ -32,7 +38,10 @@ class TrainingConfig(BaseModel):
 
 
 class VaeTraining(TrainingConfig):
-    """Training of an autoencoder: L1, L1 of gradients, and a small KL, on random patches."""
+    """Training of an autoencoder on random patches: L1, L1 of gradients, a small KL, and optionally two judges.
+
+    MAISI's weights (arXiv 2409.11169) are 0.1 for the adversarial and 0.3 for the perceptual loss.
+    """
 
     patch: int = Field(default=32, ge=8)
     gradient_weight: float = Field(default=1.0, ge=0)
@@ -40,6 +49,15 @@ class VaeTraining(TrainingConfig):
     dense_weight: float = Field(default=2.0, ge=0, description="extra weight of voxels above dense_hu")
     dense_hu: float = 300.0
     whole_every: int = Field(default=4, ge=0, description="every n-th step takes whole volumes; 0 for never")
+    adversarial_weight: float = Field(default=0.0, ge=0, description="of the patch discriminator's loss; 0 for none")
+    adversarial_start: int = Field(default=0, ge=0, description="first step with the discriminator")
+    discriminator_channels: int = Field(default=32, ge=1, description="of its first layer")
+    discriminator_layers: int = Field(default=3, ge=1, description="after the first; each but the last halves")
+    perceptual: str = Field(
+        default="none",
+        description="none, a network of MONAI's PerceptualLoss (downloaded), or a file of MedicalNet's ResNet-10",
+    )
+    perceptual_weight: float = Field(default=0.3, ge=0)
 
 
 class ClipTraining(TrainingConfig):
@@ -53,10 +71,23 @@ class ClipTraining(TrainingConfig):
 
 
 class DiffusionTraining(TrainingConfig):
-    """Training of the velocity network on encoded cases."""
+    """Training of the velocity or noise network on encoded cases.
+
+    The released recipe is ``batch_size`` 4, ``learning_rate`` 1e-4, ``scale`` first-batch and the defaults
+    otherwise: Adam, L1, velocity, 10% condition dropout, decay of power 2, no averaging, no clipping.
+    """
 
     drop_condition: float = Field(default=0.1, ge=0, le=1)
     loss: Literal["l1", "l2"] = Field(default="l1", description="l1 as released; l2 as in the flow's derivation")
+    objective: Literal["velocity", "epsilon"] | None = Field(
+        default=None, description="velocity of a rectified flow or noise of a DDPM; None for the pack's"
+    )
+    scale: Literal["all", "first-batch"] = Field(
+        default="all", description="whose deviation becomes 1 when training from scratch; first-batch as released"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="compute the UNet's blocks twice instead of keeping their activations"
+    )
 
 
 def parse_config(model: type[BaseModel], values: dict[str, Any], origin: str | Path = "configuration") -> Any:

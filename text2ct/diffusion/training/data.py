@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +44,7 @@ def cache_manifest(
     fit: Fit = "crop-pad",
     splits: tuple[str, ...] = ("train",),
 ) -> Cases:
-    """Read the volumes of a manifest, put them on a grid and write them as cases.
+    """Read the volumes of a manifest, put them on a grid and write them as cases; goes on where it was stopped.
 
     Only rows of ``splits`` that have a file and a report are used: patients of other splits judge later.
 
@@ -66,16 +65,18 @@ def cache_manifest(
     if left_out:
         console.warn(f"{left_out} rows of the manifest have no volume or no report and are not used")
 
-    def read_all() -> Iterator[tuple[NDArray[np.int16], CaseText]]:
+    records = rows.to_dict("records")
+
+    def read(number: int) -> tuple[NDArray[np.int16], CaseText]:
         from text2ct import volumes
 
-        for row in rows.to_dict("records"):
-            volume = volumes.read(workspace.resolve(str(row["root"]), str(row["path"])))
-            on_grid = volumes.to_grid(volume, size, spacing_mm, fit=fit)
-            hu = np.clip(np.rint(on_grid.hu), -1000, 1000).astype(np.int16)
-            labels = np.array([row[finding] for finding in FINDINGS], dtype=np.float32)
-            details = np.full((len(FINDINGS), len(DETAILS)), np.nan, dtype=np.float32)
-            text = CaseText(str(row["volume"]), str(row["findings_text"]), str(row["impression_text"]), labels, details)
-            yield hu, text
+        row = records[number]
+        volume = volumes.read(workspace.resolve(str(row["root"]), str(row["path"])))
+        on_grid = volumes.to_grid(volume, size, spacing_mm, fit=fit)
+        hu = np.clip(np.rint(on_grid.hu), -1000, 1000).astype(np.int16)
+        labels = np.array([row[finding] for finding in FINDINGS], dtype=np.float32)
+        details = np.full((len(FINDINGS), len(DETAILS)), np.nan, dtype=np.float32)
+        text = CaseText(str(row["volume"]), str(row["findings_text"]), str(row["impression_text"]), labels, details)
+        return hu, text
 
-    return write_cases(folder, read_all(), len(rows), size=size, spacing_mm=spacing_mm, source="manifest")
+    return write_cases(folder, read, len(records), size=size, spacing_mm=spacing_mm, source="manifest")

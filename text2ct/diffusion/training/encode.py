@@ -9,18 +9,23 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
 from text2ct import console
 from text2ct.compute import autocast, keep_freed_memory, pick_device
-from text2ct.diffusion.clip import Clip3D
+from text2ct.diffusion.clip import TextTower
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.training.cases import Cases
 from text2ct.diffusion.training.clip import VARIANTS
 from text2ct.diffusion.training.vae import hu_to_unit
 from text2ct.diffusion.vae import Vae
-from text2ct.files import atomic_path, read_json, write_json
+from text2ct.files import read_json, write_json
+
+# Cases encoded together, as many as have few voxels: one, of a full-size grid.
+BATCH = 8
+BATCH_VOXELS = BATCH * 64**3
 
 
 @dataclass(frozen=True)
@@ -48,35 +53,34 @@ class Encoded:
 def encode(
     cases: Cases,
     vae: Vae,
-    clip: Clip3D,
+    clip: TextTower,
     tokenizer: TextTokenizer,
     out: Path,
     *,
     conditioning: Literal["pooled", "tokens"],
     text_length: int,
-    batch_size: int = 8,
     device: str = "auto",
 ) -> Encoded:
     """Encode all cases: the posterior's mean of each volume, the context of each text variant.
 
-    Each of the two arrays is written whole; one that exists is kept, so ``out`` belongs to one pair of networks.
+    The same call goes on after the last batch that was finished, so ``out`` belongs to one pair of networks.
     """
     keep_freed_memory()
     where = pick_device(device)
-    encode_volumes(cases, vae, out, batch_size=batch_size, device=where)
-    encode_texts(
-        cases, clip, tokenizer, out,
-        conditioning=conditioning, text_length=text_length, batch_size=batch_size, device=where,
-    )  # fmt: skip
-    std = float(np.load(out / "latents.npy").astype(np.float32).std())
+    encode_volumes(cases, vae.to(where).eval(), out, device=where)
+    vae.cpu()  # a training that follows needs the device's memory
+    read = clip.to(where).eval()
+    encode_texts(cases, read, tokenizer, out, conditioning=conditioning, text_length=text_length, device=where)
+    clip.cpu()
+    std = _deviation(np.load(out / "latents.npy", mmap_mode="r"))
     write_json(out / "encoded.json", {"count": len(cases), "spacing_mm": cases.info["spacing_mm"], "std": std})
     return Encoded.open(out)
 
 
 @torch.inference_mode()
-def encode_volumes(cases: Cases, vae: Vae, out: Path, *, batch_size: int, device: torch.device) -> None:
+def encode_volumes(cases: Cases, vae: Vae, out: Path, *, device: torch.device) -> None:
     """Write ``latents.npy``, (n, C, x, y, z) float16."""
-    vae = vae.to(device).eval()
+    batch_size = max(1, min(BATCH, BATCH_VOXELS // int(np.prod(cases.size))))
 
     def batch(indices: range) -> Tensor:
         unit = hu_to_unit(np.stack([cases.volume_hu(i) for i in indices]))[:, None].to(device)
@@ -88,24 +92,22 @@ def encode_volumes(cases: Cases, vae: Vae, out: Path, *, batch_size: int, device
 @torch.inference_mode()
 def encode_texts(
     cases: Cases,
-    clip: Clip3D,
+    clip: TextTower,
     tokenizer: TextTokenizer,
     out: Path,
     *,
     conditioning: Literal["pooled", "tokens"],
     text_length: int,
-    batch_size: int,
     device: torch.device,
 ) -> None:
     """Write ``contexts.npy``, (n, variants, tokens, width) float16."""
-    clip = clip.to(device).eval()
 
     def batch(indices: range) -> Tensor:
         texts = [cases.texts[i].text(variant) for i in indices for variant in range(VARIANTS)]
         ids = torch.from_numpy(tokenizer.encode(texts, text_length)).to(device)
         return clip.encode_text(ids).context(conditioning).unflatten(0, (len(indices), VARIANTS))
 
-    _write(out / "contexts.npy", "encoding reports", len(cases), batch_size, device, batch)
+    _write(out / "contexts.npy", "encoding reports", len(cases), BATCH, device, batch)
 
 
 def _write(
@@ -116,14 +118,33 @@ def _write(
     device: torch.device,
     encode_batch: Callable[[range], Tensor],
 ) -> None:
+    """Fill ``path`` batch by batch; beside it, ``.partial`` and its count of finished cases say where to go on.
+
+    Batches begin at the same cases whatever was interrupted, so the numbers are the same too.
+    """
     if path.is_file():
         return
-    parts = []
-    with console.progress(description, count) as advance:
-        for start in range(0, count, batch_size):
+    partial, progress = path.with_suffix(".partial.npy"), path.with_suffix(".progress.json")
+    done = read_json(progress)["done"] if progress.is_file() and partial.is_file() else 0
+    array = open_memmap(partial, mode="r+") if done else None
+    with console.progress(description, count - done) as advance:
+        for start in range(done, count, batch_size):
             indices = range(start, min(start + batch_size, count))
             with autocast(device):
-                parts.append(encode_batch(indices).half().cpu().numpy())
+                values = encode_batch(indices).half().cpu().numpy()
+            if array is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                array = open_memmap(partial, mode="w+", dtype=values.dtype, shape=(count, *values.shape[1:]))
+            array[indices.start : indices.stop] = values
+            array.flush()
+            write_json(progress, {"done": indices.stop})
             advance(len(indices))
-    with atomic_path(path) as temporary:
-        np.save(temporary, np.concatenate(parts))
+    partial.replace(path)
+    progress.unlink(missing_ok=True)
+
+
+def _deviation(latents: NDArray[np.float16]) -> float:
+    """Standard deviation of all values, reading one case at a time."""
+    sums = np.array([(x.sum(), np.square(x).sum()) for x in (case.astype(np.float64) for case in latents)])
+    mean, square = sums.sum(axis=0) / latents.size
+    return float(np.sqrt(square - mean**2))

@@ -1,18 +1,22 @@
 """The loop that all three trainings share: Lightning, with randomness that depends on (seed, step) alone.
 
 A batch and every draw made from it come from generators seeded by the run's seed and the step's number, so a
-run resumed at any checkpoint sees the data and the noise that an uninterrupted run would have seen.
+run resumed at any checkpoint sees the data and the noise that an uninterrupted run would have seen. Optimisation
+is Lightning's manual one, since a step may compute its gradient in parts: micro-batches, devices, two players.
 """
 
 from __future__ import annotations
 
 import csv
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
@@ -23,10 +27,20 @@ from torch import Tensor, nn
 from text2ct import console
 from text2ct.compute import keep_freed_memory, lightning_precision, pick_device
 from text2ct.diffusion.training.config import TrainingConfig
+from text2ct.diffusion.training.processes import (
+    AveragingStrategy,
+    Share,
+    average,
+    check_processes,
+    is_follower,
+    world_size,
+)
 from text2ct.errors import UserError
 from text2ct.files import atomic_path, read_json, write_json
 
-Batch = dict[str, Any]
+Batch = dict[str, Tensor]
+# The cases of a step that are one process's share; draws are made for the whole batch and then shared.
+MakeBatch = Callable[[int, Share], Batch]
 LAST = "last.ckpt"
 
 
@@ -37,8 +51,12 @@ def step_generator(seed: int, step: int, stream: int = 0) -> np.random.Generator
 
 def torch_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
     """Torch's CPU generator of one step."""
+    return torch.Generator().manual_seed(_torch_seed(seed, step, stream))
+
+
+def _torch_seed(seed: int, step: int, stream: int) -> int:
     state = np.random.SeedSequence([seed, step, 100 + stream]).generate_state(2, dtype=np.uint32)
-    return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
+    return int(state[0]) << 31 | int(state[1]) >> 1
 
 
 def epoch_indices(count: int, batch_size: int, seed: int, step: int) -> np.ndarray:
@@ -50,6 +68,15 @@ def epoch_indices(count: int, batch_size: int, seed: int, step: int) -> np.ndarr
         here = positions // count == epoch
         out[here] = order[positions[here] % count]
     return out
+
+
+def micro_batches(batch: Batch, size: int | None, device: torch.device) -> Iterator[tuple[Batch, float]]:
+    """Parts of at most ``size`` cases, moved to ``device`` one at a time, and their shares of the batch."""
+    count = len(next(iter(batch.values())))
+    size = size or count
+    for start in range(0, count, size):
+        part = {name: value[start : start + size].to(device, non_blocking=True) for name, value in batch.items()}
+        yield part, min(size, count - start) / count
 
 
 class StepModule(lightning.LightningModule):
@@ -64,6 +91,7 @@ class StepModule(lightning.LightningModule):
 
     def __init__(self, network: nn.Module, config: TrainingConfig) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.network = network
         self.config = config
         self.spent_s = 0.0
@@ -78,11 +106,42 @@ class StepModule(lightning.LightningModule):
         """The parts of the loss, by name; ``loss`` is minimised."""
         raise NotImplementedError
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step: the losses are kept for the log."""
-        losses = self.losses(batch)
-        self.last_losses = {name: float(value.detach()) for name, value in losses.items()}
-        return losses["loss"]
+    def backward_part(self, part: Batch, weight: float) -> dict[str, Tensor]:
+        """Add the gradient of a micro-batch that is ``weight`` of the batch; returns its losses."""
+        losses = self.losses(part)
+        (losses["loss"] * weight).backward()
+        return losses
+
+    def backward_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Add the gradient of this process's share, in micro-batches; returns its losses."""
+        total: dict[str, Tensor] = {}
+        for part, weight in micro_batches(batch, self.config.micro_batch, self.device):
+            for name, value in self.backward_part(part, weight).items():
+                total[name] = total.get(name, 0) + weight * value.detach()
+        return total
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One step of the optimiser; the losses are kept for the log."""
+        torch.manual_seed(_torch_seed(self.config.seed, self.trainer.global_step, stream=1 + self.global_rank))
+        for optimizer in self.trainer.optimizers:
+            optimizer.zero_grad()
+        losses = self.backward_batch(batch)
+        average(p.grad for p in self.parameters() if p.grad is not None)
+        if self.config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.trained_parameters(), self.config.gradient_clip)
+        self.update()
+        self._average_weights()  # before any checkpoint of this step
+        values = torch.stack([value.detach().float() for value in losses.values()])
+        average([values])
+        self.last_losses = dict(zip(losses, values.tolist(), strict=True))
+
+    def update(self) -> None:
+        """Let the optimiser step; Lightning counts the steps of its own wrapper."""
+        self.optimizers().step()  # type: ignore[union-attr]
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch stays in the host's memory: its parts are moved when their turn comes."""
+        return batch
 
     def progress(self) -> float:
         """Share of the run that is done, in [0, 1], by steps or by time, whichever is further."""
@@ -91,9 +150,16 @@ class StepModule(lightning.LightningModule):
             done = max(done, self.spent_s / (60 * self.config.minutes))
         return min(done, 1.0)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """What the (first) optimiser changes."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def configure_optimizers(self) -> Any:
         """Adam, or AdamW where there is weight decay."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
+        return self.optimizer_of(self.trained_parameters())
+
+    def optimizer_of(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """An optimiser as configured."""
         rate, decay = self.config.learning_rate, self.config.weight_decay
         return torch.optim.AdamW(parameters, rate, weight_decay=decay) if decay else torch.optim.Adam(parameters, rate)
 
@@ -102,11 +168,12 @@ class StepModule(lightning.LightningModule):
         step = self.trainer.global_step
         warm = min(1.0, (step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
         rate = self.config.learning_rate * warm * (1 - self.progress()) ** self.config.poly_power
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         self.last_rate = rate
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def _average_weights(self) -> None:
         """Average the weights, with a decay that starts small so that early weights are forgotten."""
         if self.ema is None:
             return
@@ -125,16 +192,24 @@ class StepModule(lightning.LightningModule):
 
 
 class _Batches:
-    """An endless iterable of batches that begins at the trainer's present step."""
+    """An endless iterable of this process's batches, from the trainer's present step on.
 
-    def __init__(self, module: StepModule, make: Callable[[int], Batch]) -> None:
+    The next batch is made while the present one is computed.
+    """
+
+    def __init__(self, module: StepModule, make: MakeBatch) -> None:
         self._module, self._make = module, make
 
     def __iter__(self) -> Iterator[Batch]:
         step = self._module.trainer.global_step
-        while True:
-            yield self._make(step) | {"step": step}
-            step += 1
+        share = Share(self._module.global_rank, world_size())
+        with ThreadPoolExecutor(1) as ahead:
+            following = ahead.submit(self._make, step, share)
+            while True:
+                batch = following.result()
+                step += 1
+                following = ahead.submit(self._make, step, share)
+                yield batch
 
 
 class _Bookkeeping(Callback):
@@ -158,7 +233,7 @@ class _Bookkeeping(Callback):
         self._advance(1)
         if not all(np.isfinite(value) for value in module.last_losses.values()):
             raise UserError(f"the loss is no longer finite at step {step}; lower the learning rate")
-        if step % config.log_every == 0 or step == 1:
+        if trainer.is_global_zero and (step % config.log_every == 0 or step == 1):
             self._log(step)
         finished = module.progress() >= 1
         if finished:
@@ -186,52 +261,69 @@ class _Bookkeeping(Callback):
 
 
 def save_checkpoint(trainer: lightning.Trainer, out: Path) -> None:
-    """Write ``last.ckpt``, atomically."""
-    with atomic_path(out / LAST) as temporary:
-        trainer.save_checkpoint(temporary)
+    """Write ``last.ckpt``, atomically; every process calls it and the first one writes."""
+    if trainer.is_global_zero:
+        with atomic_path(out / LAST) as temporary:
+            trainer.save_checkpoint(temporary)
+    else:
+        trainer.save_checkpoint(out / LAST)
+    trainer.strategy.barrier()
 
 
 def fit(
     module: StepModule,
-    make_batch: Callable[[int], Batch],
+    make_batch: MakeBatch,
     out: Path,
     *,
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
     stop_at: int | None = None,
 ) -> bool:
     """Train to the end of the schedule, going on from the checkpoint in ``out`` if there is one.
 
+    With several devices or nodes, Lightning starts the processes: by running this command again, or it takes
+    those that SLURM or torchrun has started.
+
     Args:
         module: Network and settings.
-        make_batch: The batch of a step, a function of the step's number alone.
+        make_batch: A process's share of the batch of a step, a function of the step's number alone.
         out: Folder of the run: ``config.json``, ``log.csv``, ``last.ckpt``.
         device: As for :func:`text2ct.compute.pick_device`.
+        devices: Devices of each node.
+        nodes: Number of machines, all of which see ``out``.
         stop_at: Stop early at this step, as an interruption would, with a checkpoint.
 
     Returns:
         Whether the run is complete.
 
     Raises:
-        UserError: ``out`` holds a run with other settings, or the loss stopped being finite.
+        UserError: ``out`` holds a run with other settings, the devices cannot do it, or the loss stopped being
+            finite.
     """
     keep_freed_memory()
-    out.mkdir(parents=True, exist_ok=True)
-    _save_config(module, out)
+    config = module.config
+    check_processes(device, devices, nodes, config.batch_size, config.minutes)
+    follower = is_follower(devices, nodes)
+    if not follower:
+        _save_config(module, out)
     where = pick_device(device)
     checkpoint = out / LAST
-    steps = module.config.steps
-    with warnings.catch_warnings(), console.progress("training", steps) as advance:
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         # Lightning advises on logging, workers and hardware, none of which is the user's to change here.
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         warnings.filterwarnings("ignore", category=lightning.pytorch.utilities.warnings.PossibleUserWarning)
+        advance = _silent if follower else stack.enter_context(console.progress("training", config.steps))
         trainer = lightning.Trainer(
-            max_steps=min(steps, stop_at or steps),
+            max_steps=min(config.steps, stop_at or config.steps),
             max_epochs=-1,
             accelerator={"cuda": "gpu"}.get(where.type, where.type),
-            devices=1 if where.index is None else [where.index],
-            precision=lightning_precision(where),
-            gradient_clip_val=module.config.gradient_clip,
+            devices=devices if where.index is None else [where.index],
+            num_nodes=nodes,
+            strategy=AveragingStrategy() if devices * nodes > 1 else "auto",
+            precision=_precision(config, where),
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -239,9 +331,31 @@ def fit(
             callbacks=[_Bookkeeping(out, module, advance)],
         )
         resume = str(checkpoint) if checkpoint.is_file() else None
-        trainer.fit(module, _Batches(module, make_batch), ckpt_path=resume, weights_only=True)
-    save_checkpoint(trainer, out)
-    return trainer.global_step >= steps or module.progress() >= 1
+        _fit_until_interrupted(trainer, module, _Batches(module, make_batch), resume)
+        save_checkpoint(trainer, out)
+    return trainer.global_step >= config.steps or module.progress() >= 1
+
+
+def _fit_until_interrupted(
+    trainer: lightning.Trainer, module: StepModule, batches: _Batches, checkpoint: str | None
+) -> None:
+    """Fit; Ctrl-C is passed on as what it is, where Lightning would end the program and ignore the next one."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, batches, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from error
+
+
+def _silent(steps: int) -> None:
+    """A follower's progress, which nobody sees."""
+
+
+def _precision(config: TrainingConfig, device: torch.device) -> Literal["bf16-mixed", "32-true"]:
+    if config.precision == "auto":
+        return lightning_precision(device)
+    return "bf16-mixed" if config.precision == "bfloat16" else "32-true"
 
 
 def load_result(module: StepModule, out: Path) -> nn.Module:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
+import torch
 
 from text2ct import console
-from text2ct.diffusion.components import component_type
+from text2ct.diffusion.components import Scheduler, component_type
+from text2ct.diffusion.ddpm import Ddpm, DdpmConfig
+from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
 from text2ct.diffusion.gaussian import GaussianUnet
-from text2ct.diffusion.info import TrainingData
+from text2ct.diffusion.info import PackInfo, TrainingData
 from text2ct.diffusion.pack import Pack, Part, save_pack
-from text2ct.diffusion.training.cases import Cases
+from text2ct.diffusion.training.cases import Cases, cases_are_complete
 from text2ct.diffusion.training.clip import train_clip
 from text2ct.diffusion.training.config import (
     ClipTraining,
@@ -24,11 +25,12 @@ from text2ct.diffusion.training.config import (
     VaeTraining,
     parse_config,
 )
-from text2ct.diffusion.training.data import cache_manifest, usable_rows
-from text2ct.diffusion.training.diffusion import train_diffusion
+from text2ct.diffusion.training.data import cache_manifest
+from text2ct.diffusion.training.diffusion import first_batch_scale, train_diffusion
 from text2ct.diffusion.training.encode import Encoded, encode
 from text2ct.diffusion.training.gaussian import fit_gaussian
 from text2ct.diffusion.training.linear import fit_linear_blocks
+from text2ct.diffusion.training.processes import after_first, check_processes, is_follower
 from text2ct.diffusion.training.vae import train_vae
 from text2ct.diffusion.vae import LinearBlocksVae
 from text2ct.errors import UserError
@@ -40,10 +42,35 @@ if TYPE_CHECKING:
     from text2ct.manifests import Workspace
 
 Component = Literal["vae", "clip", "unet"]
-_CONFIGS: dict[str, type[TrainingConfig]] = {"vae": VaeTraining, "clip": ClipTraining, "unet": DiffusionTraining}
+CONFIGS: dict[str, type[TrainingConfig]] = {"vae": VaeTraining, "clip": ClipTraining, "unet": DiffusionTraining}
+# What a new network of an objective is trained with when the pack's scheduler is the other objective's.
+_SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
+    "velocity": lambda: RectifiedFlow(FlowConfig()),
+    "epsilon": lambda: Ddpm(DdpmConfig()),
+}
 
 # Weights that were trained on the latents or contexts of a component are of no use once it has changed.
 _DEPENDENTS: dict[str, tuple[str, ...]] = {"vae": ("unet",), "clip": ("unet",), "unet": ()}
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Where a training runs.
+
+    Attributes:
+        device: As for :func:`text2ct.compute.pick_device`.
+        devices: Devices of each node.
+        nodes: Number of machines, all of which see the same files.
+    """
+
+    device: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+
+    @property
+    def follower(self) -> bool:
+        """Whether this process only computes."""
+        return is_follower(self.devices, self.nodes)
 
 
 def train_component(
@@ -57,8 +84,8 @@ def train_component(
     settings: Mapping[str, Any] | None = None,
     scratch: bool = False,
     architecture: Pack | None = None,
-    device: str = "auto",
-) -> Pack:
+    machines: Machines | None = None,
+) -> Pack | None:
     """Train one component on a manifest's training patients and write a new pack with it.
 
     The same call goes on where it was stopped. The new pack lists the patients it has seen, and lacks the
@@ -74,153 +101,139 @@ def train_component(
         settings: Fields of ``VaeTraining``, ``ClipTraining`` or ``DiffusionTraining``.
         scratch: Start from random weights instead of the pack's.
         architecture: The pack whose UNet configuration is used when ``base`` has no UNet.
-        device: As for :func:`text2ct.compute.pick_device`.
+        machines: Where to train; one device if None.
+
+    Returns:
+        The new pack; None in the processes of a run that only compute.
 
     Raises:
         UserError: The pack lacks what is needed, a setting is wrong, or ``work`` belongs to other data.
     """
     if out.resolve() == base.path.resolve():
         raise UserError(f"{out} is the pack to start from; give the new pack another folder")
-    cases = manifest_cases(frame, workspace, base, work)
+    machines = machines or Machines()
     values = dict(settings or {})
-    info = base.info
+    config = parse_config(CONFIGS[component], values)
+    place: dict[str, Any] = asdict(machines)
+    check_processes(**place, batch_size=config.batch_size, minutes=config.minutes)
     trained: Any
-    if component == "vae":
-        config = parse_config(VaeTraining, values)
-        vae = _network(base, "vae", scratch)
-        if isinstance(vae, LinearBlocksVae):
-            console.info("this autoencoder is fitted in closed form: steps, batch size and seed do not matter")
-            trained = fit_linear_blocks(cases, vae.config)
-        else:
-            trained = train_vae(cases, vae, config, work / "vae", device=device)
-    elif component == "clip":
-        config = parse_config(ClipTraining, {"text_length": info.text_length} | values)
-        network = _network(base, "clip", scratch)
-        trained = train_clip(cases, network, base.tokenizer, config, work / "clip", device=device)
-    else:
-        config = parse_config(DiffusionTraining, values)
-        encoded = encode_manifest(frame, workspace, base, work, device=device)
-        source = base if base.has("unet") else architecture
-        if source is None:
-            raise UserError(f"the pack '{info.name}' has no UNet; name a pack whose architecture is to be used")
-        fresh = scratch or not base.has("unet")
-        network = _network(source, "unet", fresh)
-        if network.config.in_channels != encoded.latents.shape[1]:
-            raise UserError(
-                f"the UNet of '{source.info.name}' takes {network.config.in_channels} latent channels and the VAE of "
-                f"'{info.name}' gives {encoded.latents.shape[1]}; choose packs that fit together"
-            )
-        scale = 1 / encoded.info["std"] if fresh else info.latent_scale_factor
-        info = info.model_copy(update={"latent_scale_factor": scale})
-        if fresh and isinstance(network, GaussianUnet):
-            fit_gaussian(network, encoded, scale)
-        trained = train_diffusion(
-            encoded, network, base.scheduler, config, work / "diffusion", scale_factor=scale, device=device
+    info = base.info
+    scheduler: Scheduler | None = None
+    if component == "unet":
+        info, scheduler, trained = _train_unet(
+            frame, workspace, base, work, config, scratch=scratch, architecture=architecture, machines=machines
         )
+    else:
+        cases = manifest_cases(frame, workspace, base, work, follower=machines.follower)
+        network = _network(base, component, scratch, config.seed)
+        if component == "clip":
+            config = parse_config(ClipTraining, {"text_length": info.text_length} | values)
+            trained = train_clip(cases, network, base.tokenizer, config, work / "clip", **place)
+        elif isinstance(network, LinearBlocksVae):
+            console.info("this autoencoder is fitted in closed form: steps, batch size and seed do not matter")
+            trained = fit_linear_blocks(cases, network.config)
+        else:
+            trained = train_vae(cases, network, config, work / "vae", **place)
+    if machines.follower:
+        return None
     parts = _parts(base, leave_out=(component, *_DEPENDENTS[component]))
+    if scheduler is not None:
+        parts["scheduler"] = Part(scheduler.config)
     parts[component] = Part(trained.config, trained.state_dict())
     info = info.model_copy(update={"name": out.resolve().name, "trained_on": (*info.trained_on, *training_data(frame))})
     return save_pack(out, info, parts, base.tokenizer if base.has("clip") else None)
 
 
-def estimate_training(
-    component: Component,
+def _train_unet(
     frame: pd.DataFrame,
     workspace: Workspace,
     base: Pack,
+    work: Path,
+    config: DiffusionTraining,
     *,
-    settings: Mapping[str, Any] | None = None,
-    scratch: bool = False,
-    architecture: Pack | None = None,
-    device: str = "auto",
-) -> dict[str, Any]:
-    """How long :func:`train_component` will take and how much disk, from three steps on a few cases.
-
-    Args:
-        component: As for :func:`train_component`, and so the rest.
-        frame: A manifest.
-        workspace: Resolves roots to folders.
-        base: The pack to start from.
-        settings: Fields of the training's configuration.
-        scratch: Start from random weights.
-        architecture: The pack whose UNet configuration is used when ``base`` has no UNet.
-        device: As for :func:`text2ct.compute.pick_device`.
-
-    Returns:
-        ``cases``, ``steps``, ``seconds`` and ``bytes`` (upper bounds).
-
-    Raises:
-        UserError: As :func:`train_component`.
-    """
-    rows = usable_rows(frame)
-    few = rows.head(3)
-    config = parse_config(_CONFIGS[component], dict(settings or {}))
-    trial = dict(settings or {}) | {"steps": 3, "log_every": 1, "minutes": None}
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder) / "work"
-        begun = time.perf_counter()
-        train_component(
-            component,
-            few,
-            workspace,
-            base,
-            Path(folder) / "pack",
-            work=work,
-            settings=trial,
-            scratch=scratch,
-            architecture=architecture,
-            device=device,
+    scratch: bool,
+    architecture: Pack | None,
+    machines: Machines,
+) -> tuple[PackInfo, Scheduler, Any]:
+    """Train the UNet of ``base``, or a new one; returns the pack's description, its scheduler and the UNet."""
+    info = base.info
+    source = base if base.has("unet") else architecture
+    if source is None:
+        raise UserError(f"the pack '{info.name}' has no UNet; name a pack whose architecture is to be used")
+    fresh = scratch or not base.has("unet")
+    objective = config.objective or info.objective
+    kind = source.info.components["unet"]
+    if not fresh and objective != info.objective:
+        raise UserError(
+            f"the UNet of '{info.name}' predicts the {info.objective}; the objective '{objective}' needs --scratch"
         )
-        whole = time.perf_counter() - begun
-        log = work / {"unet": "diffusion"}.get(component, component) / "log.csv"
-        times = [float(line.split(",")[1]) for line in log.read_text().splitlines()[1:]] if log.is_file() else [0.0]
-        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-    per_step = (times[-1] - times[0]) / 2
-    seconds = per_step * config.steps
-    if config.minutes is not None:
-        seconds = min(seconds, 60 * config.minutes)
-    reading = max(whole - times[-1], 0.0) * len(rows) / len(few)
-    return {
-        "cases": len(rows),
-        "steps": config.steps,
-        "seconds": round(seconds + reading, 1),
-        "bytes": int(size + (len(rows) - len(few)) * 4 * np.prod(base.info.grid)),
-    }
+    if component_type("unet", kind).objective not in (None, objective):
+        raise UserError(
+            f"a UNet of the type '{kind}' cannot predict '{objective}'; start from a pack of another architecture"
+        )
+    encoded = encode_manifest(frame, workspace, base, work, device=machines.device, follower=machines.follower)
+    network = _network(source, "unet", fresh, config.seed)
+    if network.config.in_channels != encoded.latents.shape[1]:
+        raise UserError(
+            f"the UNet of '{source.info.name}' takes {network.config.in_channels} latent channels and the VAE of "
+            f"'{info.name}' gives {encoded.latents.shape[1]}; choose packs that fit together"
+        )
+    scheduler = base.scheduler if objective == info.objective else _SCHEDULERS[objective]()
+    scale = info.latent_scale_factor
+    if fresh:
+        scale = 1 / encoded.info["std"] if config.scale == "all" else first_batch_scale(encoded, config)
+    if fresh and isinstance(network, GaussianUnet):
+        fit_gaussian(network, encoded, scale)
+    trained = train_diffusion(
+        encoded, network, scheduler, config, work / "diffusion", scale_factor=scale, **asdict(machines)
+    )
+    return info.model_copy(update={"latent_scale_factor": scale, "objective": objective}), scheduler, trained
 
 
-def estimate_encoding(frame: pd.DataFrame, workspace: Workspace, pack: Pack, *, device: str = "auto") -> dict[str, Any]:
-    """``cases``, ``seconds`` and ``bytes`` of :func:`encode_manifest`, from two cases."""
-    rows = usable_rows(frame)
-    few = rows.head(2)
-    with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
-        encode_manifest(few, workspace, pack, Path(folder), device=device)
-        share = len(rows) / len(few)
-        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-        seconds = (time.perf_counter() - begun) * share
-    return {"cases": len(rows), "seconds": round(seconds, 1), "bytes": int(size * share)}
+def manifest_cases(
+    frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: Path, *, follower: bool = False
+) -> Cases:
+    """The manifest's training volumes and reports on the pack's grid, cached in ``work/cases``.
 
-
-def manifest_cases(frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: Path) -> Cases:
-    """The manifest's training volumes and reports on the pack's grid, cached in ``work/cases``."""
-    _claim(work, frame)
+    A ``follower`` waits until the first process of its run has made them.
+    """
     folder = work / "cases"
     size, spacing = pack.info.grid, pack.info.spacing_mm
-    if (folder / "cases.json").is_file():
-        try:
+
+    def make() -> Cases:
+        if not follower:
+            _claim(work, frame)
+        if cases_are_complete(folder):
             cases = Cases(folder)
-        except UserError:  # interrupted while it was written: it is written again
-            pass
-        else:
             if (cases.size, tuple(cases.info["spacing_mm"])) == (tuple(size), tuple(spacing)):
                 return cases
-    return cache_manifest(folder, frame, workspace, size=size, spacing_mm=spacing)
+        return cache_manifest(folder, frame, workspace, size=size, spacing_mm=spacing)
+
+    return after_first(make, lambda: cases_are_complete(folder), follower=follower)
 
 
 def encode_manifest(
-    frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: Path, *, device: str = "auto"
+    frame: pd.DataFrame,
+    workspace: Workspace,
+    pack: Pack,
+    work: Path,
+    *,
+    device: str = "auto",
+    follower: bool = False,
 ) -> Encoded:
-    """Latents and text contexts of the manifest's training rows, cached in ``work/encoded``."""
+    """Latents and text contexts of the manifest's training rows, cached in ``work/encoded``.
+
+    A ``follower`` waits until the first process of its run has made them.
+    """
+    folder = work / "encoded"
+    return after_first(
+        lambda: _encode_manifest(frame, workspace, pack, work, device),
+        (folder / "encoded.json").is_file,
+        follower=follower,
+    )
+
+
+def _encode_manifest(frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: Path, device: str) -> Encoded:
     folder = work / "encoded"
     marker = folder / "pack.sha256.json"
     if (folder / "encoded.json").is_file() and marker.is_file():
@@ -235,7 +248,7 @@ def encode_manifest(
     return encode(
         cases,
         pack.vae,
-        pack.clip,
+        pack.text_tower,
         pack.tokenizer,
         folder,
         conditioning=info.conditioning,
@@ -253,9 +266,13 @@ def training_data(frame: pd.DataFrame) -> tuple[TrainingData, ...]:
     )
 
 
-def _network(pack: Pack, component: str, scratch: bool) -> Any:
-    """A pack's component ready for training, or one of its architecture with random weights."""
+def _network(pack: Pack, component: str, scratch: bool, seed: int) -> Any:
+    """A pack's component ready for training, or one of its architecture with random weights.
+
+    What a training adds to it (heads, a discriminator) is random too: all of it is drawn from the seed.
+    """
     module = getattr(pack, component)
+    torch.manual_seed(seed)
     if not scratch:
         return module.requires_grad_(True).train()
     kind = pack.info.components[component]  # type: ignore[index]
@@ -280,6 +297,7 @@ def _claim(work: Path, frame: pd.DataFrame) -> None:
     digest = int(pd.util.hash_pandas_object(train[columns], index=False).sum())
     path = work / "source.json"
     source = {"rows": len(train), "digest": str(digest)}
-    if path.is_file() and read_json(path) != source:
+    if not path.is_file():
+        write_json(path, source)
+    elif read_json(path) != source:
         raise UserError(f"{work} belongs to another manifest; choose another work folder or remove it")
-    write_json(path, source)

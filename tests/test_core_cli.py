@@ -1,0 +1,173 @@
+"""``core train-*``: fine-tuning, objectives, several devices; on a few simulated patients and a tiny pack."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from text2ct import manifests, workflow
+from text2ct.cli import app
+from text2ct.diffusion import Pack, init_pack, load_pack
+from text2ct.diffusion.training import parse_config
+from text2ct.diffusion.training.on_manifest import CONFIGS
+
+FEW = ("--steps", "2", "--batch-size", "2", "--device", "cpu")
+
+
+def run(*words: str | Path, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["core", *(str(word) for word in words)], catch_exceptions=False)
+    assert result.exit_code == code, result.stderr
+    return result.stdout if code == 0 else result.stderr
+
+
+def config(folder: Path, **settings: Any) -> Path:
+    path = folder / "settings.json"
+    path.write_text(json.dumps(settings))
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    return init_pack(tmp_path_factory.mktemp("core") / "base")
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("core") / "workspace"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workflow, "EMBEDDED_PATIENTS", 20)
+        workflow.real_manifest(manifests.Workspace.open(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def work(space: Path, base: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Encoded once; each test trains in a copy of its own."""
+    folder = tmp_path_factory.mktemp("core") / "work"
+    run("encode", "--model", base.path, "--work", folder, "--workspace", space, "--device", "cpu")
+    return folder
+
+
+@pytest.fixture
+def place(space: Path, work: Path, tmp_path: Path) -> tuple[str | Path, ...]:
+    own = tmp_path / "work"
+    own.mkdir()
+    for path in work.iterdir():
+        (own / path.name).symlink_to(path)
+    return "--workspace", space, "--work", own
+
+
+def test_fine_tuning_changes_the_unet_alone(
+    base: Pack, space: Path, place: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    """The pack's scale factor, scheduler, VAE and CLIP stay; patients old and new are listed; --model is --from."""
+    first = run("train-diffusion", "--from", base.path, "--out", tmp_path / "first", *FEW, *place, "--json")
+    again = load_pack(json.loads(first)["pack"])
+    again_words = ("--model", again.path, "--out", tmp_path / "second", "--work", tmp_path / "other")
+    run("train-diffusion", *again_words, *FEW, "--workspace", space)
+    tuned = load_pack(tmp_path / "second")
+    assert tuned.info.latent_scale_factor == base.info.latent_scale_factor
+    assert tuned.info.objective == "velocity"
+    changed = {name for name, sha in tuned.info.files.items() if base.info.files[name] != sha}
+    assert changed == {"unet/model.safetensors"}
+    frame = manifests.read_manifest(space / "real" / "manifest.csv")
+    train = tuple(sorted(set(frame.loc[frame["split"] == "train", "patient"])))
+    assert [data.patients for data in tuned.info.trained_on] == [train, train]
+
+
+def test_noise_prediction_from_scratch_samples(base: Pack, place: tuple[str | Path, ...], tmp_path: Path) -> None:
+    settings = config(tmp_path, objective="epsilon", scale="first-batch")
+    words = ("train-diffusion", "--from", base.path, *FEW, *place, "--config", settings)
+    error = run(*words, "--out", tmp_path / "no", code=2)
+    assert "predicts the velocity; the objective 'epsilon' needs --scratch" in error
+    made = load_pack(json.loads(run(*words, "--out", tmp_path / "made", "--scratch", "--json"))["pack"])
+    assert (made.info.objective, made.info.components["scheduler"]) == ("epsilon", "ddpm")
+    assert made.info.latent_scale_factor != base.info.latent_scale_factor
+    from text2ct.diffusion import generate
+    from text2ct.diffusion.info import Sampling
+
+    hu = generate(made, ["Normal chest."], [0], sampling=Sampling(steps=3, guidance_scale=2.0), device="cpu")
+    assert hu.shape == (1, 16, 16, 16)
+    tuned = ("train-diffusion", "--from", made.path, "--out", tmp_path / "tuned", "--work", tmp_path / "tuned-work")
+    run(*tuned, *FEW, *place[:2])
+    assert load_pack(tmp_path / "tuned").info.objective == "epsilon"
+
+
+def test_scratch_starts_from_the_seed(base: Pack, place: tuple[str | Path, ...], tmp_path: Path) -> None:
+    """The same seed gives the same first weights, whatever was drawn before; another seed gives others."""
+    folders = []
+    for name, seed in (("one", "3"), ("two", "3"), ("three", "4")):
+        torch.rand(5)
+        settings = config(tmp_path, learning_rate=1e-12)
+        own = tmp_path / f"work-{name}"
+        own.mkdir()
+        for part in ("cases", "encoded", "source.json"):
+            (own / part).symlink_to(Path(place[3]) / part)
+        words = ("--from", base.path, "--out", tmp_path / name, "--work", own, "--config", settings)
+        run("train-diffusion", *words, "--scratch", "--seed", seed, *FEW, *place[:2])
+        folders.append(load_file(tmp_path / name / "unet" / "model.safetensors"))
+    one, two, three = folders
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert any(not torch.equal(value, three[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train-diffusion", "--devices", "4"), "batch_size is 2, the whole batch's; expected a multiple of 4"),
+        (("train-clip", "--nodes", "3"), "batch_size is 2, the whole batch's; expected a multiple of 3"),
+        (("train-vae", "--devices", "2", "--config", {"minutes": 1.0, "patch": 8}), "works on one device only"),
+        (("train-diffusion", "--config", {"micro_bach": 1}), "micro_bach: Extra inputs are not permitted"),
+        (("train-vae", "--config", {"patch": 10}), "must be multiples of 4"),
+        (("train-vae", "--config", {"patch": 8, "adversarial_weight": 0.1}), "too small for a discriminator"),
+        (("train-vae", "--config", {"patch": 8, "perceptual": "nothing"}), "neither a perceptual network nor a file"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_bad_settings_are_refused(
+    words: tuple[Any, ...], message: str, base: Pack, place: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    given = [config(tmp_path, **word) if isinstance(word, dict) else word for word in words]
+    assert message in run(*given, "--from", base.path, "--out", tmp_path / "out", *FEW, *place, code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_bundled_architecture_knows_the_velocity_alone(space: Path, tmp_path: Path) -> None:
+    settings = config(tmp_path, objective="epsilon")
+    words = ("--out", tmp_path / "out", "--config", settings, "--scratch", "--workspace", space)
+    assert "'gaussian_unet' cannot predict 'epsilon'" in run("train-diffusion", *words, *FEW, code=2)
+
+
+def test_two_devices_train_one_pack(base: Pack, place: tuple[str | Path, ...], tmp_path: Path) -> None:
+    """Lightning runs the command again for the second process, which writes and prints nothing."""
+    words = ["core", "train-diffusion", "--from", base.path, "--out", tmp_path / "two", "--devices", "2", *FEW, *place]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "text2ct.cli", *map(str, words), "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["missing"] == []
+    again = list(words)
+    again[again.index("2")] = "1"
+    again[again.index(tmp_path / "two")] = tmp_path / "one"
+    run(*again[1:])  # the run is complete: the same pack, made from its checkpoint
+    one, two = (load_file(tmp_path / name / "unet" / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_documented_settings_are_valid() -> None:
+    """Each block ``json train-...`` of the page is a whole configuration of that command."""
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    blocks = re.findall(r"```json train-(\w+)\n(.*?)```", page, flags=re.DOTALL)
+    assert {name for name, _ in blocks} == {"vae", "clip", "diffusion"}
+    for name, text in blocks:
+        parse_config(CONFIGS["unet" if name == "diffusion" else name], json.loads(text))
