@@ -63,7 +63,9 @@ class FakePack:
         defaults = Sampling(guidance_scale=2.5, steps=3)
         affine = np.diag([5.0, 4.0, 3.0, 1.0])
         affine[:3, 3] = [-12.5, -8.0, -4.5]
-        return cls(path, sha256_file(path / "pack.json"), SimpleNamespace(name=name, defaults=defaults), affine)
+        return cls(
+            path, sha256_file(path / "pack.json"), SimpleNamespace(name=name, defaults=defaults, grid=SHAPE), affine
+        )
 
     @property
     def usual_batch(self) -> int:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 
@@ -54,6 +57,25 @@ def test_guidance_acts_within_its_interval_only(tiny_pack: Pack) -> None:
     np.testing.assert_array_equal(make(1.0, 0.5, 1), unguided)
     halves = make(5.0, 0, 0.6), make(5.0, 0.6, 1)
     assert all(not np.array_equal(half, other) for half in halves for other in (unguided, whole))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_an_estimate_counts_what_the_solver_asks_for(tiny_pack: Pack, monkeypatch, large: bool) -> None:
+    """With a clock that moves by one at each look: so many evaluations, and a decoding in parts if large."""
+    from text2ct.diffusion import estimate
+
+    ticks = itertools.count()
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(estimate, "is_large", lambda pack: large)
+    settings = Sampling(steps=9, solver="heun", guidance_interval=(0.5, 1.0))
+    found = estimate.estimate_seconds(tiny_pack, sampling=settings, device="cpu", batch_size=2)
+    assert found == (9 + (4 if large else 1)) / 2
+
+
+def test_a_grid_that_the_networks_cannot_take_is_named(tiny_pack: Pack) -> None:
+    info = tiny_pack.info.model_copy(update={"grid": (16, 20, 16)})
+    with pytest.raises(UserError, match=r"cannot take its grid \(16, 20, 16\): each axis must be a multiple of 8"):
+        generate(dataclasses.replace(tiny_pack, info=info), ["a"], [0])
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,13 @@ class Generate(Protocol):
         """Return ``(n, X, Y, Z)`` float32 in HU; row i depends on prompt i, seed i and batch shape."""
 
 
+class Estimate(Protocol):
+    """How long a generator takes (see :func:`text2ct.diffusion.estimate_seconds`)."""
+
+    def __call__(self, pack: Any, *, sampling: Any, device: str, batch_size: int) -> float:
+        """Return seconds per volume."""
+
+
 def synthesize(
     requests: pd.DataFrame,
     *,
@@ -72,6 +79,7 @@ def synthesize(
     batch_size: int | None = None,
     device: str = "auto",
     generate: Generate | None = None,
+    estimate: Estimate | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Generate a CT volume per request into ``synthetic/<run>/`` and write its manifest.
@@ -94,6 +102,7 @@ def synthesize(
             default as many as the pack's grid suggests.
         device: ``auto``, ``cpu``, ``cuda``, ...
         generate: The generator; by default :func:`text2ct.diffusion.generate`.
+        estimate: Says what a dry run costs; by default :func:`text2ct.diffusion.estimate_seconds`.
         dry_run: Say what would be done, how long and how much disk, and write nothing.
 
     Returns:
@@ -129,8 +138,10 @@ def synthesize(
     result: dict[str, Any] = {"manifest": str(folder.manifest), "volumes": len(planned), "resumed": resumed}
     if dry_run:
         left = len(planned) - resumed
-        per_volume = maker.estimate_seconds(planned) if left else 0.0
-        size = int(np.prod(maker.shape)) * 2 * left
+        measure = estimate or _estimate_by_default
+        settings_of_run = {"sampling": settings, "device": device, "batch_size": batch_size}
+        per_volume = measure(loaded, **settings_of_run) if left else 0.0
+        size = int(np.prod(loaded.info.grid)) * 2 * left
         return result | {
             "seconds_per_volume": per_volume,
             "run": name,
@@ -190,6 +201,12 @@ def _generate_by_default(
     return generate(pack, prompts, seeds, sampling=sampling, device=device, batch_size=batch_size)
 
 
+def _estimate_by_default(pack: Any, *, sampling: Any, device: str, batch_size: int) -> float:
+    from text2ct.diffusion import estimate_seconds
+
+    return estimate_seconds(pack, sampling=sampling, device=device, batch_size=batch_size)
+
+
 def _keep_pack_record(pack: PackLike, folder: RunFolder) -> None:
     """Copy ``pack.json`` beside the volumes: `mix` reads there whom the generator was trained on."""
     source = getattr(pack, "path", None)
@@ -205,7 +222,6 @@ class _Maker:
     ) -> None:
         self._pack, self._request, self._sampling, self._folder = pack, request, sampling, folder
         self._device, self._generate = device, generate
-        self.shape: tuple[int, ...] = ()
 
     def make_missing(self, planned: Sequence[Sidecar], done: Sequence[Sidecar | None]) -> list[Sidecar]:
         """Generate every batch that lacks a volume, and return all sidecars in order."""
@@ -225,24 +241,12 @@ class _Maker:
                     advance(1)
         return [sidecar for sidecar in finished if sidecar is not None]
 
-    def estimate_seconds(self, planned: Sequence[Sidecar]) -> float:
-        """Seconds per volume on this device, from one batch at one and at two sampling steps."""
-        batch = list(planned[: self._request.batch_size])
-        self._run(batch, steps=1)
-        times = []
-        for steps in (1, 2):
-            started = time.perf_counter()
-            self.shape = self._run(batch, steps=steps).shape[1:]
-            times.append(time.perf_counter() - started)
-        whole = times[0] + max(times[1] - times[0], 0.0) * (self._request.steps - 1)
-        return whole / len(batch)
-
-    def _run(self, batch: Sequence[Sidecar], steps: int | None = None) -> np.ndarray:
+    def _run(self, batch: Sequence[Sidecar]) -> np.ndarray:
         volumes_hu = self._generate(
             self._pack,
             [sidecar.prompt for sidecar in batch],
             [sidecar.seed for sidecar in batch],
-            sampling=self._sampling.updated(steps=steps),
+            sampling=self._sampling,
             device=self._device,
             batch_size=self._request.batch_size,
         )

@@ -67,6 +67,11 @@ class GaussianUnet(nn.Module):
         self.register_buffer("text_weight", torch.zeros(features, rank))
         self.unet = Unet(config.unet)
 
+    @property
+    def downsampling(self) -> int:
+        """Latent voxels per voxel of the UNet's coarsest level along one axis."""
+        return self.unet.downsampling
+
     def gaussian(self, x_t: Tensor, timesteps: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """The Gaussian's expectations of data and of noise at x_t, both of the latent's shape.
 

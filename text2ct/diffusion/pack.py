@@ -119,8 +119,18 @@ class Pack:
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
-        """(C, x, y, z) of one volume's latent."""
+        """(C, x, y, z) of one volume's latent.
+
+        Raises:
+            UserError: The networks cannot take the pack's grid.
+        """
         factor = self.vae.downsampling
+        coarsest = factor * self.unet.downsampling
+        if any(size % coarsest for size in self.info.grid):
+            raise UserError(
+                f"the networks of the pack '{self.info.name}' cannot take its grid {self.info.grid}: each axis must be "
+                f"a multiple of {coarsest}"
+            )
         x, y, z = (size // factor for size in self.info.grid)
         return self.vae.config.latent_channels, x, y, z
 

@@ -50,7 +50,7 @@ class _Moments:
         _, mean, rstd = torch.native_group_norm(
             planes, ones, torch.zeros_like(ones), number, channels, height * width, self.groups, epsilon
         )
-        mean, rstd = mean.double().cpu(), rstd.double().cpu()
+        mean, rstd = mean.cpu().double(), rstd.cpu().double()  # MPS has no float64
         part = float(height * width * channels // self.groups)
         squares = (1 / rstd**2 - epsilon).clamp(min=0).sum(dim=0) * part
         total = self.count + number * part

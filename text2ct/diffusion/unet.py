@@ -69,6 +69,11 @@ class Unet(DiffusionModelUNetMaisi):
             if type(module) is DiffusionUNetResnetBlock:
                 module.__class__ = _ResnetBlock
 
+    @property
+    def downsampling(self) -> int:
+        """Latent voxels per voxel of the coarsest level along one axis."""
+        return int(2 ** (len(self.config.num_channels) - 1))
+
     def forward(  # type: ignore[override]
         self, x: Tensor, timesteps: Tensor, context: Tensor, class_labels: Tensor, spacing_tensor: Tensor
     ) -> Tensor:
