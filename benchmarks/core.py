@@ -272,10 +272,9 @@ def difference(folder: Path, one: str, other: str) -> dict[str, float]:
 
 def calls(settings: Sampling) -> tuple[int, int]:
     """Guided and unguided evaluations of one volume at full size."""
-    above, up_to = settings.guidance_interval
     seen: list[bool] = []
     RectifiedFlow(FlowConfig()).sample(
-        lambda x, timestep: seen.append(above < timestep / TIMESTEPS <= up_to) or x,
+        lambda x, timestep: seen.append(settings.guides_at(timestep / TIMESTEPS)) or x,
         torch.zeros(1, 1, *LATENTS["full"]),
         settings.steps,
         settings.solver,

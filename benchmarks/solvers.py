@@ -92,10 +92,9 @@ def difference_interval(labels: np.ndarray, scores: np.ndarray, before: np.ndarr
 def evaluations(sampling: Sampling, pack: Pack) -> tuple[int, int]:
     """Calls of the network for one volume: guided (two contexts) and unguided."""
     guided: list[bool] = []
-    above, up_to = sampling.guidance_interval
 
     def count(x: torch.Tensor, timestep: float) -> torch.Tensor:
-        guided.append(above < timestep / 1000 <= up_to)
+        guided.append(sampling.guides_at(timestep / pack.scheduler.horizon))
         return x
 
     pack.scheduler.sample(count, torch.zeros(1, *pack.latent_shape), sampling.steps, sampling.solver)

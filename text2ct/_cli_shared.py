@@ -51,11 +51,27 @@ def guarded(function: Command) -> Command:
                 markup=False,
             )
             raise typer.Exit(2) from None
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            console.print(
+                "error: there is too little memory for this; free some, or ask for less at once (as --batch-size 1) "
+                "or another --device",
+                style="red",
+                markup=False,
+            )
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             warn("interrupted; what was finished is kept, and the same command goes on from there")
             raise typer.Exit(2) from None
 
     return run  # type: ignore[return-value]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's own error, torch's on a device, or that of torch's allocator, which is a plain RuntimeError."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
 
 
 def emit(result: dict[str, Any], as_json: bool, lines: Callable[[], None]) -> None:

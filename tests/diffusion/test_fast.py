@@ -61,6 +61,13 @@ def vae() -> MaisiVae:
     return randomise(MaisiVae(VAE))  # type: ignore[return-value]
 
 
+def test_contexts_must_divide_among_latents(unets) -> None:
+    with pytest.raises(ValueError, match="3 contexts cannot share 2 latents"):
+        unets[0](
+            torch.zeros(2, 4, 4, 4, 4), torch.ones(2), torch.zeros(3, 1, 12), torch.ones(2).long(), torch.ones(2, 3)
+        )
+
+
 @pytest.mark.parametrize("tokens", [1, 5])
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("grad", [False, True])
@@ -105,6 +112,32 @@ def test_slabs_are_the_whole_volume(vae: MaisiVae, monkeypatch, slab_bytes: int,
     (mean, deviation), (their_mean, their_deviation) = vae.encode(x), AutoencoderKlMaisi.encode(vae, x)
     close(mean, their_mean, 3e-5)
     close(deviation.log(), their_deviation.log(), 3e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("size", [(5, 6, 7), (10, 9, 8), (13, 13, 13), (11, 8, 16)], ids=str)
+def test_slabs_take_sizes_that_do_not_divide(vae: MaisiVae, monkeypatch, size: tuple[int, ...]) -> None:
+    monkeypatch.setattr(slabs, "SLAB_BYTES", 1)
+    x = torch.rand(1, 1, *size)
+    close(vae.encode(x)[0], AutoencoderKlMaisi.encode(vae, x)[0], 3e-5)
+
+
+@torch.inference_mode()
+def test_moments_are_the_same_by_the_plain_way(monkeypatch) -> None:
+    """Other devices do not have the CPU's kernel; here its stand-in is asked on the CPU."""
+    planes = torch.randn(3, 8, 5, 6) * 2 + 1
+    fast = slabs._moments_of_planes(planes, 4)
+    double = slabs._moments_of_planes(planes.double(), 4)
+
+    class Elsewhere:
+        device = torch.device("meta")
+        __len__ = lambda self: 3  # noqa: E731
+        float = lambda self: planes  # noqa: E731
+
+    plain = slabs._moments_of_planes(Elsewhere(), 4)  # type: ignore[arg-type]
+    for ours, exact, other in zip(fast, double, plain, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(other, exact, rtol=1e-5, atol=1e-6)
 
 
 @torch.inference_mode()

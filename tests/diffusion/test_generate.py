@@ -59,6 +59,21 @@ def test_guidance_acts_within_its_interval_only(tiny_pack: Pack) -> None:
     assert all(not np.array_equal(half, other) for half in halves for other in (unguided, whole))
 
 
+@pytest.mark.parametrize(
+    ("scale", "interval", "guided"),
+    [
+        (5.0, (0.0, 1.0), [True, True, True]),
+        (5.0, (0.2, 1.0), [False, True, True]),
+        (5.0, (0.0, 0.9), [True, True, False]),
+        (1.0, (0.0, 1.0), [False, False, False]),
+    ],
+)
+def test_where_guidance_acts(scale: float, interval: tuple[float, float], guided: list[bool]) -> None:
+    """Both ends of the whole path belong to it: a chain of noise prediction ends with an evaluation at 0."""
+    settings = Sampling(guidance_scale=scale, guidance_interval=interval)
+    assert [settings.guides_at(share) for share in (0.0, 0.5, 1.0)] == guided
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_an_estimate_counts_what_the_solver_asks_for(tiny_pack: Pack, monkeypatch, large: bool) -> None:
     """With a clock that moves by one at each look: so many evaluations, and a decoding in parts if large."""

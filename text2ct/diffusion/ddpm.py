@@ -40,6 +40,11 @@ class Ddpm:
         self.config = config
         self._noising = DDPMScheduler(clip_sample=False, **config.model_dump())
 
+    @property
+    def horizon(self) -> int:
+        """The number of times; the last is nearly pure noise."""
+        return self.config.num_train_timesteps
+
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """Random draws for :meth:`training_timesteps`, on the CPU."""
         return torch.rand(batch, generator=generator)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from text2ct.compute import keep_freed_memory, pick_device
-from text2ct.diffusion.flow import TIMESTEPS
 from text2ct.diffusion.generate import decode_latents, text_context, velocity_field
 from text2ct.diffusion.info import Sampling
 from text2ct.diffusion.memory import check_memory, is_large
@@ -39,22 +38,22 @@ def estimate_seconds(pack: Pack, *, sampling: Sampling | None = None, device: st
     check_memory(pack, where, batch_size, sampling)
     context = text_context(pack, ["Normal chest."] * batch_size, where)
     noise = torch.randn((batch_size, *pack.latent_shape), device=where)
-    velocity = velocity_field(pack.unet.to(where), context, pack.info.spacing_mm, sampling)
+    horizon = pack.scheduler.horizon
+    velocity = velocity_field(pack.unet.to(where), context, pack.info.spacing_mm, sampling, horizon=horizon)
     asked: list[float] = []
 
     def count(x: torch.Tensor, timestep: float) -> torch.Tensor:
-        asked.append(timestep / TIMESTEPS)
+        asked.append(timestep)
         return x
 
     pack.scheduler.sample(count, torch.zeros(1, *pack.latent_shape), sampling.steps, sampling.solver)
-    above, up_to = sampling.guidance_interval
-    guided = [t for t in asked if above < t <= up_to]
-    alone = [t for t in asked if t not in guided]
+    guided = [t for t in asked if sampling.guides_at(t / horizon)]
+    alone = [t for t in asked if not sampling.guides_at(t / horizon)]
     large = is_large(pack)
     seconds = 0.0
     for times in (guided, alone):
         if times:
-            seconds += len(times) * _seconds(partial(velocity, noise, times[0] * TIMESTEPS), warm=not large)
+            seconds += len(times) * _seconds(partial(velocity, noise, times[0]), warm=not large)
     whole = noise.shape[2]
     part = max(1, whole // SHARE) if large else whole
     decoding = _seconds(partial(decode_latents, pack, noise[:, :, :part], sampling.decode), warm=not large)

@@ -57,6 +57,8 @@ class RectifiedFlow:
         config: :class:`FlowConfig`.
     """
 
+    horizon = TIMESTEPS  # the time of pure noise
+
     def __init__(self, config: FlowConfig) -> None:
         self.config = config
 
@@ -95,16 +97,20 @@ class RectifiedFlow:
         return PathSample(x_t=x_t, target=x_0 - noise, timesteps=timesteps)
 
     def sampling_timesteps(self, steps: int, latent_size: tuple[int, ...]) -> list[float]:
-        """``steps`` times from 1000 downwards; the last step ends at 0."""
-        times = torch.tensor([(1 - i / steps) * TIMESTEPS for i in range(steps)], dtype=torch.float64)
-        if self.config.timestep_transform:
-            numel = 1
-            for size in latent_size:
-                numel *= size
-            times = timestep_transform(times, numel, BASE_NUMEL, 1.0, TIMESTEPS, 3)
+        """``steps`` times from 1000 downwards, as Euler's steps take them; the last step ends at 0."""
+        times = self._times(steps, latent_size)
         if self.config.step_sizes == "released":
             times = times.to(torch.float16)
         return [float(t) for t in times]
+
+    def _times(self, steps: int, latent_size: tuple[int, ...]) -> Tensor:
+        times = torch.tensor([(1 - i / steps) * TIMESTEPS for i in range(steps)], dtype=torch.float64)
+        if not self.config.timestep_transform:
+            return times
+        numel = 1
+        for size in latent_size:
+            numel *= size
+        return timestep_transform(times, numel, BASE_NUMEL, 1.0, TIMESTEPS, 3)
 
     def sample(self, velocity: Velocity, noise: Tensor, steps: int, solver: str = "euler") -> Tensor:
         """Integrate ``dx/dt = -v`` from noise to data.
@@ -115,10 +121,10 @@ class RectifiedFlow:
             steps: Times, and the most evaluations that any solver takes.
             solver: A key of :data:`text2ct.diffusion.solvers.SOLVERS`.
         """
-        timesteps = self.sampling_timesteps(steps, tuple(noise.shape[2:]))
+        size = tuple(noise.shape[2:])
         if solver == "euler" and self.config.step_sizes == "released":
-            return self._sample_as_released(velocity, noise, timesteps)
-        times = [timestep / TIMESTEPS for timestep in timesteps]
+            return self._sample_as_released(velocity, noise, self.sampling_timesteps(steps, size))
+        times = (self._times(steps, size) / TIMESTEPS).tolist()
         return SOLVERS[solver](lambda x, t: velocity(x, t * TIMESTEPS), noise, times)
 
     @staticmethod

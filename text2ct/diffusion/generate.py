@@ -58,6 +58,9 @@ def generate(
     _check(prompts, seeds, batch_size)
     keep_freed_memory()
     where = device if isinstance(device, torch.device) else pick_device(device)
+    large = is_large(pack)
+    if large:
+        return_freed_memory()
     check_memory(pack, where, batch_size, sampling)
     _warn_of_long(pack, prompts)
     out = np.empty((len(prompts), *pack.info.grid), dtype=np.float32)
@@ -66,8 +69,8 @@ def generate(
         missing = batch_size - len(texts)
         texts, numbers = texts + [""] * missing, numbers + [0] * missing
         latents = sample_latents(pack, texts, numbers, sampling=sampling, device=where)
-        if is_large(pack):
-            # Read again for the next volume: seconds, against gigabytes that the decoder needs now.
+        if large and where.type == "cpu":
+            # Read again for the next volume: seconds of minutes, for gigabytes that the decoder needs now.
             pack.release("text_tower", "unet")
             return_freed_memory()
         out[start : start + batch_size] = decode_latents(pack, latents, sampling.decode)[: len(prompts) - start]
@@ -89,6 +92,7 @@ def velocity_field(
     spacing_mm: Sequence[float],
     sampling: Sampling,
     *,
+    horizon: int = TIMESTEPS,
     class_label: int = CT_CLASS,
     precision: Callable[[torch.device], AbstractContextManager[object]] = autocast,
 ) -> Velocity:
@@ -101,6 +105,7 @@ def velocity_field(
         context: (n, tokens, width) float32, one per latent.
         spacing_mm: Of the volumes, (x, y, z).
         sampling: Strength of guidance, and when it acts.
+        horizon: The scheduler's time of pure noise.
         class_label: The modality.
         precision: What the network is computed in, by device.
     """
@@ -108,11 +113,10 @@ def velocity_field(
     both = torch.cat([context, torch.zeros_like(context)])
     spacing = (torch.tensor(spacing_mm, device=device) * SPACING_UNITS_PER_MM).expand(len(context), 3)
     classes = torch.full((len(context),), class_label, device=device)
-    above, up_to = sampling.guidance_interval
 
     def velocity(x_t: Tensor, timestep: float) -> Tensor:
         # Guidance too early narrows, too late changes nothing (Kynkaanniemi et al. 2024, arXiv 2404.07724).
-        guide = sampling.guidance_scale != 1 and above < timestep / TIMESTEPS <= up_to
+        guide = sampling.guides_at(timestep / horizon)
         with precision(device):
             v = unet(
                 x=x_t.contiguous(memory_format=torch.channels_last_3d),
@@ -141,8 +145,9 @@ def sample_latents(
         [torch.randn(pack.latent_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     ).to(device)
     context = text_context(pack, prompts, device)
-    velocity = velocity_field(pack.unet.to(device), context, pack.info.spacing_mm, sampling)
-    latents = pack.scheduler.sample(velocity, noise, sampling.steps, sampling.solver)
+    scheduler = pack.scheduler
+    velocity = velocity_field(pack.unet.to(device), context, pack.info.spacing_mm, sampling, horizon=scheduler.horizon)
+    latents = scheduler.sample(velocity, noise, sampling.steps, sampling.solver)
     return latents / pack.info.latent_scale_factor
 
 

@@ -47,6 +47,11 @@ class Sampling(BaseModel):
             raise ValueError(f"{interval[0]:g}, {interval[1]:g} is not an interval within 0 and 1")
         return interval
 
+    def guides_at(self, noise_share: float) -> bool:
+        """Whether guidance acts where ``noise_share``, in [0, 1], of the path to pure noise lies ahead."""
+        low, high = self.guidance_interval
+        return self.guidance_scale != 1 and (low < noise_share or low == 0) and noise_share <= high
+
     def updated(self, **changes: Any) -> Sampling:
         """These settings with ``changes``; None keeps what is there.
 

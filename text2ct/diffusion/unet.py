@@ -91,7 +91,12 @@ class Unet(DiffusionModelUNetMaisi):
 
         Returns:
             (k·B, C, x, y, z), in the order of ``context``.
+
+        Raises:
+            ValueError: The number of contexts is no multiple of that of the latents.
         """
+        if len(context) % len(x):
+            raise ValueError(f"{len(context)} contexts cannot share {len(x)} latents")
         embedding = self._get_time_and_class_embedding(x, timesteps, class_labels)
         embedding = self._get_input_embeddings(embedding, None, None, spacing_tensor)
         copies = len(context) // len(x)
@@ -143,8 +148,8 @@ def _halve(x: Tensor) -> Tensor:
     """Mean over 2×2×2 blocks; torch's pooling converts to float32 and back on the CPU."""
     for axis in (2, 3, 4):
         even = x.narrow(axis, 0, x.shape[axis] // 2 * 2).unflatten(axis, (-1, 2))
-        x = even.select(axis + 1, 0) + even.select(axis + 1, 1)
-    return x * 0.125
+        x = (even.select(axis + 1, 0) + even.select(axis + 1, 1)) * 0.5
+    return x
 
 
 def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
