@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from text2ct.diffusion import Pack, generate, init_pack, list_packs, load_pack, released, verify_pack
 from text2ct.diffusion.components import COMPONENT_TYPES
+from text2ct.diffusion.fit import misfits
+from text2ct.diffusion.gaussian import GaussianUnetConfig
 from text2ct.diffusion.init import PRESETS, estimate_init
 from text2ct.diffusion.weights import is_finite
 from text2ct.errors import UserError
@@ -227,3 +231,133 @@ def test_the_text2ct_preset_is_the_released_model() -> None:
     assert preset.flow.step_sizes == "released"
     would = estimate_init("text2ct")
     assert would["bytes"] == pytest.approx(2 * (785.0e6 + 218e6 + 21e6), rel=0.01)
+
+
+def edit_config(pack: Path, component: str, **changes: object) -> None:
+    edit(pack / component / "config.json", **changes)
+    rehash(pack, f"{component}/config.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("grid", [0, 16, 16]),
+        ("grid", [16, -16, 16]),
+        ("spacing_mm", [20, 0, 20]),
+        ("spacing_mm", [20, -1, 20]),
+        ("spacing_mm", [20, math.nan, 20]),
+        ("spacing_mm", [math.inf, 20, 20]),
+        ("hu_range", [1000, -1000]),
+        ("hu_range", [0, 0]),
+        ("hu_range", [-1000, math.nan]),
+        ("hu_range", [-math.inf, 1000]),
+        ("latent_scale_factor", 0),
+        ("latent_scale_factor", math.nan),
+        ("latent_scale_factor", math.inf),
+        ("text_length", 1),
+        ("name", "a\n"),
+        ("defaults", {"guidance_scale": math.nan}),
+        ("defaults", {"guidance_interval": [0, math.nan]}),
+    ],
+    ids=str,
+)
+def test_a_value_that_no_pack_can_have_is_named(copy: Path, field: str, value: object) -> None:
+    (copy / "pack.json").write_text(json.dumps(read_json(copy / "pack.json") | {field: value}))
+    with pytest.raises(UserError, match=rf"cannot be used by this version(.|\n)*- {field}"):
+        load_pack(copy)
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "says"),
+    [
+        ("pack", {"text_length": 65}, "text_length is 65, but the text tower has 64 positions"),
+        ("pack", {"grid": [16, 20, 16]}, r"cannot take its grid \(16, 20, 16\): each axis must be a multiple of 8"),
+        ("unet", {"in_channels": 3}, "in_channels is 3, but the VAE's latents have 4 channels"),
+        ("unet", {"out_channels": 5}, "out_channels is 5, but the VAE's latents have 4 channels"),
+        ("unet", {"cross_attention_dim": 8}, "cross_attention_dim is 8, but CLIP's projection_dim is 16"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_parts_that_do_not_fit_are_refused_before_weights_are_read(
+    copy: Path, where: str, changes: dict, says: str
+) -> None:
+    """By `verify`, and by whatever asks for the latents' shape, as generation does."""
+    edit(copy / "pack.json", **changes) if where == "pack" else edit_config(copy, where, **changes)
+    for component in ("clip", "vae", "unet"):
+        (copy / component / "model.safetensors").unlink()
+    pack = load_pack(copy)
+    with pytest.raises(UserError, match=f"do not fit together\n  - .*{says}"):
+        _ = pack.latent_shape
+
+
+def test_verify_says_every_misfit_at_once(copy: Path) -> None:
+    edit(copy / "pack.json", text_length=65, grid=[16, 20, 16])
+    with pytest.raises(UserError) as caught:
+        verify_pack(copy)
+    assert [problem.split(" is ")[0].split(" (")[0] for problem in caught.value.problems] == [
+        "text_length",
+        "the pack's networks cannot take its grid",
+    ]
+
+
+def test_tokens_need_queries(copy: Path) -> None:
+    clip = read_json(copy / "clip/config.json")
+    edit_config(copy, "clip", text=clip["text"] | {"queries": 0})
+    with pytest.raises(UserError, match="conditioning is 'tokens', but the text tower has no queries"):
+        _ = load_pack(copy).text_tower
+
+
+def test_a_text_that_is_too_long_for_the_tower_is_refused_when_it_is_opened(copy: Path) -> None:
+    edit(copy / "pack.json", text_length=65)
+    for part in ("text_tower", "clip"):
+        with pytest.raises(UserError, match="text_length is 65"):
+            getattr(load_pack(copy), part)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"vocab_size": 100}, r"the tokenizer has \d+ tokens, but the text tower 100"),
+        ({"eos_token_id": 7}, "end-of-text is 1, but the text tower's eos_token_id is 7"),
+    ],
+    ids=["vocabulary", "end"],
+)
+def test_a_tokenizer_of_another_tower_is_refused(copy: Path, changes: dict, says: str) -> None:
+    clip = read_json(copy / "clip/config.json")
+    edit_config(copy, "clip", text=clip["text"] | changes)
+    with pytest.raises(UserError, match=says):
+        _ = load_pack(copy).tokenizer
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"latent_shape": (4, 8, 8, 8)}, r"the Gaussian's latents are \(8, 8, 8\), but the grid's are \(4, 4, 4\)"),
+        ({"context_shape": (1, 16)}, r"the Gaussian's context is \(1, 16\), but the text tower's is"),
+        ({"unet": PRESETS["tiny"].unet}, "in_channels is 4, but it sees 8"),
+    ],
+    ids=["latents", "context", "inputs"],
+)
+def test_a_gaussian_fits_one_shape(tiny_pack: Pack, changes: dict, says: str) -> None:
+    sizes = {
+        "unet": PRESETS["tiny"].unet.model_copy(update={"in_channels": 8}),
+        "latent_shape": (4, 4, 4, 4),
+        "context_shape": (1 + tiny_pack.config("clip").text.queries, 16),
+    }
+    configs = {name: tiny_pack.config(name) for name in ("clip", "vae")}
+    assert misfits(tiny_pack.info, configs | {"unet": GaussianUnetConfig(**sizes)}) == []
+    (problem,) = misfits(tiny_pack.info, configs | {"unet": GaussianUnetConfig(**(sizes | changes))})
+    assert re.search(says, problem)
+
+
+def test_configurations_say_what_their_networks_do_and_no_weights_are_read(tiny_pack: Pack) -> None:
+    pack = load_pack(tiny_pack.path)
+    shape = pack.latent_shape
+    assert pack._loaded == {}
+    latents = pack.vae.encode(torch.zeros(1, 1, *pack.info.grid))[0]
+    assert tuple(latents.shape[1:]) == shape
+    for component in ("vae", "unet"):
+        for name, entry in COMPONENT_TYPES.items():
+            if entry.component == component and hasattr(entry.config, "downsampling"):
+                with torch.device("meta"):
+                    assert entry.build(entry.config()).downsampling == entry.config().downsampling, name

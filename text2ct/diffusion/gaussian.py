@@ -36,6 +36,11 @@ class GaussianUnetConfig(BaseModel):
         """Channels of a latent."""
         return self.latent_shape[0]
 
+    @property
+    def downsampling(self) -> int:
+        """Latent voxels per voxel of the UNet's coarsest level along one axis."""
+        return int(2 ** (len(self.unet.num_channels) - 1))
+
 
 class GaussianUnet(nn.Module):
     """A Gaussian's velocity plus a UNet's; called like MAISI's UNet.
@@ -70,7 +75,7 @@ class GaussianUnet(nn.Module):
     @property
     def downsampling(self) -> int:
         """Latent voxels per voxel of the UNet's coarsest level along one axis."""
-        return self.unet.downsampling
+        return self.config.downsampling
 
     def gaussian(self, x_t: Tensor, timesteps: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """The Gaussian's expectations of data and of noise at x_t, both of the latent's shape.

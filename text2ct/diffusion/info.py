@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -11,6 +11,9 @@ from text2ct.errors import UserError
 
 COMPONENTS: tuple[str, ...] = ("clip", "vae", "unet", "scheduler")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+Length = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class TrainingData(BaseModel):
@@ -30,10 +33,10 @@ class TrainingData(BaseModel):
 class Sampling(BaseModel):
     """How latents are sampled and decoded."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     steps: int = Field(default=30, ge=1, le=1000, description="times of the path; the most evaluations made")
-    guidance_scale: float = Field(default=5.0, ge=0, allow_inf_nan=False, description="1 turns guidance off")
+    guidance_scale: float = Field(default=5.0, ge=0, description="1 turns guidance off")
     guidance_interval: tuple[float, float] = Field(
         default=(0.0, 1.0), description="guide at times above the first and up to the second; 1 is pure noise"
     )
@@ -69,7 +72,7 @@ class Sampling(BaseModel):
 class PackInfo(BaseModel):
     """The contents of ``pack.json``; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     format: Literal[1] = 1
     name: str = Field(pattern=NAME_PATTERN)
@@ -80,9 +83,9 @@ class PackInfo(BaseModel):
         description="component to its registered type; an absent component is not in the pack"
     )
     trained_on: tuple[TrainingData, ...] = ()
-    grid: tuple[int, int, int] = Field(description="voxels along (x, y, z)")
-    spacing_mm: tuple[float, float, float]
-    hu_range: tuple[float, float] = (-1000.0, 1000.0)
+    grid: tuple[Count, Count, Count] = Field(description="voxels along (x, y, z)")
+    spacing_mm: tuple[Length, Length, Length] = Field(description="along (x, y, z)")
+    hu_range: tuple[float, float] = Field(default=(-1000.0, 1000.0), description="lowest and highest HU")
     latent_scale_factor: float = Field(gt=0, description="latents are multiplied by it before diffusion")
     conditioning: Literal["pooled", "tokens"] = "pooled"
     text_cleaning: TextCleaning = Field(
@@ -95,3 +98,10 @@ class PackInfo(BaseModel):
     )
     defaults: Sampling = Field(default=Sampling(), description="how the pack samples unless told otherwise")
     files: dict[str, str] = Field(default_factory=dict, description="relative path to SHA-256")
+
+    @field_validator("hu_range")
+    @classmethod
+    def _low_below_high(cls, hu_range: tuple[float, float]) -> tuple[float, float]:
+        if not hu_range[0] < hu_range[1]:
+            raise ValueError(f"{hu_range[0]:g}, {hu_range[1]:g} does not rise from the lowest HU to the highest")
+        return hu_range

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors.torch import save_file
 
 from text2ct.diffusion.components import COMPONENT_TYPES, component_type, type_of
+from text2ct.diffusion.fit import misfits, text_misfits, tokenizer_misfits
 from text2ct.diffusion.info import COMPONENTS, PackInfo
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.weights import load_module
@@ -50,15 +51,40 @@ class Pack:
     info: PackInfo
     sha256: str
     _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
+    _configs: dict[str, Any] = field(default_factory=dict, repr=False)
     _checked: set[str] = field(default_factory=set, repr=False)
 
     def has(self, component: str) -> bool:
         """Whether the pack holds ``component`` (clip, vae, unet or scheduler)."""
         return component in self.info.components
 
+    def config(self, component: str) -> Any:
+        """The configuration of a component, from its checked ``config.json``; its weights are not read."""
+        if component not in self._configs:
+            entry = component_type(component, self._require(component))
+            self._configs[component] = _parse(entry.config, self._check(f"{component}/config.json"))
+        return self._configs[component]
+
+    def misfits(self) -> list[str]:
+        """What does not fit between the components and ``pack.json``; no weights are read."""
+        return misfits(self.info, {component: self.config(component) for component in self.info.components})
+
+    def check_fit(self) -> None:
+        """Refuse a pack whose components do not fit each other or ``pack.json``; no weights are read.
+
+        Raises:
+            UserError: Everything that does not fit.
+        """
+        self._refuse(self.misfits())
+
+    def _refuse(self, problems: list[str]) -> None:
+        if problems:
+            raise UserError(f"the parts of the pack '{self.info.name}' at {self.path} do not fit together", problems)
+
     @property
     def clip(self) -> Clip3D:
         """Both CLIP towers, in evaluation mode; the text tower is then theirs."""
+        self._refuse(text_misfits(self.info, self.config("clip")))
         whole = self._component("clip")
         self._loaded.pop("text_tower", None)
         return whole
@@ -68,7 +94,8 @@ class Pack:
         """The part of CLIP that reads texts, in evaluation mode: all of it where that is open already."""
         if "clip" not in self._loaded and "text_tower" not in self._loaded:
             entry = component_type("clip", self._require("clip"))
-            config = _parse(entry.config, self._check("clip/config.json"))
+            config = self.config("clip")
+            self._refuse(text_misfits(self.info, config))
             weights = self._check("clip/model.safetensors")
             self._loaded["text_tower"] = load_module(entry.build, config, weights, entry.build_text)
         return self._loaded.get("clip") or self._loaded["text_tower"]
@@ -103,10 +130,9 @@ class Pack:
         """The tokenizer beside the CLIP weights."""
         if "tokenizer" not in self._loaded:
             self._require("clip")
-            self._check("clip/tokenizer.json")
-            self._loaded["tokenizer"] = TextTokenizer.load(
-                self.path / "clip" / "tokenizer.json", self.info.text_cleaning
-            )
+            tokenizer = TextTokenizer.load(self._check("clip/tokenizer.json"), self.info.text_cleaning)
+            self._refuse(tokenizer_misfits(tokenizer, self.config("clip")))
+            self._loaded["tokenizer"] = tokenizer
         return self._loaded["tokenizer"]
 
     @property
@@ -119,20 +145,15 @@ class Pack:
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
-        """(C, x, y, z) of one volume's latent.
+        """(C, x, y, z) of one volume's latent; no weights are read.
 
         Raises:
-            UserError: The networks cannot take the pack's grid.
+            UserError: The components do not fit each other or the grid.
         """
-        factor = self.vae.downsampling
-        coarsest = factor * self.unet.downsampling
-        if any(size % coarsest for size in self.info.grid):
-            raise UserError(
-                f"the networks of the pack '{self.info.name}' cannot take its grid {self.info.grid}: each axis must be "
-                f"a multiple of {coarsest}"
-            )
-        x, y, z = (size // factor for size in self.info.grid)
-        return self.vae.config.latent_channels, x, y, z
+        self.check_fit()
+        vae = self.config("vae")
+        x, y, z = (size // vae.downsampling for size in self.info.grid)
+        return vae.latent_channels, x, y, z
 
     def _require(self, component: str) -> str:
         kind = self.info.components.get(component)  # type: ignore[call-overload]
@@ -163,7 +184,7 @@ class Pack:
     def _component(self, component: str) -> Any:
         if component not in self._loaded:
             entry = component_type(component, self._require(component))
-            config = _parse(entry.config, self._check(f"{component}/config.json"))
+            config = self.config(component)
             if entry.has_weights:
                 weights = self._check(f"{component}/model.safetensors")
                 self._loaded[component] = load_module(entry.build, config, weights)
@@ -222,7 +243,7 @@ def list_packs(folder: Path | None = None) -> list[PackInfo]:
 
 
 def verify_pack(name_or_path: str | Path) -> PackInfo:
-    """Read every component, comparing checksums, names, shapes and values.
+    """Read every component, comparing checksums, names, shapes and values, and whether the components fit.
 
     Raises:
         UserError: All that is wrong, at once.
@@ -232,12 +253,13 @@ def verify_pack(name_or_path: str | Path) -> PackInfo:
     for name in sorted(pack.info.files):
         _collect(problems, lambda name=name: pack._check(name))
     if not problems:
+        _collect(problems, lambda: problems.extend(pack.misfits()))
         for component in pack.info.components:
             _collect(problems, lambda component=component: pack._component(component))
         if pack.has("clip"):
             _collect(problems, lambda: pack.tokenizer)
     if problems:
-        raise UserError(f"the pack '{pack.info.name}' at {pack.path} is damaged", problems)
+        raise UserError(f"the pack '{pack.info.name}' at {pack.path} is damaged, or its parts do not fit", problems)
     return pack.info
 
 
@@ -245,7 +267,8 @@ def _collect(problems: list[str], action: Any) -> None:
     try:
         action()
     except UserError as error:
-        problems.append(str(error))
+        if str(error) not in problems:
+            problems.append(str(error))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class MaisiConfig(BaseModel):
     in_channels: int = 1
     out_channels: int = 1
     latent_channels: int = 4
-    num_channels: tuple[int, ...] = (64, 128, 256)
+    num_channels: tuple[int, ...] = Field(default=(64, 128, 256), min_length=1)
     num_res_blocks: tuple[int, ...] = (2, 2, 2)
     attention_levels: tuple[bool, ...] = (False, False, False)
     norm_num_groups: int = 32
@@ -29,11 +29,21 @@ class MaisiConfig(BaseModel):
     use_convtranspose: bool = False
     num_splits: int = Field(default=1, description="tiles along one axis, to save memory; changes rounding only")
 
+    @property
+    def downsampling(self) -> int:
+        """Voxels per latent voxel along one axis."""
+        return int(2 ** (len(self.num_channels) - 1))
+
 
 class SpaceToDepthConfig(MaisiConfig):
     """Configuration of ``space_to_depth``: blocks of ``factor``³ voxels become channels of a small MAISI."""
 
     factor: int = Field(default=2, ge=2)
+
+    @property
+    def downsampling(self) -> int:
+        """Voxels per latent voxel along one axis."""
+        return super().downsampling * self.factor
 
 
 def space_to_depth(x: Tensor, factor: int) -> Tensor:
@@ -67,7 +77,7 @@ class MaisiVae(AutoencoderKlMaisi):
     @property
     def downsampling(self) -> int:
         """Voxels per latent voxel along one axis."""
-        return int(2 ** (len(self.config.num_channels) - 1))
+        return self.config.downsampling
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, X, Y, Z) in [0, 1] to mean and deviation; slab by slab where no gradient is wanted."""
@@ -96,7 +106,7 @@ class SpaceToDepthVae(nn.Module):
     @property
     def downsampling(self) -> int:
         """Voxels per latent voxel along one axis."""
-        return self.inner.downsampling * self.config.factor
+        return self.config.downsampling
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, X, Y, Z) in [0, 1] to mean and standard deviation, (B, C, x, y, z) each."""
@@ -123,6 +133,11 @@ class LinearBlocksConfig(BaseModel):
     latent_channels: int = Field(default=32, ge=1, description="principal components of a block")
     decoder_kernel: int = Field(default=3, ge=1, description="blocks along one edge that decode the middle one; odd")
 
+    @property
+    def downsampling(self) -> int:
+        """Voxels per latent voxel along one axis."""
+        return self.factor
+
 
 class LinearBlocksVae(nn.Module):
     """A linear autoencoder: components of blocks one way, a regression on neighbouring blocks back.
@@ -145,7 +160,7 @@ class LinearBlocksVae(nn.Module):
     @property
     def downsampling(self) -> int:
         """Voxels per latent voxel along one axis."""
-        return self.config.factor
+        return self.config.downsampling
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, X, Y, Z) in [0, 1] to components, (B, C, x, y, z), and their deviation, which is zero."""
