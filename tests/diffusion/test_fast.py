@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import typer
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
 from torch import Tensor, nn
 
 from text2ct.compute import free_memory
-from text2ct.diffusion import Pack, generate, slabs
+from text2ct.diffusion import Pack, generate, init_pack, slabs
 from text2ct.diffusion.attention import attend
 from text2ct.diffusion.decode import decode_windowed
 from text2ct.diffusion.info import Sampling
@@ -174,15 +177,47 @@ def test_a_layer_that_cannot_be_cut_sees_the_whole_volume(monkeypatch) -> None:
 def test_too_little_memory_is_said_with_what_would_fit(tiny_pack: Pack, monkeypatch) -> None:
     from text2ct.diffusion import memory
 
-    cpu = torch.device("cpu")
-    one, four = (memory.estimate(tiny_pack, cpu, n, tiny_pack.info.defaults) for n in (1, 4))
-    assert one < four
-    monkeypatch.setattr(memory, "free_memory", lambda device: (one + four) // 2)
-    with pytest.raises(UserError, match=r"need about 0\.\d GB(.|\n)*--batch-size 1 needs"):
-        generate(tiny_pack, ["a"], [0], batch_size=4)
+    cpu, settings = torch.device("cpu"), tiny_pack.info.defaults
+    one, many = (memory.estimate(tiny_pack, cpu, n, settings) for n in (1, 500))
+    assert one < many
+    monkeypatch.setattr(memory, "free_memory", lambda device: (one + many) // 2)
+    with pytest.raises(UserError, match=r"500 volumes of 16x16x16 at once would need(.|\n)*--batch-size 1 needs 0\."):
+        generate(tiny_pack, ["a"], [0], batch_size=500)
     monkeypatch.setattr(memory, "free_memory", lambda device: 1)
-    with pytest.raises(UserError, match="nothing smaller fits"):
+    with pytest.raises(UserError, match=r"a volume of (.|\n)*nothing smaller fits"):
         generate(tiny_pack, ["a"], [0], batch_size=1)
+
+
+def test_memory_is_checked_before_any_weight_is_read(tmp_path: Path, monkeypatch) -> None:
+    """Of a pack just opened, what its weights will hold counts too, and reading them is not needed to know it."""
+    from text2ct.diffusion import memory
+
+    pack = init_pack(tmp_path / "pack")
+    cpu = torch.device("cpu")
+    before = memory.estimate(pack, cpu, 1, pack.info.defaults)
+    assert pack._loaded == {}
+    generate(pack, ["a"], [0], batch_size=1)
+    assert memory.estimate(pack, cpu, 1, pack.info.defaults) < before
+    assert pack.bytes_to_load("unet") == pack.bytes_to_load("text_tower") == 0
+    held = 4 * sum(p.numel() for p in pack.unet.state_dict().values())
+    pack.release("unet")
+    assert pack.bytes_to_load("unet") == held
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried"), RuntimeError("x: can't allocate memory: you")]
+)
+def test_no_memory_is_one_line_and_other_errors_are_not_hidden(error: Exception) -> None:
+    from text2ct._cli_shared import guarded
+
+    def fail(cause: Exception) -> None:
+        raise cause
+
+    with pytest.raises(typer.Exit) as stopped:
+        guarded(fail)(error)
+    assert stopped.value.exit_code == 2
+    with pytest.raises(RuntimeError, match="another"):
+        guarded(fail)(RuntimeError("another"))
 
 
 def test_free_memory_is_what_the_system_and_the_limits_leave(monkeypatch) -> None:

@@ -17,7 +17,7 @@ from text2ct.diffusion.components import COMPONENT_TYPES, component_type, type_o
 from text2ct.diffusion.fit import misfits, text_misfits, tokenizer_misfits
 from text2ct.diffusion.info import COMPONENTS, PackInfo
 from text2ct.diffusion.tokenizer import TextTokenizer
-from text2ct.diffusion.weights import load_module
+from text2ct.diffusion.weights import expected_shapes, load_module
 from text2ct.errors import UserError
 from text2ct.files import atomic_path, read_json, sha256_file, write_json
 
@@ -114,6 +114,16 @@ class Pack:
     def scheduler(self) -> Scheduler:
         """Path, times and sampler."""
         return self._component("scheduler")
+
+    def bytes_to_load(self, component: str) -> int:
+        """Bytes that a component (or ``text_tower``) will hold in float32 once read; 0 when it is open already."""
+        if component in self._loaded or (component == "text_tower" and "clip" in self._loaded):
+            return 0
+        whole = "clip" if component == "text_tower" else component
+        entry = component_type(whole, self._require(whole))
+        build = entry.build_text if component == "text_tower" and entry.build_text else entry.build
+        shapes = expected_shapes(build, self.config(whole))
+        return 4 * sum(math.prod(shape) for shape in shapes.values())
 
     @property
     def usual_batch(self) -> int:
