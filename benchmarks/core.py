@@ -47,7 +47,7 @@ LATENTS = {"full": (128, 128, 32), "quick": (64, 64, 32), "small": (32, 32, 16)}
 WINDOWS = {"full": WINDOW, "quick": WINDOW // 2, "small": WINDOW // 4}
 SPACING_MM = (0.75, 0.75, 3.0)
 PUBLISHED = Sampling()
-FAST = Sampling(steps=12, solver="dpm-solver", guidance_interval=(0.0, 1.0))
+FAST = Sampling(steps=8, solver="adams-bashforth")
 PROMPTS = [
     "Large right pleural effusion with atelectasis.",
     "Cardiomegaly and coronary artery calcification.",

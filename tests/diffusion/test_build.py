@@ -77,6 +77,16 @@ def test_the_same_call_goes_on_and_trains_nothing_again(built: tuple[Path, Pack]
     assert last.stat().st_mtime_ns == before
 
 
+def test_other_defaults_go_on_and_are_measured_again(built: tuple[Path, Pack]) -> None:
+    """How a pack samples changes no training, so it may be decided afterwards."""
+    folder, pack = built
+    other = CONFIG.model_copy(update={"defaults": Sampling(steps=1, guidance_scale=2.0, solver="heun")})
+    changed = build_pack(folder / "work", folder / "resampled", other, device="cpu")
+    assert changed.info.files == pack.info.files
+    assert changed.info.defaults == other.defaults
+    assert "1 steps (heun)" in (changed.path / "MODEL_CARD.md").read_text()
+
+
 def test_another_configuration_does_not_go_on(built: tuple[Path, Pack]) -> None:
     folder, _ = built
     other = CONFIG.model_copy(update={"text_length": 32})

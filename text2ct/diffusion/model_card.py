@@ -36,7 +36,7 @@ def write_model_card(
         f"{info.hu_range[0]:g} to {info.hu_range[1]:g} HU",
         f"- Trained on: {data.dataset} patients {data.first} to {data.last}, "
         "a range that no simulated cohort of any seed contains. No real patient was used.",
-        f"- Conditioning: {info.conditioning}; defaults: {info.defaults.steps} Euler steps, "
+        f"- Conditioning: {info.conditioning}; defaults: {info.defaults.steps} steps ({info.defaults.solver}), "
         f"guidance {info.defaults.guidance_scale:g}",
         f"- Size: {sum(sizes.values()):.1f} MiB",
         "",
