@@ -251,8 +251,26 @@ def test_exit_codes_and_one_row_an_array(tmp_path: Path) -> None:
         (lambda folder: np.savez(folder / "expected.npz", a=1), "lacks the array 'oriented_zyx_f32'"),
         (lambda folder: (folder / "input.nii.gz").write_bytes(b"torn"), "input.nii.gz"),
         (lambda folder: (folder / "keys_full.json").write_text('{"a": [1]}'), "of no network that is known"),
+        (lambda folder: (folder / "keys_full.json").write_text("[1]"), "not of the expected format (AttributeError"),
+        (lambda folder: (folder / "timesteps_full_size_1x1x1.json").write_text("[]"), "(AttributeError"),
+        (lambda folder: (folder / "timesteps_full_size_0x1x1.json").write_text('{"3": {}}'), "expected format ("),
+        (lambda folder: (folder / "config.json").write_text("[]"), "not of the expected format (TypeError"),
     ],
-    ids=["nothing", "arrays", "json", "no-json", "no-image", "keys", "no-array", "image", "names"],
+    ids=[
+        "nothing",
+        "arrays",
+        "json",
+        "no-json",
+        "no-image",
+        "keys",
+        "no-array",
+        "image",
+        "names",
+        "names-list",
+        "times-list",
+        "no-latent",
+        "list",
+    ],
 )
 def test_nothing_to_compare_or_a_damaged_file_is_said(tmp_path: Path, spoil: Edit, says: str) -> None:
     fixture = tmp_path / "a"
