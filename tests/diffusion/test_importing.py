@@ -111,7 +111,10 @@ class Code:
         self.marker = marker
 
     def __reduce__(self) -> tuple:
-        return (Path.touch, (self.marker,))
+        return (os.mkdir, (str(self.marker),))
+
+
+REFUSED = f"holds code ({os.mkdir.__module__}.mkdir), not weights alone, and is not loaded"
 
 
 def truncated(path: Path, source: Path) -> None:
@@ -170,10 +173,10 @@ def without_scale(path: Path, source: Path) -> None:
     [
         (truncated, "is not a whole PyTorch checkpoint: it is cut short or damaged; get it again"),
         (cut_short, "is not a whole PyTorch checkpoint: it is cut short or damaged; get it again"),
-        (with_code, "holds code (pathlib.Path.touch), not weights alone, and is not loaded"),
-        (with_code_in_a_plain_pickle, "holds code (pathlib.Path.touch), not weights alone, and is not loaded"),
-        (with_code_in_a_new_pickle, "holds code (pathlib.Path.touch), not weights alone, and is not loaded"),
-        (with_code_in_a_new_pickle_in_a_zip, "holds code (pathlib.Path.touch), not weights alone, and is not loaded"),
+        (with_code, REFUSED),
+        (with_code_in_a_plain_pickle, REFUSED),
+        (with_code_in_a_new_pickle, REFUSED),
+        (with_code_in_a_new_pickle_in_a_zip, REFUSED),
         (of_a_plain_pickle, "is a pickle that torch.save does not write, and is not loaded"),
         (with_nan, "NaN or infinite weights; get it again\n  - out.2.conv.bias"),
         (of_strings, "is not a state dict"),
