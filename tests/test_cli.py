@@ -219,7 +219,9 @@ def test_preprocess_quarantines_and_strict_says_so(tmp_path, space):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_mistake_is_one_clear_line(words, says, space, tmp_path, monkeypatch):
+def test_a_mistake_is_one_clear_line(words, says, space, tmp_path, monkeypatch, request):
+    if words[0] == "mix":
+        request.getfixturevalue("synthetic")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TEXT2CT_WORKSPACE", str(space))
     assert says in run(*words, code=2)

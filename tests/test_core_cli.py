@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,9 @@ from typer.testing import CliRunner
 from text2ct import manifests, workflow
 from text2ct.cli import app
 from text2ct.diffusion import Pack, init_pack, load_pack
+from text2ct.diffusion.pack import save_pack
 from text2ct.diffusion.training import parse_config
-from text2ct.diffusion.training.on_manifest import CONFIGS
+from text2ct.diffusion.training.on_manifest import CONFIGS, _parts
 
 FEW = ("--steps", "2", "--batch-size", "2", "--device", "cpu")
 
@@ -138,8 +140,134 @@ def test_bad_settings_are_refused(
     words: tuple[Any, ...], message: str, base: Pack, place: tuple[str | Path, ...], tmp_path: Path
 ) -> None:
     given = [config(tmp_path, **word) if isinstance(word, dict) else word for word in words]
-    assert message in run(*given, "--from", base.path, "--out", tmp_path / "out", *FEW, *place, code=2)
+    assert message in run(*given[:1], *FEW, *given[1:], "--from", base.path, "--out", tmp_path / "out", *place, code=2)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["train-vae", "train-clip", "train-diffusion"])
+def test_a_finished_training_answers_the_same_request_alone(
+    command: str, base: Pack, space: Path, work: Path, tmp_path: Path
+) -> None:
+    """Another pack to start from, or random weights, is another run; the same command gives the same pack."""
+    other = init_pack(tmp_path / "other", seed=7)
+
+    def own(name: str) -> tuple[str | Path, ...]:
+        """A work folder with the cases, and with latents where they are the base's."""
+        (tmp_path / name).mkdir()
+        for part in ("cases", "source.json", *(("encoded",) if name == "w" else ())):
+            (tmp_path / name / part).symlink_to(work / part)
+        return "--work", tmp_path / name
+
+    settings = ("--config", config(tmp_path, patch=8)) if command == "train-vae" else ()
+    words = (command, *FEW, *settings, "--workspace", space, "--out", tmp_path / "out", "--json")
+    begun = (*words, *own("w"), "--from", base.path)
+    first = json.loads(run(*begun))
+    assert json.loads(run(*begun))["sha256"] == first["sha256"]
+    said = run(*words, "--work", tmp_path / "w", "--from", other.path, code=2)
+    assert "belongs to another pack" in said if command == "train-diffusion" else "start.pack" in said
+    said = run(*begun, "--scratch", code=2)
+    assert "start.weights: the pack's then, random, of seed 0 now" in said
+    assert "choose another work folder" in said
+    assert len(said.splitlines()) == 1
+    assert load_pack(tmp_path / "out").sha256 == first["sha256"]
+    different = json.loads(run(*words, *own("v"), "--from", other.path))
+    assert different["sha256"] != first["sha256"]
+
+
+@pytest.fixture
+def half(space: Path, tmp_path: Path) -> Path:
+    """A manifest with some of the training patients."""
+    frame = manifests.read_manifest(space / "real" / "manifest.csv")
+    patients = sorted(set(frame.loc[frame["split"] == "train", "patient"]))[::2]
+    path = space / "real" / "half.csv"
+    frame[frame["patient"].isin(patients)].to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("command", ["encode", "train-vae", "train-clip", "train-diffusion"])
+def test_latents_of_one_manifest_are_not_trained_on_as_those_of_another(
+    command: str, base: Pack, half: Path, place: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    """Or the pack would list patients that it has not seen, and leave out those that it has."""
+    out = () if command == "encode" else ("--out", tmp_path / "out", *FEW)
+    words = (command, "--from" if out else "--model", base.path, "--manifest", half, *out, *place)
+    assert "belongs to another manifest" in run(*words, code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_labels_are_another_manifest(
+    base: Pack, space: Path, place: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    frame = manifests.read_manifest(space / "real" / "manifest.csv")
+    frame["Emphysema"] = 1 - frame["Emphysema"]
+    path = space / "real" / "relabelled.csv"
+    frame.to_csv(path, index=False)
+    words = ("--from", base.path, "--manifest", path, "--out", tmp_path / "out")
+    assert "belongs to another manifest" in run("train-clip", *words, *FEW, *place, code=2)
+
+
+@pytest.mark.parametrize("command", ["encode", "train-vae"])
+def test_a_manifest_without_usable_rows_leaves_the_work_folder_free(
+    command: str, base: Pack, space: Path, half: Path, tmp_path: Path
+) -> None:
+    frame = manifests.read_manifest(half)
+    frame["split"] = "test"
+    path = space / "real" / "tests.csv"
+    frame.to_csv(path, index=False)
+    out = ("--out", tmp_path / "out", *FEW, "--config", config(tmp_path, patch=8)) if command == "train-vae" else ()
+    words = (command, "--model", base.path, "--work", tmp_path / "work", "--workspace", space, *out)
+    assert "no row of the manifest is in train" in run(*words, "--manifest", path, code=2)
+    run(*words, "--manifest", half)
+
+
+@pytest.mark.parametrize("command", ["encode", "train-vae", "train-clip", "train-diffusion"])
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["", "dry-run"])
+def test_a_grid_that_the_networks_cannot_take_is_refused_before_reading(
+    command: str, dry: tuple[str, ...], base: Pack, space: Path, tmp_path: Path
+) -> None:
+    pack = tmp_path / "odd"
+    shutil.copytree(base.path, pack)
+    info = json.loads((pack / "pack.json").read_text())
+    (pack / "pack.json").write_text(
+        json.dumps(info | {"grid": [18, 16, 16] if command != "train-vae" else [17, 16, 16]})
+    )
+    out = () if command == "encode" else ("--out", tmp_path / "out", *FEW)
+    said = run(command, "--model", pack, "--work", tmp_path / "work", "--workspace", space, *out, *dry, code=2)
+    assert "grid" in said
+    assert "must be a multiple of" in said or "takes volumes of (16, 16, 16)" in said
+    assert not (tmp_path / "work" / "cases").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "lacks"),
+    [
+        ("encode", "vae"),
+        ("encode", "clip"),
+        ("train-vae", "vae"),
+        ("train-clip", "clip"),
+        ("train-diffusion", "vae"),
+        ("train-diffusion", "clip"),
+    ],
+)
+def test_a_pack_without_the_component_is_refused_before_reading(
+    command: str, lacks: str, base: Pack, space: Path, tmp_path: Path
+) -> None:
+    parts = {name: part for name, part in _parts(base, leave_out=()).items() if name != lacks}
+    pack = save_pack(tmp_path / "less", base.info, parts, None if lacks == "clip" else base.tokenizer)
+    out = () if command == "encode" else ("--out", tmp_path / "out", *FEW)
+    said = run(command, "--model", pack.path, "--work", tmp_path / "work", "--workspace", space, *out, code=2)
+    assert f"has no component '{lacks}'" in said
+    assert not (tmp_path / "work" / "cases").exists()
+
+
+def test_an_architecture_that_takes_other_latents_is_refused(
+    base: Pack, place: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    """The bundled UNet's latents have the same channels, and another size."""
+    without = save_pack(tmp_path / "less", base.info, _parts(base, leave_out=("unet",)), base.tokenizer)
+    words = ("train-diffusion", "--from", without.path, "--out", tmp_path / "out", *FEW)
+    said = run(*words, *place[:2], "--work", tmp_path / "work", code=2)
+    assert "choose packs that fit together" in said
 
 
 def test_the_bundled_architecture_knows_the_velocity_alone(space: Path, tmp_path: Path) -> None:

@@ -192,13 +192,14 @@ def pull_model(
 ) -> None:
     """Download the released Text2CT weights from the Hugging Face hub and import them; it goes on after a stop."""
     from text2ct.console import info
-    from text2ct.diffusion.pulling import estimate_pull, find_remote, pull_pack
+    from text2ct.diffusion.pulling import check_pull, estimate_pull, find_remote, pull_pack
     from text2ct.diffusion.released import REPOSITORY
 
     del workspace, seed
     if len(where) > 2:
         raise UserError(f"expected [REPO] OUT, not {len(where)} words")
     out, repository = Path(where[-1]), where[0] if len(where) == 2 else REPOSITORY
+    check_pull(out, repository, name=name, text_cleaning=text_cleaning)
     remote = find_remote(repository, revision=revision, endpoint=endpoint)
     what = f"download {remote.bytes / 1e9:.2f} GB in {len(remote.files)} files of {repository} to {out}"
     if dry_run:

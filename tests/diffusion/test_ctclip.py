@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from text2ct.diffusion.ctclip import POSITION_IDS, CtClip, CtClipConfig, load_ctclip, load_report_tokenizer
+from text2ct.diffusion.ctclip import CtClip, CtClipConfig, load_ctclip, load_report_tokenizer
 from text2ct.diffusion.ctvit import CTViTConfig
 from text2ct.errors import UserError
 
@@ -20,12 +20,15 @@ CONFIG = CtClipConfig(
     latent_dim=6, vocab_size=30, text_hidden_size=8, text_layers=1, text_heads=2, text_intermediate_size=16,
 )  # fmt: skip
 
+# As old versions of transformers stored them.
+POSITIONS = "text_transformer.embeddings.position_ids"
+
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> tuple[Path, CtClip]:
     torch.manual_seed(0)
     module = CtClip(CONFIG).eval()
-    torch.save(module.state_dict() | {POSITION_IDS: torch.arange(512)[None]}, tmp_path / "ctclip.pt")
+    torch.save(module.state_dict() | {POSITIONS: torch.arange(512)[None]}, tmp_path / "ctclip.pt")
     return tmp_path / "ctclip.pt", module
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ from text2ct.augment._refusals import trained_on
 from text2ct.cli import app
 from text2ct.diffusion import load_pack, pack, released, verify_pack
 from text2ct.diffusion.importing import import_pack
-from text2ct.diffusion.unfinished import MARK
+from text2ct.diffusion.unfinished import LOCK, MARK, making_pack
 from text2ct.errors import UserError
 from text2ct.files import read_json
 
@@ -107,7 +111,10 @@ class Code:
         self.marker = marker
 
     def __reduce__(self) -> tuple:
-        return (Path.touch, (self.marker,))
+        return (os.mkdir, (str(self.marker),))
+
+
+REFUSED = f"holds code ({os.mkdir.__module__}.mkdir), not weights alone, and is not loaded"
 
 
 def truncated(path: Path, source: Path) -> None:
@@ -120,6 +127,29 @@ def with_code(path: Path, source: Path) -> None:
 
 def with_code_in_a_plain_pickle(path: Path, source: Path) -> None:
     path.write_bytes(pickle.dumps(Code(path.with_name("ran")), protocol=2))
+
+
+def with_code_in_a_new_pickle(path: Path, source: Path) -> None:
+    path.write_bytes(pickle.dumps(Code(path.with_name("ran")), protocol=4))
+
+
+def with_code_in_a_new_pickle_in_a_zip(path: Path, source: Path) -> None:
+    torch.save({"weight": Code(path.with_name("ran"))}, path, pickle_protocol=4)
+
+
+def of_a_plain_pickle(path: Path, source: Path) -> None:
+    path.write_bytes(pickle.dumps({"weight": [1.0]}, protocol=4))
+
+
+def cut_short(path: Path, source: Path) -> None:
+    path.write_bytes(source.read_bytes()[:900])
+
+
+def with_scale(value: object) -> Callable[[Path, Path], None]:
+    def spoil(path: Path, source: Path) -> None:
+        rewritten(source, path, lambda state: state.update(scale_factor=value))
+
+    return spoil
 
 
 def with_nan(path: Path, source: Path) -> None:
@@ -138,21 +168,27 @@ def without_scale(path: Path, source: Path) -> None:
     rewritten(source, path, lambda state: state.pop("scale_factor"))
 
 
-def with_zero_scale(path: Path, source: Path) -> None:
-    rewritten(source, path, lambda state: state.update(scale_factor=0.0))
-
-
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (truncated, "is not a whole PyTorch checkpoint"),
-        (with_code, "holds code, not weights alone, and is not loaded"),
-        (with_code_in_a_plain_pickle, "holds code, not weights alone, and is not loaded"),
+        (truncated, "is not a whole PyTorch checkpoint: it is cut short or damaged; get it again"),
+        (cut_short, "is not a whole PyTorch checkpoint: it is cut short or damaged; get it again"),
+        (with_code, REFUSED),
+        (with_code_in_a_plain_pickle, REFUSED),
+        (with_code_in_a_new_pickle, REFUSED),
+        (with_code_in_a_new_pickle_in_a_zip, REFUSED),
+        (of_a_plain_pickle, "is a pickle that torch.save does not write, and is not loaded"),
         (with_nan, "NaN or infinite weights; get it again\n  - out.2.conv.bias"),
         (of_strings, "is not a state dict"),
         (of_a_list, "holds a list, not a state dict"),
         (without_scale, "but no 'scale_factor'"),
-        (with_zero_scale, "'scale_factor' is 0.0"),
+        (with_scale(0.0), "'scale_factor' is 0.0"),
+        (with_scale(-1), "'scale_factor' is -1.0"),
+        (with_scale(float("nan")), "'scale_factor' is nan"),
+        (with_scale(torch.tensor(torch.inf)), "'scale_factor' is inf"),
+        (with_scale("one"), "'scale_factor' is not a number"),
+        (with_scale(torch.ones(2)), "'scale_factor' is not a number"),
+        (with_scale(None), "'scale_factor' is not a number"),
         (lambda path, source: path.write_bytes(b""), "is empty"),
         (lambda path, source: path.write_text("<html>not found</html>"), "is not a PyTorch checkpoint, or is damaged"),
         (lambda path, source: path.mkdir(), "is a folder"),
@@ -168,6 +204,7 @@ def test_a_bad_file_is_named_with_its_reason(files: dict[str, Path], tmp_path: P
     assert says in message
     assert str(bad) in message
     assert "Traceback" not in message
+    assert not any(word in message for word in ("PyTorch 2.6", "miniz", "yo)", "Warning"))
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "pack" / "pack.json").exists()
 
@@ -183,6 +220,18 @@ def test_another_models_weights_are_refused_key_by_key(files: dict[str, Path], t
     assert f"{len(vae ^ unet)} of its entries differ" in message
     assert f"and {len(vae ^ unet) - 20} more" in message
     assert f"{min(vae ^ unet)}: " in message
+
+
+def test_one_good_file_of_three_makes_no_pack(files: dict[str, Path], tmp_path: Path) -> None:
+    nan, folder = tmp_path / "nan.pt", tmp_path / "folder"
+    with_nan(nan, files["unet"])
+    folder.mkdir()
+    code, message = command("import", "--autoencoder", files["vae"], "--unet", nan, "--clip", folder, tmp_path / "pack")
+    assert code == 2
+    assert "NaN or infinite weights" in message
+    assert f"{folder} is a folder" in message
+    assert str(files["vae"]) not in message
+    assert not (tmp_path / "pack").exists()
 
 
 def test_a_difference_in_one_key_is_that_key_alone(files: dict[str, Path], tmp_path: Path) -> None:
@@ -213,6 +262,55 @@ def test_a_folder_in_use_is_refused(files: dict[str, Path], tmp_path: Path) -> N
     code, message = command("import", "--unet", files["unet"], tmp_path / "pack")
     assert code == 2
     assert "holds a finished pack" in message
+
+
+@pytest.mark.parametrize("name", ["a\n", "\na", "", ".a", "a/b"], ids=repr)
+def test_a_name_is_one_whole_word(files: dict[str, Path], tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="cannot be a pack's name"):
+        import_pack(tmp_path / "pack", files, name=name)
+
+
+def test_two_commands_do_not_make_packs_in_one_folder(tmp_path: Path) -> None:
+    out, request = tmp_path / "pack", {"init": "tiny", "seed": 0}
+    with making_pack(out, request):
+        for again in range(2):
+            with pytest.raises(UserError, match="another command is making a pack"), making_pack(out, request):
+                pytest.fail(f"entered at try {again}")
+        assert read_json(out / MARK) == request
+    assert not list(out.iterdir())
+    with making_pack(out, {"init": "tiny", "seed": 1}):
+        pass
+
+
+HOLD = """
+import os, sys
+from pathlib import Path
+from text2ct.diffusion.unfinished import making_pack
+with making_pack(Path(sys.argv[1]), {"init": "tiny"}):
+    os._exit(9)
+"""
+
+
+def test_a_dead_command_leaves_its_folder_to_the_same_request(tmp_path: Path) -> None:
+    out = tmp_path / "pack"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", HOLD, str(out)], env=environment, check=False).returncode == 9
+    assert (out / MARK).is_file()
+    with pytest.raises(UserError, match="init was tiny, now text2ct"), making_pack(out, {"init": "text2ct"}):
+        pass
+    with making_pack(out, {"init": "tiny"}):
+        pass
+    assert not list(out.iterdir())
+
+
+def test_what_a_command_left_before_its_mark_was_whole_is_no_content(tmp_path: Path) -> None:
+    for name in (LOCK, f".partial-{MARK}"):
+        (tmp_path / name).write_text("{")
+    with making_pack(tmp_path, {"init": "tiny"}):
+        pass
+    (tmp_path / MARK).write_text("[]")
+    with pytest.raises(UserError, match="unfinished pack of another request"), making_pack(tmp_path, {"init": "tiny"}):
+        pass
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit], ids=["ctrl-c", "kill"])

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from typer.testing import CliRunner
 
 from text2ct.cli import app
-from text2ct.diffusion.parity import ArrayResult, check_parity
+from text2ct.diffusion.parity import ArrayResult, check_parity, training_step
+from text2ct.diffusion.parity.folder import Folder
 from text2ct.diffusion.parity.preprocess import PERMUTED
 from text2ct.diffusion.parity.result import compare
 from text2ct.errors import UserError
@@ -251,8 +252,26 @@ def test_exit_codes_and_one_row_an_array(tmp_path: Path) -> None:
         (lambda folder: np.savez(folder / "expected.npz", a=1), "lacks the array 'oriented_zyx_f32'"),
         (lambda folder: (folder / "input.nii.gz").write_bytes(b"torn"), "input.nii.gz"),
         (lambda folder: (folder / "keys_full.json").write_text('{"a": [1]}'), "of no network that is known"),
+        (lambda folder: (folder / "keys_full.json").write_text("[1]"), "not of the expected format (AttributeError"),
+        (lambda folder: (folder / "timesteps_full_size_1x1x1.json").write_text("[]"), "(AttributeError"),
+        (lambda folder: (folder / "timesteps_full_size_0x1x1.json").write_text('{"3": {}}'), "expected format ("),
+        (lambda folder: (folder / "config.json").write_text("[]"), "not of the expected format (TypeError"),
     ],
-    ids=["nothing", "arrays", "json", "no-json", "no-image", "keys", "no-array", "image", "names"],
+    ids=[
+        "nothing",
+        "arrays",
+        "json",
+        "no-json",
+        "no-image",
+        "keys",
+        "no-array",
+        "image",
+        "names",
+        "names-list",
+        "times-list",
+        "no-latent",
+        "list",
+    ],
 )
 def test_nothing_to_compare_or_a_damaged_file_is_said(tmp_path: Path, spoil: Edit, says: str) -> None:
     fixture = tmp_path / "a"
@@ -278,6 +297,51 @@ def test_a_folder_that_is_absent_and_weights_that_do_not_fit(parity: Path, tmp_p
     assert "include_top_region_index_input is True; only False is known" in report.damaged[0]
     assert "is not a state dict" in report.damaged[1]
     assert not report.holds
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit"),
+    [
+        ("sampler/a", set_to("runs", [1])),
+        ("sampler/a", set_to("runs", {"g1_s10": None})),
+        ("sampler/a", set_to("spacing_tensor", 3)),
+        ("training_step/a", set_to("lr", "fast")),
+        ("vae/a", set_to("sliding_window", [])),
+        ("vae/a", set_to("scale_factor", None)),
+        ("clip3d/a", set_to("max_length", 0.5)),
+        ("clip3d/a", set_to("text", [])),
+        ("preprocess/c", set_to("saved_nifti_affine", 1)),
+        ("preprocess/c", set_to("output_shape_zyx", [0, 0, 0])),
+    ],
+    ids=str,
+)
+def test_settings_of_another_kind_are_damage(parity: Path, tmp_path: Path, kind: str, edit: Edit) -> None:
+    folder = Path(shutil.copytree(parity / kind, tmp_path / "copy"))
+    edit(folder)
+    code, _, err = command(tmp_path)
+    assert code == 2
+    assert "not everything could be compared\n  - " in err
+
+
+def test_networks_of_other_sizes_than_their_weights_are_damage(parity: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(parity / "vae/a", tmp_path / "copy"))
+    config = read_json(folder / "config.json")
+    config["autoencoder"]["latent_channels"] += 1
+    write_json(folder / "config.json", config)
+    (damage,) = check_parity(tmp_path).damaged
+    assert "is not the MaisiVae of config.json" in damage
+
+
+@pytest.mark.parametrize(("reach", "tolerance"), [(2e-4, 2e-5), (10.0, 1e-4)])
+def test_a_large_learning_rate_widens_no_tolerance(tmp_path: Path, reach: float, tolerance: float) -> None:
+    unet = torch.nn.Linear(2, 2)
+    torch.save(unet.state_dict(), tmp_path / training_step.AFTER)
+    with torch.no_grad():
+        unet.bias += 2 * tolerance
+    gradients = {name: torch.ones_like(value) for name, value in unet.named_parameters()}
+    row = training_step._weights(Folder(tmp_path, "a"), unet, gradients, reach)
+    assert row.tolerance == pytest.approx(tolerance)
+    assert not row.holds
 
 
 def test_arrays_of_another_shape_or_without_a_value_never_hold() -> None:

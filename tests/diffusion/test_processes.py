@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from text2ct.diffusion.training.cases import write_cases
+from text2ct.diffusion.training.launch import Launch
 from text2ct.diffusion.training.loop import LAST
-from text2ct.diffusion.training.processes import after_first, check_processes, is_follower
+from text2ct.diffusion.training.processes import check_processes, is_follower
 from text2ct.errors import UserError
 
 from . import run_processes
@@ -71,8 +76,6 @@ def test_what_several_devices_cannot_do_is_refused_together() -> None:
 
 
 def test_the_first_process_leads(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning.pytorch.utilities import rank_zero_only
-
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     assert is_follower(2, 1)
     assert is_follower(1, 2)
@@ -81,8 +84,87 @@ def test_the_first_process_leads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_follower(2, 1)
 
 
-def test_followers_wait_for_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr("text2ct.diffusion.training.processes.time.sleep", waits.append)
-    assert after_first(lambda: len(waits), lambda: len(waits) == 3, follower=True) == 3
-    assert after_first(lambda: "made", lambda: False, follower=False) == "made"
+class Clock:
+    """Time that passes when a follower sleeps; at each look something may happen."""
+
+    def __init__(self, happens: Callable[[int], None]) -> None:
+        self.now, self.looks, self._happens = 0.0, 0, happens
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.looks += 1
+        self.now += seconds
+        self._happens(self.looks)
+
+
+def follow(monkeypatch: pytest.MonkeyPatch, work: Path, happens: Callable[[int], None]) -> tuple[str, Clock]:
+    clock = Clock(happens)
+    with monkeypatch.context() as patch:
+        patch.setattr(rank_zero_only, "rank", 1)
+        patch.setattr("text2ct.diffusion.training.launch.time", clock)
+        return Launch(work, 2).prepare(lambda: "opened"), clock
+
+
+@pytest.fixture
+def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "this", "TORCHELASTIC_RESTART_COUNT": "0", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("torchrun")
+def test_followers_open_what_the_first_process_of_their_own_launch_has_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "earlier")
+    assert Launch(tmp_path, 2).prepare(lambda: "made") == "made"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
+
+    def happens(look: int) -> None:
+        if look == 3:
+            with monkeypatch.context() as patch:
+                patch.setattr("text2ct.diffusion.training.launch.time", time)
+                patch.setattr(rank_zero_only, "rank", 0)
+                Launch(tmp_path, 2).prepare(lambda: "made")
+
+    opened, clock = follow(monkeypatch, tmp_path, happens)
+    assert (opened, clock.looks) == ("opened", 3)
+
+
+@pytest.mark.usefixtures("torchrun")
+def test_followers_do_not_wait_for_a_first_process_that_failed_or_died(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse() -> None:
+        raise UserError("no row of the manifest")
+
+    with pytest.raises(UserError, match="no row"):
+        Launch(tmp_path, 2).prepare(refuse)
+    with pytest.raises(UserError, match="first process of this run has failed: no row of the manifest"):
+        follow(monkeypatch, tmp_path, lambda look: None)
+    beats = 700
+
+    def alive_for_a_while(look: int) -> None:
+        state = {"launch": "this-0-1", "state": "working", "beat": min(look, beats)}
+        (tmp_path / "launch.json").write_text(json.dumps(state))
+
+    with pytest.raises(UserError, match="no sign of life for 300 s") as raised:
+        follow(monkeypatch, tmp_path, alive_for_a_while)
+    assert raised.value.problems == ()
+
+
+def test_one_process_has_nobody_to_meet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And those that Lightning starts find the first one ready."""
+    launch = Launch(tmp_path)
+    assert launch.prepare(lambda: "made") == "made"
+    launch.finish()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("TEXT2CT_LAUNCH", "of an earlier run")
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    first = Launch(tmp_path, 2)
+    first.prepare(lambda: "made")
+    assert follow(monkeypatch, tmp_path, lambda look: pytest.fail("waits"))[0] == "opened"
+    first.finish()
+    assert list(tmp_path.iterdir()) == []

@@ -118,6 +118,12 @@ def test_a_missing_file_is_named(hub: Hub, tmp_path: Path) -> None:
         (("someone/weights",), 401, "answered 401"),
         (("someone/weights",), 503, "answered 503"),
         (("someone/weights", "--endpoint", "hub.example"), 200, "begins with http:// or https://"),
+        (("someone/weights", "--endpoint", "http://[::1"), 200, "begins with http:// or https://"),
+        (("someone/weights", "--endpoint", "http://"), 200, "begins with http:// or https://"),
+        (("someone/weights", "--endpoint", "http://a:b"), 200, "begins with http:// or https://"),
+        (("someone/weights", "--endpoint", "http://a b"), 200, "begins with http:// or https://"),
+        (("someone/weights", "--endpoint", "http://xn--"), 200, "check "),
+        (("someone/weights",), 404, "answered 404"),
         (("someone/weights", "--endpoint", "http://127.0.0.1:9"), 200, "cannot be reached"),
         (("a", "b", "c"), 200, "expected [REPO] OUT, not 4 words"),
     ],
@@ -130,6 +136,46 @@ def test_what_the_hub_refuses_is_one_line(hub: Hub, tmp_path: Path, words, statu
     assert says in message
     assert len(message.strip().splitlines()) == 1
     assert not (tmp_path / "pack").exists()
+
+
+def test_a_file_that_is_gone_is_one_line(hub: Hub, tmp_path: Path) -> None:
+    hub.status[released.FILES["unet"]] = 404
+    code, message = pull(hub, hub.repository, tmp_path / "pack")
+    assert code == 2
+    assert "answered 404" in message
+    assert not (tmp_path / "pack" / "pack.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--name", "other"), "name was text2ct, now other"),
+        (("--text-cleaning", "ftfy"), "text_cleaning was bert, now ftfy"),
+        ((), "commit was c0ffee"),
+    ],
+    ids=["name", "cleaning", "commit"],
+)
+def test_what_was_begun_otherwise_does_not_go_on(hub: Hub, tmp_path: Path, words, says: str) -> None:
+    out = tmp_path / "pack"
+    hub.status[released.FILES["vae"]] = 500
+    assert pull(hub, hub.repository, out)[0] == 2
+    hub.status.clear()
+    hub.asked.clear()
+    if not words:
+        hub.commit = "d0" * 20
+    code, message = pull(hub, hub.repository, *words, out)
+    assert code == 2
+    assert f"unfinished pack of another request; choose another folder, or remove it\n  - {says}" in message
+    assert hub.asked == []
+
+
+def test_a_folder_in_use_is_refused_before_the_hub_is_asked(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    code, message = pull(hub, hub.repository, tmp_path)
+    assert code == 2
+    assert "is not empty" in message
+    assert pull(hub, hub.repository, "--name", "a b", tmp_path / "pack")[0] == 2
+    assert hub.tokens == []
 
 
 def test_a_full_disk_is_said_before_anything_is_fetched(

@@ -200,10 +200,24 @@ def test_a_perceptual_network_counts_and_must_be_there(
         perceptual_network("medicalnet_resnet10_23datasets")
 
 
-def test_other_settings_do_not_continue_a_run(train: Train, cases: Cases, tmp_path: Path) -> None:
-    train("vae", tmp_path)
-    with pytest.raises(UserError, match="holds a run with other settings"):
-        train_vae(cases, SpaceToDepthVae(TINY.vae), VaeTraining(steps=1, patch=8), tmp_path, device="cpu")
+def test_other_settings_do_not_continue_a_run(train: Train, cases: Cases, encoded: Encoded, tmp_path: Path) -> None:
+    """Nor other cases, another start or another scale; what differs is named."""
+    train("vae", tmp_path / "vae")
+    with pytest.raises(UserError, match=r"holds another run \(.*training.steps: 4 then, 1 now"):
+        train_vae(cases, SpaceToDepthVae(TINY.vae), VaeTraining(steps=1, patch=8), tmp_path / "vae", device="cpu")
+    config, place = VaeTraining(**COMMON | WAYS["vae"][1]), {"device": "cpu"}
+    with pytest.raises(UserError, match=r"holds another run \(start: none then, elsewhere now\); choose another work"):
+        train_vae(cases, SpaceToDepthVae(TINY.vae), config, tmp_path / "vae", start={"start": "elsewhere"}, **place)
+    form: dict[str, Any] = {"size": (16, 16, 16), "spacing_mm": (20.0, 20.0, 20.0), "source": "stand-in"}
+    others = write_cases(tmp_path / "cases", lambda number: stand_in_case(number + 1), 6, **form)
+    with pytest.raises(UserError, match=r"holds another run \(cases: \w{12}… then, \w{12}… now\)"):
+        train_vae(others, SpaceToDepthVae(TINY.vae), config, tmp_path / "vae", **place)
+    unet = DiffusionTraining(**COMMON)
+    train_diffusion(encoded, Unet(TINY.unet), Ddpm(DdpmConfig()), unet, tmp_path / "unet", scale_factor=1.0, **place)
+    with pytest.raises(UserError, match=r"scale_factor: 1 then, 2 now; scheduler.*type: ddpm then, rectified_flow now"):
+        train_diffusion(
+            encoded, Unet(TINY.unet), RectifiedFlow(TINY.flow), unet, tmp_path / "unet", scale_factor=2.0, **place
+        )
 
 
 def test_a_time_budget_ends_a_run(cases: Cases, tmp_path: Path) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
+import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from text2ct.diffusion.weights import Shape, first_of, fit_problems, not_finite, shapes
 from text2ct.errors import UserError
+
+Value = TypeVar("Value")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -28,29 +33,63 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; get it again")
     try:
-        # Checkpoints older than PyTorch 1.6 are plain pickles, which cannot be mapped.
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+        with warnings.catch_warnings():
+            # What it warns of is refused below, in our words.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            # Checkpoints older than PyTorch 1.6 are plain pickles, which cannot be mapped.
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
     except pickle.UnpicklingError as error:
-        reason = str(error)
-        if any(word in reason.lower() for word in ("global", "reduce", "instantiate", "build instruction")):
-            raise UserError(
-                f"{path} holds code, not weights alone, and is not loaded; get the weights from their authors as a "
-                f"state dict ({_reason(reason)})"
-            ) from None
-        raise UserError(f"{path} is not a PyTorch checkpoint, or is damaged; get it again") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is not a whole PyTorch checkpoint; get it again ({str(error).splitlines()[0][:120]})"
-        ) from None
+        raise UserError(f"{path} {_why_not_loaded(path, str(error))}") from None
+    except (PermissionError, MemoryError) as error:
+        raise UserError(f"{path} cannot be read: {error or 'there is too little memory'}") from None
+    except Exception:  # the library raises what the bytes happen to lead it to, and its advice is for its own users
+        raise UserError(f"{path} is not a whole PyTorch checkpoint: it is cut short or damaged; get it again") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, not a state dict")
     return found
 
 
-def _reason(message: str) -> str:
-    """The sentence of PyTorch's long message that names what was refused."""
-    sentences = [line.strip() for line in message.splitlines()]
-    return next((line for line in sentences if "WeightsUnpickler error" in line), sentences[0])[:160]
+def _why_not_loaded(path: Path, message: str) -> str:
+    """What is wrong with a file that PyTorch refused, told from its long message or else from the file's opcodes."""
+    names = re.findall(r"GLOBAL ([\w.]+)", message)
+    if not names and not any(word in message.lower() for word in ("reduce", "instantiate", "build instruction")):
+        found = _globals_of(path)
+        if found is None:
+            return "is not a PyTorch checkpoint, or is damaged; get it again"
+        if not found:
+            return "is a pickle that torch.save does not write, and is not loaded; get the weights as a state dict"
+        names = found
+    what = f" ({names[0]})" if names and names[0] else ""
+    return f"holds code{what}, not weights alone, and is not loaded; get the weights from their authors as a state dict"
+
+
+def _globals_of(path: Path) -> list[str] | None:
+    """What the pickle in a file would import, read without running it; None if there is no pickle."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as stored:
+                name = next((name for name in stored.namelist() if name.endswith("data.pkl")), "")
+                with stored.open(name) as member:
+                    return _globals_in(member)
+        with path.open("rb") as stream:
+            return _globals_in(stream)
+    except (ArithmeticError, AttributeError, EOFError, LookupError, OSError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def _globals_in(stream: IO[bytes]) -> list[str]:
+    """Names that a pickle imports, without those that weights have; one told in a roundabout way is empty."""
+    names: list[str] = []
+    recent: list[str | None] = [None, None]
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name in ("GLOBAL", "INST"):
+            names.append(str(argument).replace(" ", "."))
+        elif opcode.name == "STACK_GLOBAL":
+            module, name = recent
+            names.append(f"{module}.{name}" if module and name else "")
+        if opcode.name not in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+            recent = [recent[1], str(argument) if "UNICODE" in opcode.name else None]
+    return [name for name in names if not name.startswith("torch.") and name != "collections.OrderedDict"]
 
 
 def state_of(path: Path, found: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -66,6 +105,11 @@ def state_of(path: Path, found: Mapping[str, Any]) -> dict[str, Tensor]:
         name: value if value.untyped_storage().nbytes() == value.numel() * value.element_size() else value.clone()
         for name, value in found.items()
     }
+
+
+def drop_position_ids(state: Mapping[str, Value]) -> dict[str, Value]:
+    """A state without a text tower's positions 0..511, which old versions of transformers stored with the weights."""
+    return {name: value for name, value in state.items() if not name.endswith(".embeddings.position_ids")}
 
 
 def check_state(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Shape], owner: str) -> None:

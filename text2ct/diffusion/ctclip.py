@@ -15,13 +15,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from text2ct.diffusion.checkpoints import check_state, read_checkpoint, state_of
+from text2ct.diffusion.checkpoints import check_state, drop_position_ids, read_checkpoint, state_of
 from text2ct.diffusion.ctvit import CTViT, CTViTConfig
 from text2ct.diffusion.weights import shapes
 from text2ct.errors import UserError
-
-# Old versions of transformers stored the positions 0..511 with the weights.
-POSITION_IDS = "text_transformer.embeddings.position_ids"
 
 
 class CtClipConfig(BaseModel):
@@ -96,8 +93,7 @@ def load_ctclip(path: Path, config: CtClipConfig | None = None) -> CtClip:
     Raises:
         UserError: The file is damaged, holds code, or is not of this network, key by key.
     """
-    state = state_of(path, read_checkpoint(path))
-    state.pop(POSITION_IDS, None)
+    state = drop_position_ids(state_of(path, read_checkpoint(path)))
     with torch.device("meta"):
         module = CtClip(config or CtClipConfig())
     check_state(path, state, shapes(module.state_dict()), "CT-CLIP")

@@ -11,19 +11,17 @@ from torch import Tensor
 
 from text2ct import console
 from text2ct.diffusion import released
-from text2ct.diffusion.checkpoints import check_state, read_checkpoint, state_of
+from text2ct.diffusion.checkpoints import check_state, drop_position_ids, read_checkpoint, state_of
 from text2ct.diffusion.cleaning import TextCleaning
 from text2ct.diffusion.clip_vocabulary import clip_tokenizer
 from text2ct.diffusion.components import COMPONENT_TYPES, type_of
-from text2ct.diffusion.pack import Pack, Part, save_pack
+from text2ct.diffusion.pack import Pack, Part, save_networks
 from text2ct.diffusion.unfinished import check_name, making_pack, refuse_in_use
 from text2ct.diffusion.weights import expected_shapes
 from text2ct.errors import UserError
 
-# The released CLIP checkpoint is of a module that holds the towers as `model`, and old versions of transformers
-# stored the positions 0..511 with the weights.
+# The released CLIP checkpoint is of a module that holds the towers as `model`.
 CLIP_PREFIX = "model."
-POSITION_IDS = "text_model.embeddings.position_ids"
 UNET_STATE = "unet_state_dict"
 # Read, written and hashed on one core.
 BYTES_PER_SECOND = 3e8
@@ -95,8 +93,7 @@ def _checked(component: str, path: Path, found: dict[str, Any]) -> dict[str, Ten
     entry = COMPONENT_TYPES[type_of(config)]
     expected = expected_shapes(entry.build, config)
     prefix = CLIP_PREFIX if component == "clip" else ""
-    state = state_of(path, found)
-    state.pop(prefix + POSITION_IDS, None)
+    state = drop_position_ids(state_of(path, found))
     check_state(path, state, {prefix + name: shape for name, shape in expected.items()}, f"the released {component}")
     return {name.removeprefix(prefix): value for name, value in state.items()}
 
@@ -144,9 +141,7 @@ def write_released(
 ) -> Pack:
     """Write the pack of checked weights; ``source`` is where they are from, for its description."""
     info = released.released_info(name, weights.scale_factor, text_cleaning, source)
-    parts = {component: Part(released.NETWORKS[component], state) for component, state in weights.states.items()}
-    parts["scheduler"] = Part(released.FLOW)
-    tokenizer = clip_tokenizer() if "clip" in parts else None
-    if tokenizer is None:
+    networks = {component: Part(released.NETWORKS[component], state) for component, state in weights.states.items()}
+    if "clip" not in networks:
         console.info("without --clip the pack reads no texts")
-    return save_pack(out, info, parts, tokenizer, dtype=None)
+    return save_networks(out, info, networks, released.FLOW, clip_tokenizer, dtype=None)

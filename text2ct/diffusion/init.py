@@ -20,7 +20,7 @@ from text2ct.diffusion.components import COMPONENT_TYPES, type_of
 from text2ct.diffusion.ctvit import CTViTConfig
 from text2ct.diffusion.flow import FlowConfig
 from text2ct.diffusion.info import PackInfo, Sampling
-from text2ct.diffusion.pack import Pack, Part, save_pack
+from text2ct.diffusion.pack import Pack, Part, save_networks
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.unet import UnetConfig
 from text2ct.diffusion.unfinished import making_pack
@@ -138,7 +138,6 @@ def init_pack(path: Path, preset: str = "tiny", *, seed: int = 0) -> Pack:
     sizes = PRESETS[preset]
     networks = (("clip", sizes.clip), ("vae", sizes.vae), ("unet", sizes.unet))
     parts = {name: Part(config, partial(_random_state, config, seed)) for name, config in networks}
-    parts["scheduler"] = Part(sizes.flow)
     info = PackInfo(
         name=f"random-{preset}",
         version="0",
@@ -154,7 +153,7 @@ def init_pack(path: Path, preset: str = "tiny", *, seed: int = 0) -> Pack:
         defaults=sizes.defaults,
     )
     with making_pack(path, {"init": preset, "seed": seed}):
-        return save_pack(path, info, parts, sizes.tokenizer(), dtype=STORED)
+        return save_networks(path, info, parts, sizes.flow, sizes.tokenizer, dtype=STORED)
 
 
 def estimate_init(preset: str) -> dict[str, float]:

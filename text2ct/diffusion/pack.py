@@ -336,6 +336,20 @@ def save_pack(
     return load_pack(path)
 
 
+def save_networks(
+    path: Path,
+    info: PackInfo,
+    networks: dict[str, Part],
+    scheduler: BaseModel,
+    tokenizer: Callable[[], TextTokenizer],
+    *,
+    dtype: torch.dtype | None,
+) -> Pack:
+    """Write a pack of networks and a scheduler, with the tokenizer where CLIP is among them; as :func:`save_pack`."""
+    parts = networks | {"scheduler": Part(scheduler)}
+    return save_pack(path, info, parts, tokenizer() if "clip" in networks else None, dtype=dtype)
+
+
 def _stored(state: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
     return {
         name: value.detach().to(dtype if value.is_floating_point() else None).cpu().contiguous()
@@ -343,4 +357,14 @@ def _stored(state: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[s
     }
 
 
-__all__ = ["COMPONENT_TYPES", "Pack", "Part", "bundled_packs", "list_packs", "load_pack", "save_pack", "verify_pack"]
+__all__ = [
+    "COMPONENT_TYPES",
+    "Pack",
+    "Part",
+    "bundled_packs",
+    "list_packs",
+    "load_pack",
+    "save_networks",
+    "save_pack",
+    "verify_pack",
+]

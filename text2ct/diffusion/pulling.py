@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import (
@@ -26,7 +28,7 @@ from text2ct.diffusion import released
 from text2ct.diffusion.cleaning import TextCleaning
 from text2ct.diffusion.importing import read_released, write_released
 from text2ct.diffusion.pack import Pack
-from text2ct.diffusion.unfinished import check_name, making_pack
+from text2ct.diffusion.unfinished import check_name, making_pack, refuse_in_use
 from text2ct.errors import UserError
 from text2ct.files import sha256_file
 
@@ -79,9 +81,8 @@ def find_remote(
     Raises:
         UserError: The hub cannot be reached or refuses, or the repository lacks a file.
     """
-    if endpoint is not None and not endpoint.startswith(("http://", "https://")):
-        raise UserError(f"--endpoint is '{endpoint}'; expected an address that begins with http:// or https://")
     api = HfApi(endpoint=endpoint)
+    _check_address(api.endpoint)
     with _hub_errors(repository, revision, api.endpoint):
         info = api.model_info(repository, revision=revision, files_metadata=True)
     found = {item.rfilename: item for item in info.siblings or ()}
@@ -98,6 +99,17 @@ def find_remote(
             raise UserError(f"{repository} states no SHA-256 for {name}, so a download could not be checked")
         files[component] = RemoteFile(name, lfs.size, lfs.sha256)
     return Remote(repository, str(info.sha), files, endpoint)
+
+
+def _check_address(endpoint: str) -> None:
+    """Refuse what is no address of a hub, before the network's library does in its own words."""
+    try:
+        address = urlsplit(endpoint)
+        whole = address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 1) > 0
+    except ValueError:  # a bracket without its fellow, a port that is no number
+        whole = False
+    if not whole or not endpoint.isprintable() or " " in endpoint:
+        raise UserError(f"--endpoint is '{endpoint}'; expected an address that begins with http:// or https://")
 
 
 @contextmanager
@@ -134,6 +146,11 @@ def _hub_errors(repository: str, revision: str, endpoint: str) -> Iterator[None]
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{endpoint} does not answer as a Hugging Face hub does; check --endpoint") from None
+    except Exception as error:
+        # Which network library it is, is the hub library's choice, so its class cannot be imported.
+        if type(error).__name__ != "InvalidURL":
+            raise
+        raise UserError(f"{endpoint} is not an address ({error}); check --endpoint") from None
 
 
 def download(remote: Remote, folder: Path) -> dict[str, Path]:
@@ -177,6 +194,20 @@ def _fetch(remote: Remote, file: RemoteFile, folder: Path) -> Path:
     return partial.replace(done)
 
 
+def _request(repository: str, name: str, text_cleaning: TextCleaning) -> dict[str, Any]:
+    return {"pull": repository, "name": name, "text_cleaning": text_cleaning}
+
+
+def check_pull(out: Path, repository: str, *, name: str, text_cleaning: TextCleaning) -> None:
+    """Refuse what :func:`pull_pack` would refuse of its folder, before the hub is asked anything.
+
+    Raises:
+        UserError: ``name`` is no pack's name, or ``out`` is in use.
+    """
+    check_name(name)
+    refuse_in_use(out, _request(repository, name, text_cleaning))
+
+
 def pull_pack(
     out: Path,
     remote: Remote,
@@ -185,6 +216,8 @@ def pull_pack(
     text_cleaning: TextCleaning = released.TEXT_CLEANING,
 ) -> Pack:
     """Download and import the released weights; the same call goes on where it was stopped.
+
+    What was begun at another commit, or with another name or cleaning, is refused.
 
     Args:
         out: The pack's folder; downloads lie in it until the pack is whole.
@@ -196,7 +229,8 @@ def pull_pack(
         UserError: The disk is too small, the hub fails, a file is not what the hub states, or ``out`` is in use.
     """
     check_name(name)
-    with making_pack(out, {"pull": remote.repository}):
+    request = _request(remote.repository, name, text_cleaning)
+    with making_pack(out, request | {"commit": remote.commit}):
         folder = out / DOWNLOADS
         _check_space(out, remote, folder)
         files = download(remote, folder)

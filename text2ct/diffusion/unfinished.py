@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,15 @@ from text2ct.diffusion.info import NAME_PATTERN
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
 
+try:
+    import fcntl
+except ImportError:  # only Unix has it; elsewhere two commands at once are not told apart
+    fcntl = None  # type: ignore[assignment]
+
 MARK = ".unfinished.json"
+LOCK = ".lock"
+# What a command leaves that is stopped before its mark is whole.
+_OURS = {LOCK, f".partial-{MARK}"}
 
 
 def check_name(name: str) -> None:
@@ -21,26 +30,36 @@ def check_name(name: str) -> None:
     Raises:
         UserError: It is empty, or holds more than letters, digits, dots, dashes and underscores.
     """
-    if not re.search(NAME_PATTERN, name):
+    if not re.fullmatch(NAME_PATTERN, name):
         raise UserError(f"'{name}' cannot be a pack's name; use letters, digits, '.', '_' and '-'")
 
 
 def refuse_in_use(out: Path, request: dict[str, Any]) -> None:
     """Refuse a folder that a pack of ``request`` cannot be made in.
 
+    Args:
+        out: The pack's folder.
+        request: What decides the pack, as JSON values; or the part of it that is known already.
+
     Raises:
         UserError: ``out`` is a file, a finished pack, or holds anything but an unfinished pack of this request.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder for the pack")
-    if not out.is_dir() or not any(out.iterdir()):
+    if not out.is_dir() or all(path.name in _OURS for path in out.iterdir()):
         return
     if (out / "pack.json").exists():
         raise UserError(f"{out} holds a finished pack; choose another folder, or remove it")
     if not (out / MARK).is_file():
         raise UserError(f"{out} is not empty; choose another folder")
-    if read_json(out / MARK) != request:
+    begun = read_json(out / MARK)
+    if not isinstance(begun, dict) or not request.keys() <= begun.keys():
         raise UserError(f"{out} holds an unfinished pack of another request; choose another folder, or remove it")
+    differences = [f"{key} was {begun[key]}, now {value}" for key, value in request.items() if begun[key] != value]
+    if differences:
+        raise UserError(
+            f"{out} holds an unfinished pack of another request; choose another folder, or remove it", differences
+        )
 
 
 @contextmanager
@@ -52,9 +71,35 @@ def making_pack(out: Path, request: dict[str, Any]) -> Iterator[None]:
         request: What decides the pack, as JSON values.
 
     Raises:
-        UserError: As for :func:`refuse_in_use`.
+        UserError: As for :func:`refuse_in_use`, or another command is making a pack there.
     """
     refuse_in_use(out, request)
-    write_json(out / MARK, request)
-    yield
-    (out / MARK).unlink()
+    with _locked(out):
+        # Another command may have begun, or finished, since.
+        refuse_in_use(out, request)
+        write_json(out / MARK, request)
+        yield
+        (out / MARK).unlink()
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other commands out of ``out``; the system lets go of the lock when this process ends, however it does."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / LOCK
+    with path.open("ab") as stream:
+        if fcntl is not None:
+            busy = UserError(f"another command is making a pack in {out}; wait for it, or choose another folder")
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise busy from None
+            except OSError:
+                pass  # a file system without locks: two commands at once are not told apart there
+            # The one that held it may have removed it in between: this file is then nobody's lock.
+            if not path.exists() or path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
+                raise busy
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

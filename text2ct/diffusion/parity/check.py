@@ -47,6 +47,10 @@ KINDS = (
     Kind(("keys_full.json",), check_names),
 )
 
+# What a file of other contents than a fixture's leads to; JSON that is a list where an object was expected, a size of
+# zero, an array of text.
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+
 
 @dataclass(frozen=True)
 class ParityReport:
@@ -87,7 +91,7 @@ def check_parity(root: Path) -> ParityReport:
                     results += kind.check(folder)
             except UserError as error:
                 damaged.append(str(error))
-            except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            except _MALFORMED as error:
                 damaged.append(f"{path}: not of the expected format ({type(error).__name__}: {error})")
     if not found:
         raise UserError(f"{root} holds no parity fixtures: no folder below it has the files of a kind that is known")

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from text2ct.diffusion.checkpoints import drop_position_ids
 from text2ct.diffusion.cleaning import TextCleaning
 from text2ct.diffusion.clip import Clip3D, ClipConfig, TextConfig
 from text2ct.diffusion.clip_vocabulary import clip_tokenizer
 from text2ct.diffusion.ctvit import CTViTConfig
-from text2ct.diffusion.importing import CLIP_PREFIX, POSITION_IDS
+from text2ct.diffusion.importing import CLIP_PREFIX
 from text2ct.diffusion.parity.folder import Arrays, Folder
 from text2ct.diffusion.parity.result import TOLERANCE, ArrayResult, compare
 
@@ -30,11 +31,8 @@ TOKEN_NAMES = {
 def check_clip3d(folder: Folder) -> Iterator[ArrayResult]:
     """Compare both towers."""
     config = folder.json()
-    state = {
-        name.removeprefix(CLIP_PREFIX): value
-        for name, value in folder.checkpoint(WEIGHTS).items()
-        if name != CLIP_PREFIX + POSITION_IDS
-    }
+    stored = drop_position_ids(folder.checkpoint(WEIGHTS))
+    state = {name.removeprefix(CLIP_PREFIX): value for name, value in stored.items()}
     clip: Clip3D = folder.build(Clip3D, clip_config(folder, config), WEIGHTS, state)  # type: ignore[assignment]
     with torch.inference_mode():
         for arrays, texts in TEXTS.items():

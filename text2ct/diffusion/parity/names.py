@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from text2ct.diffusion import released
+from text2ct.diffusion.checkpoints import drop_position_ids
 from text2ct.diffusion.components import COMPONENT_TYPES, type_of
-from text2ct.diffusion.ctclip import POSITION_IDS as CTCLIP_POSITION_IDS
 from text2ct.diffusion.ctclip import CtClip, CtClipConfig
-from text2ct.diffusion.importing import CLIP_PREFIX, POSITION_IDS
+from text2ct.diffusion.importing import CLIP_PREFIX
 from text2ct.diffusion.parity.folder import Folder
 from text2ct.diffusion.parity.result import ArrayResult
 from text2ct.diffusion.weights import Shape, expected_shapes, fit_problems
@@ -39,8 +39,7 @@ def check_names(folder: Folder) -> Iterator[ArrayResult]:
     network = next((network for mark, network in MARKS.items() if mark in theirs), None)
     if network is None:
         raise UserError(f"{folder.path / 'keys_full.json'} is of no network that is known")
-    for optional in (CLIP_PREFIX + POSITION_IDS, CTCLIP_POSITION_IDS):
-        theirs.pop(optional, None)
+    theirs = drop_position_ids(theirs)
     problems = fit_problems(full_size(network), theirs, "the released network")
     note = f"{len(theirs)} names and shapes of {network}" + (f"; {problems[0]}" if problems else "")
     yield ArrayResult(folder.variant, "keys_full", float(len(problems)), 0.0, note)

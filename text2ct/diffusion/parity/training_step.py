@@ -112,12 +112,14 @@ def _gradients(folder: Folder, unet: Unet, theirs: dict[str, Tensor]) -> ArrayRe
 
 
 def _weights(folder: Folder, unet: Unet, gradients: dict[str, Tensor], reach: float) -> ArrayResult:
-    """Where the first gradient is more than rounding; the tolerance is a tenth of how far Adam could go."""
+    """Where the first gradient is more than rounding; the tolerance is a tenth of how far Adam could go, or 1e-4."""
     after = folder.checkpoint(AFTER)
     kept = {name: gradient.abs() > SMALLEST_GRADIENT for name, gradient in gradients.items()}
     ours = {name: p.detach()[kept[name]] for name, p in unet.named_parameters() if name in kept}
     theirs = {name: after[name][mask] for name, mask in kept.items()}
-    return _over_all(folder, "unet_after", ours, theirs, tolerance=reach / 10, note="where |gradient| > 1e-5")
+    return _over_all(
+        folder, "unet_after", ours, theirs, tolerance=min(TOLERANCE, reach / 10), note="where |gradient| > 1e-5"
+    )
 
 
 def _over_all(

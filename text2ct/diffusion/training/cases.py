@@ -8,9 +8,12 @@ A folder of cases is ``cases.json`` (what it was made with) and chunks, each wri
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +93,14 @@ class Cases:
         """Voxels along (x, y, z)."""
         x, y, z = self.info["size"]
         return x, y, z
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what the folder was made with, and of all ids, texts and labels in their order."""
+        digest = hashlib.sha256(json.dumps(self.info, sort_keys=True).encode())
+        for text in self.texts:
+            digest.update(json.dumps(_to_json(text)).encode())
+        return digest.hexdigest()
 
     def volume_hu(self, index: int) -> NDArray[np.int16]:
         """(X, Y, Z) int16 HU of case ``index``, mapped from disk."""

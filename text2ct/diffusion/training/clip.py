@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -185,8 +186,9 @@ def train_clip(
     devices: int = 1,
     nodes: int = 1,
     stop_at: int | None = None,
+    start: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Train ``clip`` on ``cases``; the same call resumes.
+    """Train ``clip`` on ``cases``; the same call resumes, and one with another ``start`` is refused.
 
     Raises:
         UserError: The text length exceeds the tower's positions, or the tokenizer its vocabulary; and as
@@ -201,5 +203,6 @@ def train_clip(
         raise UserError("the tokenizer does not fit the text tower: vocabulary or end-of-text id differ")
     module = ClipModule(clip, config)
     batches = clip_batches(cases, tokenizer, config)
-    fit(module, batches, out, device=device, devices=devices, nodes=nodes, stop_at=stop_at)
+    identity = {"cases": cases.digest, **(start or {})}
+    fit(module, batches, out, device=device, devices=devices, nodes=nodes, stop_at=stop_at, identity=identity)
     return load_result(module, out)

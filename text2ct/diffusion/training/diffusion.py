@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from text2ct.diffusion.components import Scheduler
+from text2ct.diffusion.components import Scheduler, type_of
 from text2ct.diffusion.gaussian import GaussianUnet
 from text2ct.diffusion.training.config import DiffusionTraining
 from text2ct.diffusion.training.encode import Encoded
@@ -125,13 +127,21 @@ def train_diffusion(
     devices: int = 1,
     nodes: int = 1,
     stop_at: int | None = None,
+    start: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Train ``unet`` on ``encoded``; the same call resumes.
+    """Train ``unet`` on ``encoded``; the same call resumes, and one with another ``start`` is refused.
 
     Raises:
         UserError: As :func:`text2ct.diffusion.training.loop.fit`.
     """
     module = DiffusionModule(unet, config, scheduler, scale_factor)
     batches = diffusion_batches(encoded, scheduler, config)
-    fit(module, batches, out, device=device, devices=devices, nodes=nodes, stop_at=stop_at)
+    identity = {
+        "encoded": dict(encoded.info) | {"context": list(encoded.contexts.shape[1:])},
+        # To the digits that do not depend on the machine that computed it.
+        "scale_factor": f"{scale_factor:.6g}",
+        "scheduler": {"type": type_of(scheduler.config), **scheduler.config.model_dump(mode="json")},
+        **(start or {}),
+    }
+    fit(module, batches, out, device=device, devices=devices, nodes=nodes, stop_at=stop_at, identity=identity)
     return load_result(module, out)

@@ -35,7 +35,7 @@ class Encoded:
     Attributes:
         latents: (n, C, x, y, z) float16, unscaled.
         contexts: (n, variants, tokens, width) float16.
-        info: Count, spacing, and the standard deviation of all latents.
+        info: Count, spacing, the standard deviation of all latents, and the digest of the cases.
     """
 
     latents: NDArray[np.float16]
@@ -73,7 +73,8 @@ def encode(
     encode_texts(cases, read, tokenizer, out, conditioning=conditioning, text_length=text_length, device=where)
     clip.cpu()
     std = _deviation(np.load(out / "latents.npy", mmap_mode="r"))
-    write_json(out / "encoded.json", {"count": len(cases), "spacing_mm": cases.info["spacing_mm"], "std": std})
+    info = {"count": len(cases), "spacing_mm": cases.info["spacing_mm"], "std": std, "cases": cases.digest}
+    write_json(out / "encoded.json", info)
     return Encoded.open(out)
 
 

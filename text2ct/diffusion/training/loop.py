@@ -12,7 +12,7 @@ import logging
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from text2ct import console
 from text2ct.compute import keep_freed_memory, lightning_precision, pick_device
 from text2ct.diffusion.training.config import TrainingConfig
+from text2ct.diffusion.training.identity import claim_run
 from text2ct.diffusion.training.processes import (
     AveragingStrategy,
     Share,
@@ -36,7 +37,7 @@ from text2ct.diffusion.training.processes import (
     world_size,
 )
 from text2ct.errors import UserError
-from text2ct.files import atomic_path, read_json, write_json
+from text2ct.files import atomic_path
 
 Batch = dict[str, Tensor]
 # The cases of a step that are one process's share; draws are made for the whole batch and then shared.
@@ -279,6 +280,7 @@ def fit(
     devices: int = 1,
     nodes: int = 1,
     stop_at: int | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> bool:
     """Train to the end of the schedule, going on from the checkpoint in ``out`` if there is one.
 
@@ -293,20 +295,30 @@ def fit(
         devices: Devices of each node.
         nodes: Number of machines, all of which see ``out``.
         stop_at: Stop early at this step, as an interruption would, with a checkpoint.
+        identity: What decides the result beside settings and sizes: where the weights start, what they are
+            trained on. Only a run of the same identity goes on.
 
     Returns:
         Whether the run is complete.
 
     Raises:
-        UserError: ``out`` holds a run with other settings, the devices cannot do it, or the loss stopped being
+        UserError: ``out`` holds another run, the devices cannot do it, or the loss stopped being
             finite.
     """
     keep_freed_memory()
     config = module.config
     check_processes(device, devices, nodes, config.batch_size, config.minutes)
     follower = is_follower(devices, nodes)
-    if not follower:
-        _save_config(module, out)
+    claim_run(
+        out,
+        {
+            "training": module.config.model_dump(mode="json"),
+            "network": module.network.config.model_dump(mode="json"),  # type: ignore[union-attr,operator]
+            **(identity or {}),
+        },
+        begun=(out / LAST).is_file(),
+        write=not follower,
+    )
     where = pick_device(device)
     checkpoint = out / LAST
     with ExitStack() as stack:
@@ -363,14 +375,3 @@ def load_result(module: StepModule, out: Path) -> nn.Module:
     checkpoint = torch.load(out / LAST, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
     return module.result.eval().requires_grad_(False)
-
-
-def _save_config(module: StepModule, out: Path) -> None:
-    path = out / "config.json"
-    resolved = {
-        "training": module.config.model_dump(mode="json"),
-        "network": module.network.config.model_dump(mode="json"),  # type: ignore[union-attr,operator]
-    }
-    if path.is_file() and read_json(path) != resolved:
-        raise UserError(f"{out} holds a run with other settings; choose another folder or remove it")
-    write_json(path, resolved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,16 +26,19 @@ from text2ct.diffusion.training.config import (
     VaeTraining,
     parse_config,
 )
-from text2ct.diffusion.training.data import cache_manifest
+from text2ct.diffusion.training.data import cache_manifest, usable_rows
 from text2ct.diffusion.training.diffusion import first_batch_scale, train_diffusion
 from text2ct.diffusion.training.encode import Encoded, encode
 from text2ct.diffusion.training.gaussian import fit_gaussian
+from text2ct.diffusion.training.identity import start_of
+from text2ct.diffusion.training.launch import Launch
 from text2ct.diffusion.training.linear import fit_linear_blocks
-from text2ct.diffusion.training.processes import after_first, check_processes, is_follower
+from text2ct.diffusion.training.processes import check_processes, is_follower
 from text2ct.diffusion.training.vae import train_vae
 from text2ct.diffusion.vae import LinearBlocksVae
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
+from text2ct.findings import FINDINGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +92,8 @@ def train_component(
 ) -> Pack | None:
     """Train one component on a manifest's training patients and write a new pack with it.
 
-    The same call goes on where it was stopped. The new pack lists the patients it has seen, and lacks the
+    The same call goes on where it was stopped; a call that starts from another pack, or has other settings or other
+    data, needs another ``work``. The new pack lists the patients it has seen, and lacks the
     UNet when the VAE or the CLIP changed, since the old one knows other latents or contexts.
 
     Args:
@@ -107,7 +112,8 @@ def train_component(
         The new pack; None in the processes of a run that only compute.
 
     Raises:
-        UserError: The pack lacks what is needed, a setting is wrong, or ``work`` belongs to other data.
+        UserError: The pack lacks what is needed, a setting is wrong, its networks cannot take its grid, or ``work``
+            belongs to another run or other data.
     """
     if out.resolve() == base.path.resolve():
         raise UserError(f"{out} is the pack to start from; give the new pack another folder")
@@ -116,32 +122,60 @@ def train_component(
     config = parse_config(CONFIGS[component], values)
     place: dict[str, Any] = asdict(machines)
     check_processes(**place, batch_size=config.batch_size, minutes=config.minutes)
+    launch = Launch(work, machines.devices, machines.nodes)
     trained: Any
     info = base.info
     scheduler: Scheduler | None = None
     if component == "unet":
         info, scheduler, trained = _train_unet(
-            frame, workspace, base, work, config, scratch=scratch, architecture=architecture, machines=machines
+            frame, workspace, base, work, config, scratch=scratch, architecture=architecture, place=place, launch=launch
         )
     else:
-        cases = manifest_cases(frame, workspace, base, work, follower=machines.follower)
-        network = _network(base, component, scratch, config.seed)
-        if component == "clip":
-            config = parse_config(ClipTraining, {"text_length": info.text_length} | values)
-            trained = train_clip(cases, network, base.tokenizer, config, work / "clip", **place)
-        elif isinstance(network, LinearBlocksVae):
-            console.info("this autoencoder is fitted in closed form: steps, batch size and seed do not matter")
-            trained = fit_linear_blocks(cases, network.config)
-        else:
-            trained = train_vae(cases, network, config, work / "vae", **place)
-    if machines.follower:
+        trained = _train_on_cases(component, frame, workspace, base, work, values, scratch, place, launch)
+    if launch.follower:
         return None
+    launch.finish()
     parts = _parts(base, leave_out=(component, *_DEPENDENTS[component]))
     if scheduler is not None:
         parts["scheduler"] = Part(scheduler.config)
     parts[component] = Part(trained.config, trained.state_dict())
     info = info.model_copy(update={"name": out.resolve().name, "trained_on": (*info.trained_on, *training_data(frame))})
     return save_pack(out, info, parts, base.tokenizer if base.has("clip") else None)
+
+
+def _train_on_cases(
+    component: Component,
+    frame: pd.DataFrame,
+    workspace: Workspace,
+    base: Pack,
+    work: Path,
+    values: Mapping[str, Any],
+    scratch: bool,
+    place: Mapping[str, Any],
+    launch: Launch,
+) -> Any:
+    """Train the VAE or the CLIP of ``base``, or a new one."""
+    info = base.info
+    config = parse_config(CONFIGS[component], dict(values))
+    network = _network(base, component, scratch, config.seed)
+    start = start_of(base.sha256, scratch=scratch, seed=config.seed)
+    if component == "clip":
+        if tuple(network.config.vision.image_size) != tuple(info.grid):
+            raise UserError(
+                f"the CLIP of '{info.name}' takes volumes of {network.config.vision.image_size} voxels and the pack's "
+                f"grid is {info.grid}; use a pack whose parts belong together"
+            )
+        config = parse_config(ClipTraining, {"text_length": info.text_length, **values})
+        cases = launch.prepare(lambda: manifest_cases(frame, workspace, base, work))
+        return train_clip(cases, network, base.tokenizer, config, work / "clip", start=start, **place)
+    _check_grid(base, network)
+    if isinstance(network, LinearBlocksVae):
+        console.info("this autoencoder is fitted in closed form: steps, batch size and seed do not matter")
+        if launch.follower:
+            return None
+        return fit_linear_blocks(manifest_cases(frame, workspace, base, work), network.config)
+    cases = launch.prepare(lambda: manifest_cases(frame, workspace, base, work))
+    return train_vae(cases, network, config, work / "vae", start=start, **place)
 
 
 def _train_unet(
@@ -153,7 +187,8 @@ def _train_unet(
     *,
     scratch: bool,
     architecture: Pack | None,
-    machines: Machines,
+    place: Mapping[str, Any],
+    launch: Launch,
 ) -> tuple[PackInfo, Scheduler, Any]:
     """Train the UNet of ``base``, or a new one; returns the pack's description, its scheduler and the UNet."""
     info = base.info
@@ -171,85 +206,71 @@ def _train_unet(
         raise UserError(
             f"a UNet of the type '{kind}' cannot predict '{objective}'; start from a pack of another architecture"
         )
-    encoded = encode_manifest(frame, workspace, base, work, device=machines.device, follower=machines.follower)
     network = _network(source, "unet", fresh, config.seed)
-    if network.config.in_channels != encoded.latents.shape[1]:
+    if network.config.in_channels != base.vae.config.latent_channels:
         raise UserError(
             f"the UNet of '{source.info.name}' takes {network.config.in_channels} latent channels and the VAE of "
-            f"'{info.name}' gives {encoded.latents.shape[1]}; choose packs that fit together"
+            f"'{info.name}' gives {base.vae.config.latent_channels}; choose packs that fit together"
         )
+    _check_grid(base, base.vae, network)
+    encoded = launch.prepare(lambda: encode_manifest(frame, workspace, base, work, device=place["device"]))
+    _check_shapes(encoded, network, source.info.name)
     scheduler = base.scheduler if objective == info.objective else _SCHEDULERS[objective]()
     scale = info.latent_scale_factor
     if fresh:
         scale = 1 / encoded.info["std"] if config.scale == "all" else first_batch_scale(encoded, config)
     if fresh and isinstance(network, GaussianUnet):
         fit_gaussian(network, encoded, scale)
+    start = start_of(base.sha256, scratch=fresh, seed=config.seed) | {"objective": objective}
     trained = train_diffusion(
-        encoded, network, scheduler, config, work / "diffusion", scale_factor=scale, **asdict(machines)
+        encoded, network, scheduler, config, work / "diffusion", scale_factor=scale, start=start, **place
     )
     return info.model_copy(update={"latent_scale_factor": scale, "objective": objective}), scheduler, trained
 
 
-def manifest_cases(
-    frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: Path, *, follower: bool = False
-) -> Cases:
+def manifest_cases(frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: Path) -> Cases:
     """The manifest's training volumes and reports on the pack's grid, cached in ``work/cases``.
 
-    A ``follower`` waits until the first process of its run has made them.
+    Raises:
+        UserError: No row can be used, a volume cannot be read, or ``work`` belongs to another manifest.
     """
+    _claim(work, frame)
     folder = work / "cases"
     size, spacing = pack.info.grid, pack.info.spacing_mm
-
-    def make() -> Cases:
-        if not follower:
-            _claim(work, frame)
-        if cases_are_complete(folder):
-            cases = Cases(folder)
-            if (cases.size, tuple(cases.info["spacing_mm"])) == (tuple(size), tuple(spacing)):
-                return cases
-        return cache_manifest(folder, frame, workspace, size=size, spacing_mm=spacing)
-
-    return after_first(make, lambda: cases_are_complete(folder), follower=follower)
+    if cases_are_complete(folder):
+        cases = Cases(folder)
+        if (cases.size, tuple(cases.info["spacing_mm"])) == (tuple(size), tuple(spacing)):
+            return cases
+    return cache_manifest(folder, frame, workspace, size=size, spacing_mm=spacing)
 
 
 def encode_manifest(
-    frame: pd.DataFrame,
-    workspace: Workspace,
-    pack: Pack,
-    work: Path,
-    *,
-    device: str = "auto",
-    follower: bool = False,
+    frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: Path, *, device: str = "auto"
 ) -> Encoded:
     """Latents and text contexts of the manifest's training rows, cached in ``work/encoded``.
 
-    A ``follower`` waits until the first process of its run has made them.
+    Raises:
+        UserError: The pack lacks what encodes, its networks cannot take its grid, or ``work`` belongs to another
+            manifest or pack; and as :func:`manifest_cases`.
     """
-    folder = work / "encoded"
-    return after_first(
-        lambda: _encode_manifest(frame, workspace, pack, work, device),
-        (folder / "encoded.json").is_file,
-        follower=follower,
-    )
-
-
-def _encode_manifest(frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: Path, device: str) -> Encoded:
+    _claim(work, frame)
     folder = work / "encoded"
     marker = folder / "pack.sha256.json"
-    if (folder / "encoded.json").is_file() and marker.is_file():
-        if read_json(marker) != pack.sha256:
-            raise UserError(f"{folder} was encoded by another pack; choose another work folder or remove it")
-        return Encoded.open(folder)
-    cases = manifest_cases(frame, workspace, pack, work)
     if marker.is_file() and read_json(marker) != pack.sha256:
-        raise UserError(f"{folder} was begun by another pack; choose another work folder or remove it")
+        raise UserError(f"{folder} belongs to another pack; choose another work folder or remove it")
+    if marker.is_file() and (folder / "encoded.json").is_file():
+        return Encoded.open(folder)
+    # Before volumes are read, which may take hours.
+    _check_grid(pack, pack.vae, pack.unet if pack.has("unet") else None)
+    tokenizer, text_tower = pack.tokenizer, pack.text_tower
+    cases = manifest_cases(frame, workspace, pack, work)
     write_json(marker, pack.sha256)
     info = pack.info
     return encode(
         cases,
         pack.vae,
-        pack.text_tower,
-        pack.tokenizer,
+        text_tower,
+        tokenizer,
         folder,
         conditioning=info.conditioning,
         text_length=info.text_length,
@@ -288,15 +309,41 @@ def _parts(pack: Pack, leave_out: tuple[str, ...]) -> dict[str, Part]:
     return parts
 
 
+def _check_grid(pack: Pack, vae: Any, unet: Any = None) -> None:
+    """Refuse a pack's grid that the networks, which need not all be the pack's, cannot take."""
+    coarsest = vae.downsampling * (unet.downsampling if unet is not None else 1)
+    if any(size % coarsest for size in pack.info.grid):
+        raise UserError(
+            f"the networks cannot take the grid {pack.info.grid} of the pack '{pack.info.name}': each axis must be a "
+            f"multiple of {coarsest}"
+        )
+
+
+def _check_shapes(encoded: Encoded, unet: Any, name: str) -> None:
+    """Refuse a UNet of another pack that does not take these latents or contexts."""
+    latent, context = encoded.latents.shape[1:], encoded.contexts.shape[2:]
+    if isinstance(unet, GaussianUnet):
+        taken = tuple(unet.config.latent_shape), tuple(unet.config.context_shape)
+        fits = taken == (latent, context)
+    else:
+        taken = (unet.config.in_channels,), (unet.config.cross_attention_dim,)
+        fits = taken == (latent[:1], context[1:])
+    if not fits:
+        raise UserError(
+            f"the UNet of '{name}' takes latents of {taken[0]} and contexts of {taken[1]}, and encoded are latents of "
+            f"{latent} and contexts of {context}; choose packs that fit together"
+        )
+
+
 def _claim(work: Path, frame: pd.DataFrame) -> None:
-    """Tie ``work`` to one set of training volumes."""
+    """Tie ``work`` to one set of training volumes, in their order, with their texts and labels."""
     import pandas as pd
 
-    train = frame[frame["split"] == "train"]
-    columns = ["dataset", "volume", "path", "sha256", "findings_text", "impression_text"]
-    digest = int(pd.util.hash_pandas_object(train[columns], index=False).sum())
+    rows = usable_rows(frame)
+    columns = ["dataset", "patient", "volume", "path", "sha256", "findings_text", "impression_text", *FINDINGS]
+    hashes = pd.util.hash_pandas_object(rows[columns], index=False).to_numpy()
+    source = {"rows": len(rows), "digest": hashlib.sha256(hashes.tobytes()).hexdigest()}
     path = work / "source.json"
-    source = {"rows": len(train), "digest": str(digest)}
     if not path.is_file():
         write_json(path, source)
     elif read_json(path) != source:

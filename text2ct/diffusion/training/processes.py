@@ -6,10 +6,8 @@ the whole batch: a run on N devices is the run on one device at the same batch s
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,8 +17,6 @@ from torch import Tensor
 
 from text2ct.compute import pick_device
 from text2ct.errors import UserError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,13 +85,6 @@ def is_follower(devices: int, nodes: int) -> bool:
     """Whether this process only computes: files and messages are the first one's."""
     rank: int = getattr(rank_zero_only, "rank", 0)  # of the environment, before Lightning has set processes up
     return devices * nodes > 1 and rank != 0
-
-
-def after_first(make: Callable[[], T], is_ready: Callable[[], bool], *, follower: bool) -> T:
-    """Let the first process make files while followers wait; ``make`` only opens what is ready."""
-    while follower and not is_ready():
-        time.sleep(0.5)
-    return make()
 
 
 def world_size() -> int:

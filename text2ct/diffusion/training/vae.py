@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +171,9 @@ def train_vae(
     devices: int = 1,
     nodes: int = 1,
     stop_at: int | None = None,
+    start: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Train ``vae`` on ``cases``; the same call resumes.
+    """Train ``vae`` on ``cases``; the same call resumes, and one with another ``start`` is refused.
 
     Returns:
         The trained autoencoder (averaged weights if the configuration asks), in evaluation mode.
@@ -187,5 +189,6 @@ def train_vae(
         )
     batches = vae_batches(cases, vae, config, devices * nodes)
     module = VaeModule(vae, config, perceptual_network(config.perceptual))
-    fit(module, batches, out, device=device, devices=devices, nodes=nodes, stop_at=stop_at)
+    identity = {"cases": cases.digest, **(start or {})}
+    fit(module, batches, out, device=device, devices=devices, nodes=nodes, stop_at=stop_at, identity=identity)
     return load_result(module, out)
