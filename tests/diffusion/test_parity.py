@@ -95,6 +95,7 @@ def other_sentence(folder: Path) -> None:
         ("sampler/a", shifted("sampler.npz", "g1_s10_dt", 1e-3), "g1_s10_dt"),
         ("vae/a", scaled("autoencoder_state_dict.pt", "post_quant_conv.conv.weight"), "decoded_sliding_window"),
         ("vae/a", set_to("scale_factor", 1.0), "hu_int16"),
+        ("vae/a", set_to("scale_factor", 0), "hu_int16"),
         ("training_step/a", scaled("unet_before.pt", "conv_in.conv.weight"), "grads_step0"),
         ("training_step/a", set_to("condition_drop_probability", 0.0), "step0_context_masked"),
         ("training_step/a", set_to("poly_power", 1.0), "step1_lr"),
@@ -313,7 +314,7 @@ def test_a_folder_that_is_absent_and_weights_that_do_not_fit(parity: Path, tmp_p
         ("preprocess/c", set_to("saved_nifti_affine", 1)),
         ("preprocess/c", set_to("output_shape_zyx", [0, 0, 0])),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_settings_of_another_kind_are_damage(parity: Path, tmp_path: Path, kind: str, edit: Edit) -> None:
     folder = Path(shutil.copytree(parity / kind, tmp_path / "copy"))

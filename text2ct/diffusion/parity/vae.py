@@ -43,5 +43,5 @@ def check_vae(folder: Folder) -> Iterator[ArrayResult]:
 
 
 def _hu(decoded: Tensor) -> np.ndarray:
-    """(1, 1, X, Y, Z) in [0, 1] to (X, Y, Z) int16 HU, cut towards zero as the released code does."""
-    return (decoded[0, 0] * 2000 - 1000).clamp(-1000, 1000).numpy().astype(np.int16)
+    """(1, 1, X, Y, Z) in [0, 1] to (X, Y, Z) whole HU, cut towards zero as the released code does; NaN stays NaN."""
+    return np.trunc((decoded[0, 0] * 2000 - 1000).clamp(-1000, 1000).numpy())
