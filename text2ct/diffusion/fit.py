@@ -17,8 +17,7 @@ def grid_multiple(vae: MaisiConfig | LinearBlocksConfig, unet: UnetConfig | Gaus
     """What each axis of a grid must be a multiple of; a pack may have no UNet."""
     if unet is None:
         return vae.downsampling
-    inner = unet.unet if isinstance(unet, GaussianUnetConfig) else unet
-    return vae.downsampling * int(2 ** max(0, len(inner.num_channels) - 1))
+    return vae.downsampling * unet.downsampling
 
 
 def text_misfits(info: PackInfo, clip: ClipConfig) -> list[str]:

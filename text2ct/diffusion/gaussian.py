@@ -39,7 +39,7 @@ class GaussianUnetConfig(BaseModel):
     @property
     def downsampling(self) -> int:
         """Latent voxels per voxel of the UNet's coarsest level along one axis."""
-        return int(2 ** (len(self.unet.num_channels) - 1))
+        return self.unet.downsampling
 
 
 class GaussianUnet(nn.Module):

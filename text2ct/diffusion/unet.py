@@ -14,7 +14,7 @@ from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import Diff
 from monai.networks.blocks.crossattention import CrossAttentionBlock
 from monai.networks.blocks.selfattention import SABlock
 from monai.networks.nets.diffusion_model_unet import CrossAttnDownBlock, DiffusionUNetResnetBlock
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from text2ct.diffusion.attention import Attention
@@ -32,7 +32,7 @@ class UnetConfig(BaseModel):
 
     in_channels: int = 4
     out_channels: int = 4
-    num_channels: tuple[int, ...] = (64, 128, 256, 512)
+    num_channels: tuple[int, ...] = Field(default=(64, 128, 256, 512), min_length=1)
     attention_levels: tuple[bool, ...] = (False, False, True, True)
     num_head_channels: tuple[int, ...] = (0, 0, 32, 32)
     num_res_blocks: int | tuple[int, ...] = 2
@@ -43,6 +43,11 @@ class UnetConfig(BaseModel):
     include_fc: bool = True
     include_spacing_input: bool = True
     transformer_num_layers: int = 1
+
+    @property
+    def downsampling(self) -> int:
+        """Latent voxels per voxel of the coarsest level along one axis."""
+        return int(2 ** (len(self.num_channels) - 1))
 
 
 class Unet(DiffusionModelUNetMaisi):
@@ -68,11 +73,6 @@ class Unet(DiffusionModelUNetMaisi):
                     setattr(module, name, Attention(child))
             if type(module) is DiffusionUNetResnetBlock:
                 module.__class__ = _ResnetBlock
-
-    @property
-    def downsampling(self) -> int:
-        """Latent voxels per voxel of the coarsest level along one axis."""
-        return int(2 ** (len(self.config.num_channels) - 1))
 
     def forward(  # type: ignore[override]
         self, x: Tensor, timesteps: Tensor, context: Tensor, class_labels: Tensor, spacing_tensor: Tensor
