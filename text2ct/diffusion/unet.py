@@ -74,6 +74,11 @@ class Unet(DiffusionModelUNetMaisi):
             if type(module) is DiffusionUNetResnetBlock:
                 module.__class__ = _ResnetBlock
 
+    @property
+    def downsampling(self) -> int:
+        """Latent voxels per voxel of the coarsest level along one axis."""
+        return self.config.downsampling
+
     def forward(  # type: ignore[override]
         self, x: Tensor, timesteps: Tensor, context: Tensor, class_labels: Tensor, spacing_tensor: Tensor
     ) -> Tensor:
