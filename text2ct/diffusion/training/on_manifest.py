@@ -234,7 +234,7 @@ def manifest_cases(frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: 
     Raises:
         UserError: No row can be used, a volume cannot be read, or ``work`` belongs to another manifest.
     """
-    _claim(work, frame)
+    _claim(work, frame, workspace)
     folder = work / "cases"
     size, spacing = pack.info.grid, pack.info.spacing_mm
     if cases_are_complete(folder):
@@ -253,7 +253,7 @@ def encode_manifest(
         UserError: The pack lacks what encodes, its networks cannot take its grid, or ``work`` belongs to another
             manifest or pack; and as :func:`manifest_cases`.
     """
-    _claim(work, frame)
+    _claim(work, frame, workspace)
     folder = work / "encoded"
     marker = folder / "pack.sha256.json"
     if marker.is_file() and read_json(marker) != pack.sha256:
@@ -335,13 +335,16 @@ def _check_shapes(encoded: Encoded, unet: Any, name: str) -> None:
         )
 
 
-def _claim(work: Path, frame: pd.DataFrame) -> None:
+def _claim(work: Path, frame: pd.DataFrame, workspace: Workspace) -> None:
     """Tie ``work`` to one set of training volumes, in their order, with their texts and labels."""
     import pandas as pd
 
     rows = usable_rows(frame)
-    columns = ["dataset", "patient", "volume", "path", "sha256", "findings_text", "impression_text", *FINDINGS]
-    hashes = pd.util.hash_pandas_object(rows[columns], index=False).to_numpy()
+    columns = ["dataset", "patient", "volume", "sha256", "findings_text", "impression_text", *FINDINGS]
+    # Whole paths: how they divide into root and path is the workspace's, and followers have one of their own.
+    places = zip(rows["root"], rows["path"], strict=True)
+    files = [str(workspace.resolve(str(root), str(path)).resolve()) for root, path in places]
+    hashes = pd.util.hash_pandas_object(rows[columns].assign(file=files), index=False).to_numpy()
     source = {"rows": len(rows), "digest": hashlib.sha256(hashes.tobytes()).hexdigest()}
     path = work / "source.json"
     if not path.is_file():
