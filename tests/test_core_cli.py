@@ -206,6 +206,22 @@ def test_other_labels_are_another_manifest(
     assert "belongs to another manifest" in run("train-clip", *words, *FEW, *place, code=2)
 
 
+def test_the_same_data_read_in_another_workspace_are_the_same(base: Pack, space: Path, tmp_path: Path) -> None:
+    """So it is in the processes that follow: roots and paths differ, files do not."""
+    words = (
+        "encode",
+        "--model",
+        base.path,
+        "--manifest",
+        next((space / "cohorts").iterdir()),
+        "--work",
+        tmp_path / "w",
+    )
+    run(*words, "--workspace", space)
+    run(*words, "--workspace", tmp_path / "other")
+    run(*words, "--workspace", space, "--dry-run")  # in one that is thrown away
+
+
 @pytest.mark.parametrize("command", ["encode", "train-vae"])
 def test_a_manifest_without_usable_rows_leaves_the_work_folder_free(
     command: str, base: Pack, space: Path, half: Path, tmp_path: Path

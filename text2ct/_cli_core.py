@@ -89,7 +89,7 @@ def _training_data(workspace: Path, manifest: Path | None, read_only: bool) -> I
     space = manifests.Workspace.open(workspace)
     if not read_only:
         yield workflow.real_manifest(space, manifest)[0], space
-    elif manifest is None or manifest.resolve().is_relative_to(space.path):
+    elif manifest is None or (manifest.is_file() and manifest.resolve().is_relative_to(space.path)):
         yield manifests.read_manifest(manifest or space.newest("real")), space
     else:
         with tempfile.TemporaryDirectory() as folder:

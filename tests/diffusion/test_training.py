@@ -152,6 +152,16 @@ def test_ctrl_c_is_passed_on_and_the_run_goes_on(train: Train, tmp_path: Path, m
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
+def test_a_killed_run_logs_each_step_once(train: Train, tmp_path: Path) -> None:
+    """Steps after the last checkpoint are computed again, and may have been logged, the last row in part."""
+    train("velocity", tmp_path, stop_at=2, log_every=1)
+    with (tmp_path / "log.csv").open("a") as log:
+        log.write("3,1.0,0.1,0.5\n4,")
+    train("velocity", tmp_path, log_every=1)
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "1", "2", "3", "4"]
+
+
 def test_a_discriminator_plays_from_its_first_step_on(train: Train, tmp_path: Path) -> None:
     """Before it, the autoencoder is trained as without one; from it on, both learn."""
     alone = train("vae", tmp_path / "alone", stop_at=1, weight_decay=0.0, gradient_clip=None)
@@ -212,8 +222,8 @@ def test_other_settings_do_not_continue_a_run(train: Train, cases: Cases, encode
     others = write_cases(tmp_path / "cases", lambda number: stand_in_case(number + 1), 6, **form)
     with pytest.raises(UserError, match=r"holds another run \(cases: \w{12}… then, \w{12}… now\)"):
         train_vae(others, SpaceToDepthVae(TINY.vae), config, tmp_path / "vae", **place)
-    unet = DiffusionTraining(**COMMON)
-    train_diffusion(encoded, Unet(TINY.unet), Ddpm(DdpmConfig()), unet, tmp_path / "unet", scale_factor=1.0, **place)
+    network, unet, out = Unet(TINY.unet), DiffusionTraining(**COMMON), tmp_path / "unet"
+    train_diffusion(encoded, network, Ddpm(DdpmConfig()), unet, out, scale_factor=1.0, **place)
     with pytest.raises(UserError, match=r"scale_factor: 1 then, 2 now; scheduler.*type: ddpm then, rectified_flow now"):
         train_diffusion(
             encoded, Unet(TINY.unet), RectifiedFlow(TINY.flow), unet, tmp_path / "unet", scale_factor=2.0, **place

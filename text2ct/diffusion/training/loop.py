@@ -37,7 +37,7 @@ from text2ct.diffusion.training.processes import (
     world_size,
 )
 from text2ct.errors import UserError
-from text2ct.files import atomic_path
+from text2ct.files import atomic_path, write_text
 
 Batch = dict[str, Tensor]
 # The cases of a step that are one process's share; draws are made for the whole batch and then shared.
@@ -222,6 +222,16 @@ class _Bookkeeping(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._tick = time.monotonic()
+        if trainer.is_global_zero:
+            self._forget_after(trainer.global_step)
+
+    def _forget_after(self, step: int) -> None:
+        """Drop the log's rows of steps that are computed again."""
+        path = self._out / "log.csv"
+        if path.is_file():
+            header, *rows = path.read_text(encoding="utf-8").splitlines()
+            kept = [row for row in rows if row.split(",")[0].isdigit() and int(row.split(",")[0]) <= step]
+            write_text(path, "\n".join([header, *kept]) + "\n")
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -13,6 +13,7 @@ import torch
 from text2ct import console
 from text2ct.diffusion.components import Scheduler, component_type
 from text2ct.diffusion.ddpm import Ddpm, DdpmConfig
+from text2ct.diffusion.fit import grid_multiple
 from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
 from text2ct.diffusion.gaussian import GaussianUnet
 from text2ct.diffusion.info import PackInfo, TrainingData
@@ -234,7 +235,7 @@ def manifest_cases(frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: 
     Raises:
         UserError: No row can be used, a volume cannot be read, or ``work`` belongs to another manifest.
     """
-    _claim(work, frame)
+    _claim(work, frame, workspace)
     folder = work / "cases"
     size, spacing = pack.info.grid, pack.info.spacing_mm
     if cases_are_complete(folder):
@@ -253,7 +254,7 @@ def encode_manifest(
         UserError: The pack lacks what encodes, its networks cannot take its grid, or ``work`` belongs to another
             manifest or pack; and as :func:`manifest_cases`.
     """
-    _claim(work, frame)
+    _claim(work, frame, workspace)
     folder = work / "encoded"
     marker = folder / "pack.sha256.json"
     if marker.is_file() and read_json(marker) != pack.sha256:
@@ -311,7 +312,7 @@ def _parts(pack: Pack, leave_out: tuple[str, ...]) -> dict[str, Part]:
 
 def _check_grid(pack: Pack, vae: Any, unet: Any = None) -> None:
     """Refuse a pack's grid that the networks, which need not all be the pack's, cannot take."""
-    coarsest = vae.downsampling * (unet.downsampling if unet is not None else 1)
+    coarsest = grid_multiple(vae.config, None if unet is None else unet.config)
     if any(size % coarsest for size in pack.info.grid):
         raise UserError(
             f"the networks cannot take the grid {pack.info.grid} of the pack '{pack.info.name}': each axis must be a "
@@ -335,13 +336,16 @@ def _check_shapes(encoded: Encoded, unet: Any, name: str) -> None:
         )
 
 
-def _claim(work: Path, frame: pd.DataFrame) -> None:
+def _claim(work: Path, frame: pd.DataFrame, workspace: Workspace) -> None:
     """Tie ``work`` to one set of training volumes, in their order, with their texts and labels."""
     import pandas as pd
 
     rows = usable_rows(frame)
-    columns = ["dataset", "patient", "volume", "path", "sha256", "findings_text", "impression_text", *FINDINGS]
-    hashes = pd.util.hash_pandas_object(rows[columns], index=False).to_numpy()
+    columns = ["dataset", "patient", "volume", "sha256", "findings_text", "impression_text", *FINDINGS]
+    # Whole paths: how they divide into root and path is the workspace's, and followers have one of their own.
+    places = zip(rows["root"], rows["path"], strict=True)
+    files = [str(workspace.resolve(str(root), str(path)).resolve()) for root, path in places]
+    hashes = pd.util.hash_pandas_object(rows[columns].assign(file=files), index=False).to_numpy()
     source = {"rows": len(rows), "digest": hashlib.sha256(hashes.tobytes()).hexdigest()}
     path = work / "source.json"
     if not path.is_file():
