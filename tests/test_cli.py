@@ -279,9 +279,8 @@ def test_core_trains_a_pack_that_synthesizes(space, tmp_path):
     encoded = run_json("core", "encode", "--model", base.path, "--work", work, "--workspace", space)
     frame = manifests.read_manifest(space / "real" / "manifest.csv")
     assert encoded["cases"] == (frame["split"] == "train").sum()
-    assert "another pack" in run(
-        "core", "train-diffusion", "--model", clip["pack"], "--out", tmp_path / "no", "--work", work, *few, code=2
-    )
+    other = ("core", "encode", "--model", clip["pack"], "--work", work, "--workspace", space)
+    assert "another pack" in run(*other, code=2)
     words = ("core", "train-diffusion", "--model", base.path, "--out", tmp_path / "unet", "--work", work, *few)
     unet = run_json(*words)
     assert unet["missing"] == []

@@ -8,9 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,9 +22,11 @@ from typer.testing import CliRunner
 from text2ct import manifests, workflow
 from text2ct.cli import app
 from text2ct.diffusion import Pack, init_pack, load_pack
+from text2ct.diffusion.gaussian import GaussianUnet
 from text2ct.diffusion.pack import save_pack
-from text2ct.diffusion.training import parse_config
-from text2ct.diffusion.training.on_manifest import CONFIGS, _parts
+from text2ct.diffusion.training import Encoded, parse_config
+from text2ct.diffusion.training.on_manifest import CONFIGS, _check_shapes, _parts
+from text2ct.errors import UserError
 
 FEW = ("--steps", "2", "--batch-size", "2", "--device", "cpu")
 
@@ -279,11 +284,25 @@ def test_a_pack_without_the_component_is_refused_before_reading(
 def test_an_architecture_that_takes_other_latents_is_refused(
     base: Pack, place: tuple[str | Path, ...], tmp_path: Path
 ) -> None:
-    """The bundled UNet's latents have the same channels, and another size."""
+    """The bundled UNet's latents have other channels; contexts have their width, and a Gaussian a shape."""
     without = save_pack(tmp_path / "less", base.info, _parts(base, leave_out=("unet",)), base.tokenizer)
     words = ("train-diffusion", "--from", without.path, "--out", tmp_path / "out", *FEW)
     said = run(*words, *place[:2], "--work", tmp_path / "work", code=2)
     assert "choose packs that fit together" in said
+    encoded = Encoded(np.zeros((1, 4, 8, 8, 8), np.float16), np.zeros((1, 3, 19, 16), np.float16), {})
+    _check_shapes(encoded, base.unet, "base")
+    for other in (
+        replace(encoded, contexts=encoded.contexts[..., :8]),
+        replace(encoded, latents=encoded.latents[:, :2]),
+    ):
+        with pytest.raises(UserError, match=r"takes latents of \(4,\) and contexts of \(16,\)"):
+            _check_shapes(other, base.unet, "base")
+    gaussian = SimpleNamespace(latent_shape=(4, 8, 8, 8), context_shape=(19, 16))
+    unet = GaussianUnet.__new__(GaussianUnet)
+    object.__setattr__(unet, "config", gaussian)
+    _check_shapes(encoded, unet, "base")
+    with pytest.raises(UserError, match="encoded are latents of"):
+        _check_shapes(replace(encoded, latents=encoded.latents[..., :4]), unet, "base")
 
 
 def test_the_bundled_architecture_knows_the_velocity_alone(space: Path, tmp_path: Path) -> None:
