@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
+from monai.data.utils import dense_patch_slices
 from monai.inferers.inferer import SlidingWindowInferer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -134,6 +135,13 @@ def part_decode_plain(size: str) -> dict[str, Any]:
     """Overlapping windows through MONAI's classes."""
     vae, z = autoencoder(), latent(size)
     window = [min(WINDOWS[size], n) for n in z.shape[2:]]
+    if size == "full":
+        # In float32 a whole window takes more than 24 GB, so half of one is timed, as often as there are halves.
+        x, y, z_extent = window
+        half = z[:, :, :x, :y, : z_extent // 2]
+        took, _ = seconds(lambda: AutoencoderKlMaisi.decode(vae, half), 1, warm=False)
+        count = len(dense_patch_slices(z.shape[2:], window, [int(n * (1 - OVERLAP)) or 1 for n in window]))
+        return {"seconds": 2 * count * took, "windows": count}
     inferer = SlidingWindowInferer(window, sw_batch_size=1, overlap=OVERLAP, mode="gaussian")
     took, out = seconds(lambda: inferer(z, lambda w: AutoencoderKlMaisi.decode(vae, w)), 1, warm=size == "small")
     return {"seconds": took, "out": out}
@@ -249,11 +257,15 @@ TIMED = tuple(part for part in PARTS if part not in ("decode_whole", "decode_our
 
 
 def run_part(name: str, size: str, folder: Path) -> dict[str, Any]:
-    """Run one part in a process of its own, so that memory and allocator are its own."""
+    """Run one part in a process of its own, so that memory and allocator are its own; keeps what is there."""
+    kept = folder / f"{name}-{size}.json"
+    if kept.is_file():
+        done: dict[str, Any] = json.loads(kept.read_text())
+        return done
     print(f"{name} ({size}) ...", file=sys.stderr, flush=True)
     command = [sys.executable, __file__, "--part", name, "--size", size, "--out", str(folder)]
     subprocess.run(command, check=True)
-    result: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    result: dict[str, Any] = json.loads(kept.read_text())
     return result
 
 
@@ -262,14 +274,14 @@ def child(name: str, size: str, folder: Path) -> None:
     with torch.inference_mode():
         result = PARTS[name](size)
     if "out" in result:
-        np.save(folder / f"{name}.npy", result.pop("out").numpy())
+        np.save(folder / f"{name}-{size}.npy", result.pop("out").numpy())
     result["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    (folder / f"{name}.json").write_text(json.dumps(result))
+    (folder / f"{name}-{size}.json").write_text(json.dumps(result))
 
 
 def difference(folder: Path, one: str, other: str) -> dict[str, float]:
     """Root mean square and largest difference of two outputs, in deviations of the second."""
-    a, b = (np.load(folder / f"{name}.npy").astype(np.float64) for name in (one, other))
+    a, b = (np.load(folder / name).astype(np.float64) for name in (one, other))
     return {"rms": float(np.sqrt(np.mean((a - b) ** 2)) / b.std()), "largest": float(np.abs(a - b).max() / b.std())}
 
 
@@ -327,7 +339,7 @@ def summary(parts: dict[str, dict[str, Any]], size: str, folder: Path) -> dict[s
         "volume_published_steps_speedup": plain_volume / volume(PUBLISHED),
         "volume_speedup": plain_volume / volume(FAST),
         "bundled_pack_speedup": parts["pack_plain"]["seconds"] / parts["pack_ours"]["seconds"],
-        "difference": {"unet_against_plain": difference(folder, "unet_ours", "unet_plain")},
+        "difference": {"unet_against_plain": difference(folder, f"unet_ours-{size}.npy", f"unet_plain-{size}.npy")},
     }
 
 
@@ -345,6 +357,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="256x256x128 voxels instead of 512x512x128")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--work", type=Path, help="keep each part's figures here, and go on from there")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--size", choices=LATENTS, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -354,12 +367,15 @@ def main() -> None:
         return
     size = "quick" if arguments.quick else "full"
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = arguments.work or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
         result = summary({part: run_part(part, size, folder) for part in TIMED}, size, folder)
         for part in COMPARED:
             run_part(part, "small", folder)
         for part in COMPARED[1:]:
-            result["difference"][f"{part}_against_whole"] = difference(folder, part, "decode_whole")
+            result["difference"][f"{part}_against_whole"] = difference(
+                folder, f"{part}-small.npy", "decode_whole-small.npy"
+            )
     if arguments.json:
         print(json.dumps(result))
         return

@@ -18,6 +18,7 @@ from text2ct.diffusion import Pack, generate, init_pack, slabs
 from text2ct.diffusion.attention import attend
 from text2ct.diffusion.decode import decode_windowed
 from text2ct.diffusion.info import Sampling
+from text2ct.diffusion.norms import GroupNorm
 from text2ct.diffusion.unet import Unet, UnetConfig, upsampled_conv
 from text2ct.diffusion.vae import MaisiConfig, MaisiVae
 from text2ct.errors import UserError
@@ -146,14 +147,32 @@ def test_moments_are_the_same_by_the_plain_way(monkeypatch) -> None:
 @torch.inference_mode()
 def test_moments_survive_a_large_offset() -> None:
     """The variance of values around 1,000 with deviation 1, for which a sum of squares in float32 fails."""
-    slab = 1000 + torch.randn(1, 4, 6, 32, 32)
+    slab = 1000 + torch.randn(1, 4, 6, 64, 64)
     moments = slabs._Moments(2)
     for part in slab.split(2, dim=2):
-        moments.add(part)
+        moments.add(part.contiguous(memory_format=torch.channels_last_3d))
     mean, variance = moments.of_channels(4, torch.device("cpu"))
     groups = slab.double().reshape(2, -1)
     torch.testing.assert_close(mean[::2].double(), groups.mean(1), rtol=1e-6, atol=0)
-    torch.testing.assert_close(variance[::2].double(), groups.var(1, unbiased=False), rtol=0.02, atol=0)
+    torch.testing.assert_close(variance[::2].double(), groups.var(1, unbiased=False), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_group_norm_far_from_zero(dtype: torch.dtype) -> None:
+    """Means of 25 deviations, as time embeddings make them, in channels-last order and with a gradient."""
+    norm = GroupNorm(4, 8)
+    torch.nn.init.normal_(norm.weight)
+    x = (25 * torch.randn(2, 8, 1, 1, 1).repeat_interleave(1, 1) + 0.2 * torch.randn(2, 8, 32, 32, 32)).to(dtype)
+    x[:, ::2] = x[:, 1::2] + 0.2 * torch.randn(2, 4, 32, 32, 32).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    exact = F.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double())
+    out = norm(x)
+    assert out.dtype == dtype
+    limit = 1e-4 if dtype == torch.float32 else 0.05
+    assert float((out.double() - exact).abs().max().detach()) < limit
+    (ours,) = torch.autograd.grad(out.float().square().sum(), x)
+    (theirs,) = torch.autograd.grad(exact.square().sum(), x)
+    assert float((ours.double() - theirs.double()).abs().max()) < 100 * limit
 
 
 @torch.inference_mode()

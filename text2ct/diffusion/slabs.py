@@ -27,6 +27,8 @@ from monai.apps.generation.maisi.networks.autoencoderkl_maisi import (
 )
 from torch import Tensor, nn
 
+from text2ct.diffusion.norms import guess_of_mean
+
 # Bytes of the widest layer's activations in one slab: several planes, so that their neighbours cost little.
 SLAB_BYTES = 2**27
 
@@ -66,12 +68,15 @@ def _moments_of_planes(planes: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     if planes.device.type == "cpu":
         # Group norm's kernel is the fastest that has them: by-products, the variance as 1 / sqrt(variance + epsilon).
         number, channels, height, width = planes.shape
-        ones = torch.ones(channels, dtype=planes.dtype if planes.dtype == torch.float64 else torch.float32)
+        guess = guess_of_mean(planes, groups)
+        shifted = planes - guess
+        ones = torch.ones(channels, dtype=shifted.dtype)
         epsilon = 1e-12
         _, mean, rstd = torch.native_group_norm(
-            planes, ones, torch.zeros_like(ones), number, channels, height * width, groups, epsilon
+            shifted, ones, torch.zeros_like(ones), number, channels, height * width, groups, epsilon
         )
-        return mean.double(), (1 / rstd.double() ** 2 - epsilon).clamp(min=0)
+        guess = guess.reshape(number, groups, -1)[:, :, 0]
+        return mean.double() + guess.double(), (1 / rstd.double() ** 2 - epsilon).clamp(min=0)
     variance, mean = torch.var_mean(planes.float().reshape(len(planes), groups, -1), dim=2, correction=0)
     return mean.cpu().double(), variance.cpu().double()  # MPS has no float64
 

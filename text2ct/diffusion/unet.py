@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from text2ct.diffusion.attention import Attention
+from text2ct.diffusion.norms import GroupNorm
 
 # MAISI's number for the modality CT, the only one used.
 CT_CLASS = 1
@@ -73,6 +74,8 @@ class Unet(DiffusionModelUNetMaisi):
                     setattr(module, name, Attention(child))
             if type(module) is DiffusionUNetResnetBlock:
                 module.__class__ = _ResnetBlock
+            if type(module) is nn.GroupNorm:
+                module.__class__ = GroupNorm
 
     @property
     def downsampling(self) -> int:
