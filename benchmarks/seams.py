@@ -66,7 +66,7 @@ def draw(volumes: dict[str, np.ndarray], differences: dict[str, np.ndarray], pat
         axis.set_title({"whole": "whole", "slabs": "ours: slabs", "windows": "released: windows"}[name])
     for axis, (name, value) in zip(axes[3:], differences.items(), strict=True):
         image = axis.imshow(value[:, :, middle].T, cmap="RdBu", vmin=-100, vmax=100, origin="lower")
-        axis.set_title(f"{name} - whole: at most {np.abs(value).max():.2g} HU")
+        axis.set_title(f"{name} - whole: at most {np.abs(value).max():.2g} HU", fontsize=9)
     for axis in axes:
         axis.set_axis_off()
     figure.colorbar(image, ax=axes[-1], label="HU")
