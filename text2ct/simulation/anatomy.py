@@ -116,7 +116,7 @@ def draw_anatomy(patient: Patient, scan: Scan) -> Anatomy:
         unfolding_mm=float(max(0.0, 5.0 * age + 3.0 * g[12])),
         bone_hu=float(np.clip(170.0 - 40.0 * age + 20.0 * g[13], 80.0, 280.0)),  # trabecular, Pickhardt 2011
         blood_hu=blood,
-        lung_hu=float(-880.0 - 45.0 * (scan.inspiration - 0.7) + 14.0 * g[14] - 5.0 * age),
+        lung_hu=float(-888.0 - 45.0 * (scan.inspiration - 0.7) + 20.0 * g[14] - 5.0 * age),
         gradient_hu=float(38.0 + 45.0 * (1.0 - scan.inspiration) + 6.0 * g[15]),
         vessel_gain=float(0.9 + 0.2 * u[2]),
         epicardial_fat_mm=float(2.5 + 4.0 * habitus + 1.0 * max(age, 0.0)),

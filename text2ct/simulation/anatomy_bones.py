@@ -26,13 +26,13 @@ def paint_ribs(scene: Scene, cage: Array) -> None:
     level = (scene.z + np.float32(_RIB_SLOPE_MM) * angle) * np.float32(1 / _RIB_PITCH_MM)
     number = np.floor(level)
     offset = np.abs(level - number - np.float32(0.5)) * np.float32(_RIB_PITCH_MM)
-    height = np.float32(4.2) + np.float32(1.6) * angle
-    shell = np.float32(4.0) - np.abs(cage + np.float32(4.8))
+    height = np.float32(4.0) + np.float32(1.4) * angle
+    shell = np.float32(3.2) - np.abs(cage + np.float32(4.8))
     depth = np.minimum(height - offset, shell)
     # Levels 5 (first rib) down to -6 (twelfth); the last two end at the side.
     end = np.where(number > -4, np.float32(0.97), np.float32(0.5))
     depth = np.where((number <= 5) & (number >= -6) & (angle < end) & (angle > 0.07), depth, np.float32(-9.0))
-    bone = np.where(angle > 0.8, np.float32(95.0), np.float32(0.55 * a.bone_hu + 330.0))
+    bone = np.where(angle > 0.8, np.float32(95.0), np.float32(0.8 * a.bone_hu + 330.0))
     scene.mix(scene.coverage(depth), bone)
 
 
@@ -47,7 +47,7 @@ def paint_spine(scene: Scene) -> None:
     body = body * np.float32(16.0)
     scene.mix(scene.coverage(body), 85.0, box)  # disc
     bone = np.minimum(body, np.float32(9.8) - phase)
-    scene.mix(scene.coverage(bone), CORTEX_HU * 0.6, box)
+    scene.mix(scene.coverage(bone), CORTEX_HU * 0.75, box)
     scene.mix(scene.coverage(bone - np.float32(2.2)), a.bone_hu, box)
     arch = np.float32(15.0) - np.sqrt(x**2 + (y + 80.0) ** 2)
     level = np.float32(8.5) - phase
@@ -81,10 +81,10 @@ def paint_shoulders(scene: Scene) -> None:
         spine = np.array([_on_wall(scene, 38, 88, 20), _on_wall(scene, 60, 98, 24), [136, -42, 120 + lift]])
         flip = np.array([sign, 1.0, 1.0])
         for line, radius, hu in (
-            (clavicle, 6.0, 380.0),
-            (blade, 5.0, 330.0),
-            (border, 4.0, 330.0),
-            (spine, 4.5, 360.0),
+            (clavicle, 5.5, 480.0),
+            (blade, 4.0, 420.0),
+            (border, 3.4, 420.0),
+            (spine, 3.8, 450.0),
         ):
             scene.mix(scene.tube(line * flip, radius), hu)
         head = (sign * 152.0, -22.0, 118.0 + 2 * lift)

@@ -20,6 +20,9 @@ from text2ct.simulation.patients import generator
 FAT_HU = -102.0
 MUSCLE_HU = 52.0
 _RIB_WALL_MM = 10.0
+# Where the table is, behind the origin: this far, and further by this share of the fat's thickness.
+BACK_MM = 114.0
+BACK_FAT = 0.6
 
 
 def paint(scene: Scene, number: int, trees: dict[str, Tree]) -> None:
@@ -32,7 +35,7 @@ def paint(scene: Scene, number: int, trees: dict[str, Tree]) -> None:
     """
     a = scene.anatomy
     cage = cage_depth(a, scene.x, scene.y, scene.z)
-    _paint_wall(scene, cage)
+    _paint_wall(scene, cage, generator(number, "muscle texture"))
     scene.mix(scene.coverage(cage), FAT_HU + 15)
     paint_abdomen(scene)
     paint_spine(scene)
@@ -47,21 +50,24 @@ def paint(scene: Scene, number: int, trees: dict[str, Tree]) -> None:
     paint_trachea(scene)
 
 
-def _paint_wall(scene: Scene, cage: Array) -> None:
+def _paint_wall(scene: Scene, cage: Array, rng: np.random.Generator) -> None:
     """Skin, fat and muscle of trunk, shoulders, neck, breasts and, lowered, arms."""
     a = scene.anatomy
     x, y, z = scene.x, scene.y, scene.z
     back = np.clip(-(y + 40) / np.float32(50.0), 0, 1)
-    near_spine = back * np.exp(-((x / np.float32(48.0)) ** 2))
+    # Two columns of muscle beside the spinous processes, with a groove between them.
+    near_spine = back * np.exp(-(((np.abs(x) - np.float32(30.0)) / np.float32(30.0)) ** 2))
     chest = np.clip((y - 20) / np.float32(40.0), 0, 1) * np.exp(-(((z - 55) / np.float32(45.0)) ** 2))
     muscle = np.float32(_RIB_WALL_MM) + np.float32(a.muscle_mm) * (
-        np.float32(0.55) + np.float32(0.3) * chest + np.float32(1.5) * near_spine
+        np.float32(0.55) + np.float32(0.3) * chest + np.float32(1.1) * near_spine
     )
     belly = np.clip(-(z + 40) / np.float32(90.0), 0, 1) * np.clip((y + 40) / np.float32(80.0), 0, 1)
     fat = np.float32(a.fat_mm) * (np.float32(0.7) + np.float32(0.55) * belly - np.float32(0.15) * back)
     trunk = cage + muscle + fat
+    # The back lies on the table, which flattens it.
+    trunk = np.minimum(trunk, y + np.float32(BACK_MM + BACK_FAT * a.fat_mm))
     body = np.where(z < 128, trunk, np.float32(-50.0))
-    deep = np.where(z < 128, cage + muscle, np.float32(-50.0))
+    deep = np.where(z < 128, np.minimum(cage + muscle, trunk - np.float32(3.0)), np.float32(-50.0))
     shoulder = _shoulder_depth(a, x, y, z)
     body = np.maximum(body, shoulder)
     deep = np.maximum(deep, shoulder - np.float32(0.6 * a.fat_mm + 2))
@@ -74,7 +80,10 @@ def _paint_wall(scene: Scene, cage: Array) -> None:
     scene.mix(scene.coverage(body), FAT_HU)
     skin = np.minimum(body, np.float32(2.2) - body)
     scene.mix(scene.coverage(skin) * np.float32(0.8), 30.0)
-    scene.mix(scene.coverage(deep), MUSCLE_HU)
+    # Fat between the fibres, more with age and weight (Goodpaster et al. 2000, J Appl Physiol 89:104).
+    share = np.float32(0.1 + 0.12 * max((a.age - 40.0) / 40.0, 0.0) + 0.12 * a.habitus)
+    marbling = np.clip(share * (1 + np.float32(0.9) * scene.noise(rng, 11.0)), 0, np.float32(0.8))
+    scene.mix(scene.coverage(deep), np.float32(MUSCLE_HU + 5) + marbling * np.float32(FAT_HU - MUSCLE_HU))
     for sign in (1.0, -1.0):
         axilla = (sign * 128.0, -8.0, 76.0)
         box, pad = scene.ball(axilla, (16.0, 26.0, 32.0))

@@ -16,7 +16,7 @@ from text2ct.simulation.anatomy import Anatomy
 from text2ct.simulation.anatomy_shape import lung_depth
 
 _MURRAY = 2.7
-_LEAF_MM = 0.85  # radius of the smallest vessel drawn
+_LEAF_MM = 0.75  # radius of the smallest vessel drawn
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ def grow_trees(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, Tree]:
     parts: dict[str, list[Tree]] = {"arteries": [], "veins": [], "airways": []}
     for sign in (1.0, -1.0):
         low, high = sorted((sign * 5.0, sign * 128.0))
-        cloud = rng.uniform([low, -88, -145], [high, 80, 128], (1500, 3)).astype(np.float32)
+        cloud = rng.uniform([low, -88, -145], [high, 80, 128], (2600, 3)).astype(np.float32)
         depth = lung_depth(anatomy, cloud[:, 0], cloud[:, 1], cloud[:, 2])
         inside = cloud[depth > 5.0].astype(np.float64)
         half = len(inside) // 2
-        arteries = grow(np.array([sign * 27.0, -10.0, 20.0]), inside[: min(half, 190)], 0.35)
-        veins = grow(np.array([sign * 24.0, -8.0, 0.0]), inside[half : half + min(half, 150)], 0.3)
+        arteries = grow(np.array([sign * 27.0, -10.0, 20.0]), inside[: min(half, 380)], 0.35)
+        veins = grow(np.array([sign * 24.0, -8.0, 0.0]), inside[half : half + min(half, 300)], 0.3)
         large = arteries.where(arteries.radius > 1.9)
         offset = np.array([0.0, 0.75, 0.65]) * np.clip(2.1 * large.radius, 3.0, 9.0)[:, None]
         parts["arteries"].append(arteries)

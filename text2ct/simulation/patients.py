@@ -39,7 +39,7 @@ class Acquisition:
 
     Args:
         kernel: "soft" (mediastinal) or "sharp" (lung): resolution and noise texture.
-        noise_hu: Standard deviation of the noise in soft tissue, HU.
+        noise_hu: Standard deviation of the noise in soft tissue in voxels of 1.5 mm, HU.
         slice_thickness_mm: Full width at half maximum of the slice profile along z.
     """
 
@@ -183,7 +183,7 @@ def _scan_labels(person: Patient, index: int, before: NDArray[np.bool_]) -> NDAr
 
 def _draw_scan(number: int, index: int, instances: tuple[Instance, ...]) -> Scan:
     rng = generator(number, "scan", index)
-    noise = float(rng.uniform(5.0, 13.0))  # HU in soft tissue after averaging to millimetres, soft kernel
+    noise = float(rng.uniform(8.0, 22.0))  # HU in soft tissue at 1.5 mm, soft kernel
     thickness = float(rng.choice([1.0, 1.5, 3.0]))
     soft = Acquisition("soft", noise, thickness)
     sharp = Acquisition("sharp", 2.0 * noise, 1.0)

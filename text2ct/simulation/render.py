@@ -11,7 +11,7 @@ from text2ct.simulation import findings as models
 from text2ct.simulation.acquisition import acquire, table
 from text2ct.simulation.anatomy import Array, draw_anatomy
 from text2ct.simulation.anatomy_frame import PERIOD_MM, Frame
-from text2ct.simulation.anatomy_paint import paint
+from text2ct.simulation.anatomy_paint import BACK_FAT, BACK_MM, paint
 from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.anatomy_trees import grow_trees
 from text2ct.simulation.patients import Patient, generator
@@ -69,7 +69,7 @@ def render_ideal(
         models.model(instance.finding).prepare(anatomy, instance, _stream(patient, scan, instance.finding))
     scene = Scene(anatomy, frame, size, spacing_mm)
     x, y = scene.world[0][:, None, None], scene.world[1][None, :, None]
-    back = float(frame.offset[1]) - 118.0 * float(frame.scale[1]) - anatomy.fat_mm * 0.6
+    back = float(frame.offset[1]) - (BACK_MM + BACK_FAT * anatomy.fat_mm) * float(frame.scale[1]) - 2.0
     scene.mix(np.broadcast_to(table(x, y, back), size), -250.0)
     paint(scene, patient.number, trees)
     for instance in instances:
