@@ -33,10 +33,8 @@ def checked_volume(volume_hu: NDArray[Any], name: str) -> NDArray[Any]:
     if not np.isfinite([low, high]).all():
         raise UserError(f"{name} holds NaN or infinite voxels; leave it out or make it again")
     if low < HU_MIN - _HU_TOLERANCE or high > HU_MAX + _HU_TOLERANCE:
-        raise UserError(
-            f"{name} lies in [{low:g}, {high:g}] HU; clip volumes to [{HU_MIN:g}, {HU_MAX:g}] HU before they are measured"
-        )
-    if high - low <= 2.0 and low >= 0:
+        raise UserError(f"{name} lies in [{low:g}, {high:g}] HU; clip volumes to [{HU_MIN:g}, {HU_MAX:g}] HU first")
+    if low >= -1 - _HU_TOLERANCE and high <= 1 + _HU_TOLERANCE:
         raise UserError(f"{name} lies in [{low:g}, {high:g}], as after normalisation; give it in HU")
     return hu
 
@@ -65,7 +63,7 @@ def unit_vectors(vectors: ArrayLike, name: str) -> NDArray[np.float64]:
     lengths = np.linalg.norm(array, axis=1)
     if (np.abs(lengths - 1) > _LENGTH_TOLERANCE).any():
         raise UserError(
-            f"{name} has rows of length {lengths.min():.3g} to {lengths.max():.3g}; divide each embedding by its L2 norm"
+            f"{name} has rows of length {lengths.min():.3g} to {lengths.max():.3g}; divide each row by its L2 norm"
         )
     return array
 

@@ -92,7 +92,7 @@ def grey_channels(volume_hu: NDArray[Any], view: str, channels: int) -> NDArray[
         raise UserError(f"there is no view '{view}'; use one of {', '.join(VIEWS)}")
     if view == "colour":
         if channels != len(COLOUR):
-            raise UserError(f"the view 'colour' has 3 channels, the encoder reads {channels}; use 'full_range' or a window")
+            raise UserError(f"the view 'colour' has 3 channels, the encoder reads {channels}; use 'full_range'")
         return np.stack([apply_window(volume_hu, window) for window in COLOUR])
     grey = hu_to_unit(volume_hu) if view == "full_range" else apply_window(volume_hu, view)
     return np.broadcast_to(grey, (channels, *grey.shape))
@@ -248,7 +248,7 @@ def _encode(encoder: SliceEncoder, slices: NDArray[np.float32], device: torch.de
         parts.append(encoder(batch).double().cpu().numpy())
     features = np.concatenate(parts)
     if features.ndim != 2 or len(features) != len(slices):
-        raise UserError(f"the encoder made {features.shape} of {len(slices)} slices; expected (n, d): pool over positions")
+        raise UserError(f"the encoder made {features.shape} of {len(slices)} slices; expected (n, d), so pool first")
     if not np.isfinite(features).all():
         raise UserError(f"the encoder {encoder.name} made features that are not finite; check its weights")
     return features
@@ -328,9 +328,7 @@ class Fid2p5d:
     seed: int
 
 
-def fid_between(
-    real: SliceStatistics, synthetic: SliceStatistics, *, n_bootstrap: int = 200, seed: int = 0
-) -> Fid2p5d:
+def fid_between(real: SliceStatistics, synthetic: SliceStatistics, *, n_bootstrap: int = 200, seed: int = 0) -> Fid2p5d:
     """Fréchet distances between two sets that were read already.
 
     The bootstrap draws volumes, not slices, since slices of a volume are not independent. Resampled sets repeat
@@ -367,7 +365,9 @@ def fid_between(
         ci = (max(0.0, float(low)), float(high))
     fewest = min(real.n, synthetic.n)
     return Fid2p5d(
-        *planes,
+        axial=planes[0],
+        coronal=planes[1],
+        sagittal=planes[2],
         mean=mean,
         ci=ci,
         n_real=real.n,
@@ -389,9 +389,7 @@ def fid_between(
 def _planes(
     real: SliceStatistics, synthetic: SliceStatistics, a: NDArray[np.float64], b: NDArray[np.float64]
 ) -> list[float]:
-    return [
-        frechet_distance(*real.gaussian(plane, a), *synthetic.gaussian(plane, b)) for plane in range(len(PLANES))
-    ]
+    return [frechet_distance(*real.gaussian(plane, a), *synthetic.gaussian(plane, b)) for plane in range(len(PLANES))]
 
 
 def fid_2p5d(

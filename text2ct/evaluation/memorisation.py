@@ -36,7 +36,7 @@ def block_means(volume_hu: NDArray[Any], blocks: int = BLOCKS) -> NDArray[np.flo
         (blocks**3,) float32 for axes of ``blocks`` voxels or more. Where ``blocks`` does not divide an axis, blocks
         differ by one voxel.
     """
-    means = np.asarray(volume_hu, dtype=np.float32)
+    means: NDArray[Any] = np.asarray(volume_hu, dtype=np.float32)
     for axis, size in enumerate(means.shape):
         edges = np.linspace(0, size, min(blocks, size) + 1).astype(int)
         shape = [-1 if other == axis else 1 for other in range(3)]
@@ -44,9 +44,7 @@ def block_means(volume_hu: NDArray[Any], blocks: int = BLOCKS) -> NDArray[np.flo
     return means.astype(np.float32).ravel()
 
 
-def shifted_rms(
-    a_hu: NDArray[Any], b_hu: NDArray[Any], max_shift: int = 1
-) -> tuple[float, tuple[int, int, int]]:
+def shifted_rms(a_hu: NDArray[Any], b_hu: NDArray[Any], max_shift: int = 1) -> tuple[float, tuple[int, int, int]]:
     """Root mean square difference in HU, at the shift by whole voxels where it is least.
 
     Args:
@@ -62,9 +60,7 @@ def shifted_rms(
     inner = a[tuple(slice(max_shift, n - max_shift) for n in a.shape)]
     best, where = np.inf, (0, 0, 0)
     for x, y, z in sorted(product(range(-max_shift, max_shift + 1), repeat=3), key=lambda s: (np.abs(s).sum(), s)):
-        moved = b[
-            tuple(slice(max_shift + s, n - max_shift + s) for s, n in zip((x, y, z), b.shape, strict=True))
-        ]
+        moved = b[tuple(slice(max_shift + s, n - max_shift + s) for s, n in zip((x, y, z), b.shape, strict=True))]
         difference = float(np.sqrt(np.mean(np.square(inner - moved), dtype=np.float64)))
         if difference < best:
             best, where = difference, (x, y, z)

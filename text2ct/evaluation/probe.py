@@ -87,7 +87,9 @@ def linear_probe(
         positive = taught[known, column] == 1
         smaller = int(min(positive.sum(), (~positive).sum()))
         if smaller < 2:
-            reasons[name] = f"{int(positive.sum())} of {len(positive)} known training rows are positive; 2 of each needed"
+            reasons[name] = (
+                f"{int(positive.sum())} of {len(positive)} known training rows are positive; 2 of each needed"
+            )
             continue
         scores[:, column], strength[name] = _fit(train[known], positive, test, min(MAX_FOLDS, smaller), seed)
         area = auc_samples(scores[:, [column]], asked[:, [column]], np.ones((len(test), 1)))[0, 0]

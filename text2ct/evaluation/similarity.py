@@ -73,7 +73,7 @@ def ms_ssim(
     check_same_grid(b.shape, a.shape, "the second volume")
     if min(a.shape) < settings.smallest_axis:
         raise UserError(
-            f"a grid {a.shape} is too small for {len(settings.weights)} scales with a window of {settings.kernel_size}; "
+            f"a grid {a.shape} is too small for {len(settings.weights)} scales, window {settings.kernel_size}; "
             f"each axis needs {settings.smallest_axis} voxels"
         )
     first, second = (torch.from_numpy(hu_to_unit(hu))[None, None].to(device) for hu in (a, b))

@@ -127,9 +127,7 @@ def zero_shot(
     """
     images = unit_vectors(image, "image")
     table = label_table(labels, len(images), findings)
-    scores = zero_shot_scores(
-        encode_text, images, phrasings=phrasings, logit_scale=logit_scale, findings=findings
-    )
+    scores = zero_shot_scores(encode_text, images, phrasings=phrasings, logit_scale=logit_scale, findings=findings)
     areas = auc_samples(scores, table, np.ones((len(images), 1)))[0]
     said = scores >= THRESHOLD
     auc: dict[str, float | None] = {}
