@@ -8,8 +8,16 @@ from text2ct.evaluation.memorisation import TrainingVolumes, block_means, find_m
 
 from .volumes import stand_in, stand_ins
 
-TRAINING = stand_ins(0, 20)
-HELD_OUT = stand_ins(100, 12)
+
+def in_air(volume: np.ndarray) -> np.ndarray:
+    """Only a ball of the volume, in air, where noise is clipped to one side."""
+    axis = np.arange(volume.shape[0]) - (volume.shape[0] - 1) / 2
+    radius = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
+    return np.where(radius < 0.4 * volume.shape[0], volume, -1000).astype(np.int16)
+
+
+TRAINING = [in_air(volume) for volume in stand_ins(0, 60)]
+HELD_OUT = [in_air(volume) for volume in stand_ins(100, 12)]
 
 
 def noisy(volume: np.ndarray) -> np.ndarray:
@@ -36,13 +44,13 @@ def training() -> TrainingVolumes:
 
 @pytest.mark.parametrize("kind", COPIES)
 def test_copies_are_caught(training: TrainingVolumes, kind: str) -> None:
-    synthetic = [stand_in(200), COPIES[kind](TRAINING[7]), stand_in(201)]
+    synthetic = [in_air(stand_in(200)), COPIES[kind](TRAINING[7]), in_air(stand_in(201))]
     found = find_memorised(iter(synthetic), training, HELD_OUT)
     assert found.indices == (1,)
-    assert (found.n, found.memorised, found.n_training) == (3, 1, 20)
+    assert (found.n, found.memorised, found.n_training) == (3, 1, 60)
     assert found.neighbours[1].index == 7
     assert found.distances_hu[1] < 12 < found.threshold_hu
-    assert found.ratios[1] < 0.1 < found.ratios[0]
+    assert found.ratios[1] < 0.2 < found.ratios[0]
     assert found.ms_ssim[1] > 0.9 or np.isnan(found.ms_ssim[1])
     assert np.isnan(found.ms_ssim[0])
 
@@ -58,9 +66,9 @@ def test_held_out_volumes_are_not_flagged(training: TrainingVolumes) -> None:
     found = find_memorised(HELD_OUT, training, HELD_OUT)
     assert found.memorised == 0
     assert found.false_positive_rate == pytest.approx(1 / 13)
-    assert found.threshold_hu == pytest.approx(0.9 * found.held_out_distances_hu.min())
-    new = find_memorised(stand_ins(300, 60), training, HELD_OUT)
-    assert new.memorised <= 60 / 13
+    assert found.threshold_hu == pytest.approx(0.5 * found.held_out_distances_hu.min())
+    new = find_memorised([in_air(volume) for volume in stand_ins(300, 60)], training, HELD_OUT)
+    assert new.memorised == 0
 
 
 def test_the_threshold_is_the_stated_quantile(training: TrainingVolumes) -> None:
@@ -80,7 +88,7 @@ def test_another_embedding_adds_candidates() -> None:
 
     volumes = TrainingVolumes(TRAINING, embed=embed, candidates=2)
     assert volumes.nearest(noisy(TRAINING[3])).index == 3
-    assert len(asked) == 21
+    assert len(asked) == 61
 
 
 def test_two_training_volumes_of_a_patient() -> None:
