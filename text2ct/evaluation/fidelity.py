@@ -1,0 +1,520 @@
+"""2.5D Fréchet distance: are synthetic volumes distributed as real ones, as a 2D network sees their slices?
+
+M. Heusel et al. 2017, "GANs trained by a two time-scale update rule converge to a local Nash equilibrium",
+arXiv 1706.08500, eq. 6. A distance depends on the network, the number of volumes and of slices, the grid and the
+grey scale; all stand in the result, and figures that differ in any of them cannot be compared. It is biased upwards
+when volumes are few (Chong and Forsyth 2020, arXiv 1911.07023): compare it with :func:`fid_floor`, the distance
+between real volumes and as many other real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from text2ct.errors import UserError
+from text2ct.evaluation._inputs import check_same_grid, checked_volume
+from text2ct.evaluation.bootstrap import LEVEL, cluster_weights
+from text2ct.volumes.volume import hu_to_unit
+from text2ct.volumes.windows import WINDOWS, apply_window
+
+PLANES = ("axial", "coronal", "sagittal")
+COLOUR = ("lung", "soft_tissue", "bone")
+"""The windows that are the three channels of the view ``colour``."""
+VIEWS = ("colour", "full_range", *WINDOWS)
+"""How HU become grey: three windows as three channels, [-1000, 1000] HU, or one window."""
+_BATCH = 256
+
+
+class SliceEncoder(Protocol):
+    """Any 2D network that describes slices; a ``torch.nn.Module`` with these two attributes is one.
+
+    Attributes:
+        name: Says which network and which weights; stands in every result.
+        channels: 1 or 3; views of one grey scale are repeated for 3.
+    """
+
+    @property
+    def name(self) -> str:
+        """Network and weights."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        ...
+
+    def __call__(self, slices: Tensor) -> Tensor:
+        """(n, channels, H, W) float32 in [0, 1] to (n, d) features. H and W are the volume's; resize inside."""
+        ...
+
+
+def slices_of(grey: NDArray[np.float32], plane: str, every: int = 1) -> NDArray[np.float32]:
+    """Every k-th slice, seen as radiologists see it.
+
+    Args:
+        grey: (..., X, Y, Z) in RAS order; leading axes are channels.
+        plane: ``axial`` (patient's right on the left, anterior above), ``coronal`` (right on the left, head
+            above) or ``sagittal`` (anterior on the left, head above).
+        every: k; slices ``k // 2, k // 2 + k, ..``.
+
+    Returns:
+        (n, ..., H, W): rows downwards, columns to the right. A view of ``grey``.
+    """
+    picked = slice(every // 2, None, every)
+    if plane == "axial":
+        return np.moveaxis(grey[..., ::-1, ::-1, picked], (-1, -2, -3), (0, -2, -1))
+    if plane == "coronal":
+        return np.moveaxis(grey[..., ::-1, picked, ::-1], (-2, -1, -3), (0, -2, -1))
+    if plane == "sagittal":
+        return np.moveaxis(grey[..., picked, ::-1, ::-1], (-3, -1, -2), (0, -2, -1))
+    raise ValueError(f"there is no plane '{plane}'; expected one of {', '.join(PLANES)}")
+
+
+def grey_channels(volume_hu: NDArray[Any], view: str, channels: int) -> NDArray[np.float32]:
+    """(X, Y, Z) HU to (channels, X, Y, Z) float32 in [0, 1].
+
+    Args:
+        volume_hu: HU.
+        view: One of ``VIEWS``.
+        channels: 1 or 3.
+
+    Raises:
+        UserError: There is no such view, or it has more channels than the encoder reads.
+    """
+    if view not in VIEWS:
+        raise UserError(f"there is no view '{view}'; use one of {', '.join(VIEWS)}")
+    if view == "colour":
+        if channels != len(COLOUR):
+            raise UserError(f"the view 'colour' has 3 channels, the encoder reads {channels}; use 'full_range'")
+        return np.stack([apply_window(volume_hu, window) for window in COLOUR])
+    grey = hu_to_unit(volume_hu) if view == "full_range" else apply_window(volume_hu, view)
+    return np.broadcast_to(grey, (channels, *grey.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class SliceStatistics:
+    """All that a set of volumes contributes to Fréchet distances, volume by volume.
+
+    Of each volume and plane: the number of slices, the sum of their features and the sum of their outer products
+    (or the features themselves where these take less memory). A bootstrap over volumes weighs these sums, without
+    the network.
+
+    Attributes:
+        origin: Of each plane, (d,) float64; what features are counted from, so that sums keep their precision.
+        sums: Of each plane, (n, d) float64.
+        products: Of each plane, (n, d, d) float64, or (n, slices, d) features.
+        slices: Slices of each volume, by plane.
+        grid: (X, Y, Z) of the volumes.
+        backbone: Name of the encoder.
+        view: Grey scale.
+        every: Every how manyth slice.
+    """
+
+    origin: tuple[NDArray[np.float64], ...]
+    sums: tuple[NDArray[np.float64], ...]
+    products: tuple[NDArray[np.float64], ...]
+    slices: tuple[int, int, int]
+    grid: tuple[int, ...]
+    backbone: str
+    view: str
+    every: int
+
+    @property
+    def n(self) -> int:
+        """Number of volumes."""
+        return len(self.sums[0])
+
+    @property
+    def dimension(self) -> int:
+        """Number of features."""
+        return self.sums[0].shape[1]
+
+    def subset(self, indices: Sequence[int] | NDArray[np.integer]) -> SliceStatistics:
+        """The same of some of the volumes."""
+        rows = np.asarray(indices, dtype=np.intp)
+        return SliceStatistics(
+            self.origin,
+            tuple(sums[rows] for sums in self.sums),
+            tuple(products[rows] for products in self.products),
+            self.slices,
+            self.grid,
+            self.backbone,
+            self.view,
+            self.every,
+        )
+
+    def gaussian(self, plane: int, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean (d,) and unbiased covariance (d, d) of a plane's features when volumes count ``weights`` (n,) times."""
+        count = weights.sum() * self.slices[plane]
+        products = self.products[plane]
+        offset = weights @ self.sums[plane] / count
+        if products.shape[1] == products.shape[2]:
+            total = (weights @ products.reshape(len(products), -1)).reshape(products.shape[1:])
+        else:
+            used = weights > 0
+            rows = (products[used] * np.sqrt(weights[used])[:, None, None]).reshape(-1, products.shape[2])
+            total = rows.T @ rows
+        covariance = (total - count * np.outer(offset, offset)) / (count - 1)
+        return self.origin[plane] + offset, covariance
+
+
+@torch.inference_mode()
+def slice_statistics(
+    volumes_hu: Iterable[NDArray[Any]],
+    encoder: SliceEncoder,
+    *,
+    views: Sequence[str] = ("colour",),
+    every: int = 1,
+    device: str | torch.device = "cpu",
+    origin: dict[str, SliceStatistics] | None = None,
+    name: str = "volume",
+) -> dict[str, SliceStatistics]:
+    """Read volumes once, one at a time, and keep what distances need.
+
+    Args:
+        volumes_hu: (X, Y, Z) in [-1000, 1000] HU, int16 or float32, RAS order, all of one grid.
+        encoder: Describes slices; a module must be in evaluation mode.
+        views: Grey scales, each of ``VIEWS``.
+        every: Every how manyth slice of each plane.
+        device: Where the encoder is.
+        origin: Statistics that these will be compared with; None for the first set.
+        name: What errors call a volume.
+
+    Returns:
+        Statistics of each view.
+
+    Raises:
+        UserError: No volumes, volumes of different grids or outside the range, an encoder whose features are not
+            finite or of another shape, no such view, or a setting below 1.
+    """
+    if every < 1:
+        raise UserError(f"every is {every}; expected 1 or more")
+    if not views:
+        raise UserError(f"no view is asked for; use one or more of {', '.join(VIEWS)}")
+    kept: dict[tuple[str, int], list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {}
+    origins: dict[tuple[str, int], NDArray[np.float64]] = {}
+    counts: list[int] = []
+    grid: tuple[int, ...] = ()
+    for number, given in enumerate(volumes_hu):
+        volume_hu = checked_volume(given, f"{name} {number}")
+        grid = grid or volume_hu.shape
+        check_same_grid(volume_hu.shape, grid, f"{name} {number}")
+        if every // 2 >= min(grid):
+            raise UserError(f"every {every}th slice of a grid {grid} is none in some plane; choose a smaller number")
+        for view in views:
+            grey = grey_channels(volume_hu, view, encoder.channels)
+            for plane, plane_name in enumerate(PLANES):
+                features = _encode(encoder, slices_of(grey, plane_name, every), torch.device(device))
+                key = (view, plane)
+                if key not in origins:
+                    origins[key] = origin[view].origin[plane] if origin else features.mean(axis=0)
+                features = features - origins[key]
+                products = features.T @ features if len(features) >= features.shape[1] else features
+                kept.setdefault(key, []).append((features.sum(axis=0), products))
+                if len(counts) <= plane:
+                    counts.append(len(features))
+    if not kept:
+        raise UserError(f"there is no {name} to measure; give one or more")
+
+    def column(view: str, part: int) -> tuple[NDArray[np.float64], ...]:
+        return tuple(np.stack([entry[part] for entry in kept[view, plane]]) for plane in range(len(PLANES)))
+
+    return {
+        view: SliceStatistics(
+            tuple(origins[view, plane] for plane in range(len(PLANES))),
+            column(view, 0),
+            column(view, 1),
+            (counts[0], counts[1], counts[2]),
+            grid,
+            encoder.name,
+            view,
+            every,
+        )
+        for view in dict.fromkeys(views)
+    }
+
+
+def _encode(encoder: SliceEncoder, slices: NDArray[np.float32], device: torch.device) -> NDArray[np.float64]:
+    parts = []
+    for start in range(0, len(slices), _BATCH):
+        batch = torch.from_numpy(np.ascontiguousarray(slices[start : start + _BATCH])).to(device)
+        parts.append(encoder(batch).double().cpu().numpy())
+    features = np.concatenate(parts)
+    if features.ndim != 2 or len(features) != len(slices):
+        raise UserError(f"the encoder made {features.shape} of {len(slices)} slices; expected (n, d), so pool first")
+    if not np.isfinite(features).all():
+        raise UserError(f"the encoder {encoder.name} made features that are not finite; check its weights")
+    return features
+
+
+def frechet_distance(
+    mean_a: NDArray[np.float64],
+    covariance_a: NDArray[np.float64],
+    mean_b: NDArray[np.float64],
+    covariance_b: NDArray[np.float64],
+) -> float:
+    """``|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`` of two Gaussians (Heusel et al. 2017, eq. 6).
+
+    ``tr (S_a S_b)^(1/2)`` is the sum of the singular values of ``S_a^(1/2) S_b^(1/2)``. So no root of a matrix that
+    is not symmetric is taken, no ridge is added and nothing becomes complex, also where covariances are singular,
+    as they are when there are fewer slices than features.
+
+    Args:
+        mean_a: (d,).
+        covariance_a: (d, d), symmetric; eigenvalues below 0 are rounding and taken as 0.
+        mean_b: (d,).
+        covariance_b: (d, d).
+
+    Returns:
+        A value of 0 or more.
+    """
+    shared = np.linalg.svd(_root(covariance_a) @ _root(covariance_b), compute_uv=False).sum()
+    traces = np.trace(covariance_a) + np.trace(covariance_b)
+    return max(0.0, float(((mean_a - mean_b) ** 2).sum() + traces - 2 * shared))
+
+
+def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+
+
+@dataclass(frozen=True)
+class Fid2p5d:
+    """Fréchet distances of the slices of two sets of volumes, and all they depend on.
+
+    Attributes:
+        axial: Distance of axial slices.
+        coronal: Of coronal slices.
+        sagittal: Of sagittal slices.
+        mean: Mean of the three.
+        ci: 95% interval of ``mean``: the spread over resampled volumes, placed around the estimate; None without
+            a bootstrap, or when either set has fewer than 2 volumes.
+        n_real: Real volumes.
+        n_synthetic: Synthetic volumes.
+        slices: Slices of each volume: axial, coronal, sagittal.
+        every: Every how manyth slice was taken.
+        grid: (X, Y, Z) of the volumes.
+        view: Grey scale, one of ``VIEWS``.
+        backbone: Network and weights.
+        dimension: Number of features.
+        rank_deficient: Planes where a set has no more slices than features, so that a covariance is singular.
+            The distance is defined, but very biased.
+        n_bootstrap: Bootstrap samples.
+        seed: Of the bootstrap.
+    """
+
+    axial: float
+    coronal: float
+    sagittal: float
+    mean: float
+    ci: tuple[float, float] | None
+    n_real: int
+    n_synthetic: int
+    slices: tuple[int, int, int]
+    every: int
+    grid: tuple[int, ...]
+    view: str
+    backbone: str
+    dimension: int
+    rank_deficient: tuple[str, ...]
+    n_bootstrap: int
+    seed: int
+
+
+def fid_between(real: SliceStatistics, synthetic: SliceStatistics, *, n_bootstrap: int = 200, seed: int = 0) -> Fid2p5d:
+    """Fréchet distances between two sets that were read already.
+
+    The bootstrap draws volumes, not slices, since slices of a volume are not independent. Resampled sets repeat
+    volumes, so their distances are larger than the estimate; their deviations from their median are taken around
+    the estimate instead, cut at 0. The interval speaks of the spread, not of the bias of few volumes.
+
+    Args:
+        real: Statistics of the real volumes.
+        synthetic: Of the synthetic ones; same encoder, view, step and grid.
+        n_bootstrap: Bootstrap samples; 0 for no interval.
+        seed: Of the bootstrap.
+
+    Raises:
+        UserError: The two were not made alike.
+    """
+    differing = [
+        f"{field}: {getattr(real, field)} and {getattr(synthetic, field)}"
+        for field in ("backbone", "view", "every", "grid", "dimension")
+        if getattr(real, field) != getattr(synthetic, field)
+    ]
+    if differing:
+        raise UserError("these sets cannot be compared; measure both alike", differing)
+    for statistics, which in ((real, "real"), (synthetic, "synthetic")):
+        if statistics.n < 2:
+            raise UserError(f"there is 1 {which} volume; a distance between distributions needs 2 or more of each")
+    planes = _planes(real, synthetic, np.ones(real.n), np.ones(synthetic.n))
+    mean = float(np.mean(planes))
+    ci = None
+    if n_bootstrap > 0:
+        rng = np.random.default_rng(seed)
+        draws = [cluster_weights(np.arange(part.n), n_bootstrap, rng).T for part in (real, synthetic)]
+        samples = np.array([np.mean(_planes(real, synthetic, a, b)) for a, b in zip(*draws, strict=True)])
+        low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - np.median(samples) + mean
+        ci = (max(0.0, float(low)), float(high))
+    fewest = min(real.n, synthetic.n)
+    return Fid2p5d(
+        axial=planes[0],
+        coronal=planes[1],
+        sagittal=planes[2],
+        mean=mean,
+        ci=ci,
+        n_real=real.n,
+        n_synthetic=synthetic.n,
+        slices=real.slices,
+        every=real.every,
+        grid=real.grid,
+        view=real.view,
+        backbone=real.backbone,
+        dimension=real.dimension,
+        rank_deficient=tuple(
+            name for name, each in zip(PLANES, real.slices, strict=True) if fewest * each <= real.dimension
+        ),
+        n_bootstrap=max(0, n_bootstrap),
+        seed=seed,
+    )
+
+
+def _planes(
+    real: SliceStatistics, synthetic: SliceStatistics, a: NDArray[np.float64], b: NDArray[np.float64]
+) -> list[float]:
+    return [frechet_distance(*real.gaussian(plane, a), *synthetic.gaussian(plane, b)) for plane in range(len(PLANES))]
+
+
+def fid_2p5d(
+    real: Iterable[NDArray[Any]],
+    synthetic: Iterable[NDArray[Any]],
+    encoder: SliceEncoder,
+    *,
+    view: str | None = None,
+    every: int = 1,
+    n_bootstrap: int = 200,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Fid2p5d:
+    """Fréchet distance between the slices of real and of synthetic volumes, in three planes.
+
+    Slices are not resized here; both sets must be on one grid, since a distance also sees sharpness. Keep
+    one volume a patient: volumes are taken as independent.
+
+    Args:
+        real: (X, Y, Z) in [-1000, 1000] HU, int16 or float32, RAS order; 2 or more, read one at a time.
+        synthetic: Likewise.
+        encoder: Describes slices.
+        view: One of ``VIEWS``; ``colour`` for an encoder of 3 channels and ``full_range`` for 1, if None.
+        every: Every how manyth slice of each plane.
+        n_bootstrap: Bootstrap samples; 0 for no interval.
+        seed: Of the bootstrap.
+        device: Where the encoder is.
+
+    Returns:
+        The distances, and all they depend on. Smaller is better, and the least that can be hoped for is
+        :func:`fid_floor`.
+
+    Raises:
+        UserError: As :func:`slice_statistics`, or a set has fewer than 2 volumes.
+    """
+    chosen = view or ("colour" if encoder.channels == len(COLOUR) else "full_range")
+    fids = fid_views(
+        real, synthetic, encoder, views=(chosen,), every=every, n_bootstrap=n_bootstrap, seed=seed, device=device
+    )
+    return fids[chosen]
+
+
+def fid_views(
+    real: Iterable[NDArray[Any]],
+    synthetic: Iterable[NDArray[Any]],
+    encoder: SliceEncoder,
+    *,
+    views: Sequence[str] = tuple(WINDOWS),
+    every: int = 1,
+    n_bootstrap: int = 200,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> dict[str, Fid2p5d]:
+    """:func:`fid_2p5d` under several grey scales, the four HU windows by default; each volume is read once.
+
+    A distance over the full range is ruled by air against tissue; a window shows whether lungs, soft tissue, bone
+    and vessels are right.
+
+    Args:
+        real: As for :func:`fid_2p5d`.
+        synthetic: As for :func:`fid_2p5d`.
+        encoder: Describes slices.
+        views: Each of ``VIEWS``.
+        every: As for :func:`fid_2p5d`.
+        n_bootstrap: As for :func:`fid_2p5d`.
+        seed: As for :func:`fid_2p5d`.
+        device: As for :func:`fid_2p5d`.
+
+    Returns:
+        View to distances.
+
+    Raises:
+        UserError: As :func:`fid_2p5d`.
+    """
+    first = slice_statistics(real, encoder, views=views, every=every, device=device, name="real volume")
+    second = slice_statistics(
+        synthetic, encoder, views=views, every=every, device=device, origin=first, name="synthetic volume"
+    )
+    return {view: fid_between(first[view], second[view], n_bootstrap=n_bootstrap, seed=seed) for view in first}
+
+
+@dataclass(frozen=True)
+class FidFloor:
+    """The distance of real volumes from other real ones, of several random divisions.
+
+    Attributes:
+        mean: Mean over planes and divisions.
+        range: Least and greatest of the divisions' means over planes.
+        n_each: Volumes on either side.
+        divisions: How many.
+        seed: Of the divisions.
+    """
+
+    mean: float
+    range: tuple[float, float]
+    n_each: int
+    divisions: int
+    seed: int
+
+
+def fid_floor(real: SliceStatistics, *, n_each: int | None = None, divisions: int = 10, seed: int = 0) -> FidFloor:
+    """The least distance to hope for: between disjoint random parts of one real set.
+
+    Distances fall as volumes are added, so a floor stands for its own number of volumes alone: judge
+    ``fid_2p5d`` of n real and n synthetic volumes by ``n_each=n``, which needs 2 n real ones. For two given sets
+    of real volumes, call :func:`fid_2p5d` on them.
+
+    Args:
+        real: Statistics of real volumes, of different patients.
+        n_each: Volumes on either side; half of them if None.
+        divisions: Random divisions.
+        seed: Of the divisions.
+
+    Raises:
+        UserError: There are fewer than ``2 n_each`` volumes, ``n_each`` is below 2, or ``divisions`` below 1.
+    """
+    each = real.n // 2 if n_each is None else n_each
+    if each < 2 or 2 * each > real.n:
+        raise UserError(f"{real.n} real volumes make no two disjoint parts of {each}; 2 or more each are needed")
+    if divisions < 1:
+        raise UserError(f"divisions is {divisions}; expected 1 or more")
+    rng = np.random.default_rng(seed)
+    means = []
+    for _ in range(divisions):
+        order = rng.permutation(real.n)
+        halves = real.subset(order[:each]), real.subset(order[each : 2 * each])
+        means.append(fid_between(*halves, n_bootstrap=0).mean)
+    return FidFloor(float(np.mean(means)), (min(means), max(means)), each, divisions, seed)
