@@ -220,7 +220,7 @@ def _pools(
     edges = np.searchsorted(flat[order], np.arange(REGIONS + 1))
     count = np.maximum(np.diff(edges), 1)
     bins = len(EDGES_HU) + 1
-    shares = np.bincount(
+    counted = np.bincount(
         flat.astype(np.int64) * bins + _BINS[np.rint(hu.ravel()).astype(np.int64) + 1000], minlength=REGIONS * bins
     )
     shares = counted.reshape(REGIONS, bins) / count[:, None]
