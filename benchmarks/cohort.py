@@ -418,8 +418,8 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def main() -> None:
-    """Run the parts asked for."""
+def make_parser() -> argparse.ArgumentParser:
+    """What can be asked for; the reserved reports only by name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--work", type=Path, required=True, help="folder of cases, judges and figures")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="where the pictures go")
@@ -432,9 +432,14 @@ def main() -> None:
     parser.add_argument("--hu-patients", type=int, default=HU_PATIENTS)
     parser.add_argument("--reports", type=int, default=REPORTS, help="simulated reports to learn from")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--develop", dest="final", action="store_false", help="read the other 500 reports (default)")
-    which.add_argument("--final", dest="final", action="store_true", help="read the 300 reserved reports")
-    arguments = parser.parse_args()
+    which.add_argument("--develop", action="store_true", help="read the other 500 reports (default)")
+    which.add_argument("--final", action="store_true", help="read the 300 reserved reports")
+    return parser
+
+
+def main() -> None:
+    """Run the parts asked for."""
+    arguments = make_parser().parse_args()
     path = arguments.work / "cohort.json"
     for part in arguments.parts:
         found = PARTS[part](arguments.work, arguments)

@@ -269,3 +269,18 @@ def test_a_text_reader_reads_what_it_was_shown() -> None:
     scores = TextReader(texts, labels).scores(["coronary calcification seen", "normal heart"])
     assert scores[0, 4] > 0.9 > 0.1 > scores[1, 4]
     assert (scores[:, 0] == 0.5).all()
+
+
+def test_the_reserved_reports_are_read_only_when_asked_for() -> None:
+    import importlib.util
+
+    path = Path(__file__).parents[2] / "benchmarks" / "cohort.py"
+    spec = importlib.util.spec_from_file_location("cohort_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    cohort = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(cohort)
+    parse = cohort.make_parser().parse_args
+    assert not parse(["--work", "w"]).final
+    assert not parse(["--work", "w", "--develop"]).final
+    assert parse(["--work", "w", "--final"]).final
