@@ -18,6 +18,8 @@ MAX_PATIENTS = 10**6
 # Patients that only the bundled pack may be trained on. The largest number that `patient_number` can give is
 # 10**12 - 1, so no cohort of any seed contains one of them.
 PACK_PATIENTS = range(10**12, 10**12 + 10**7)
+# Of these, the first that judges of generated volumes learn from; no pack is trained on it or on a later one.
+FIRST_JUDGED = PACK_PATIENTS.start + 8 * 10**6
 
 # Findings that come and go between two scans of a patient; the others stay.
 TRANSIENT = frozenset(
