@@ -14,9 +14,9 @@ from text2ct.simulation.anatomy import Array
 from text2ct.simulation.patients import Acquisition
 
 METAL_HU = 1500.0  # denser is metal, in part or, from 3000 HU on, wholly; bone and plaques stay below
-_ANGLES = 72  # enough that the rays' own star stays below the streaks
-_HARDENING_MM = 20.0  # metal on a ray from which on its projection falls short in proportion
-_METAL_EXCESS = 2.0  # attenuation that goes missing there, relative to water's
+_ANGLES = 96  # enough that the fan of single rays stays below the streaks
+_HARDENING_MM = 10.0  # metal on a ray from which on its projection falls short in proportion
+_METAL_EXCESS = 10.0  # attenuation that goes missing there, as a multiple of water's; titanium has 14 times it
 _RESOLUTION_MM = {"soft": 1.1, "sharp": 0.55}  # standard deviation of the in-plane point spread
 
 
@@ -114,7 +114,7 @@ def streak(hu: Array, spacing_mm: tuple[float, float, float]) -> Array:
     x, y = ((np.arange(n) - (n - 1) / 2) * s for n, s in ((nx, dx), (ny, dy)))
     i, j, k = np.nonzero(metal)
     area = metal[i, j, k].astype(np.float64) * dx * dy
-    pitch = max(min(dx, dy), 2.0)
+    pitch = max(min(dx, dy), 3.0)
     half = int(np.hypot(nx * dx, ny * dy) / 2 / pitch) + 2
     bins = 2 * half + 1
     turns = [(np.cos(t), np.sin(t)) for t in np.arange(_ANGLES) * np.pi / _ANGLES]

@@ -102,10 +102,15 @@ def paint_heart(scene: Scene) -> None:
         scene.mix(scene.coverage(depth), share * a.blood_hu if a.contrast else a.blood_hu, box)
 
 
+def thyroid_hu(anatomy: Anatomy) -> float:
+    """Attenuation of the healthy gland, which holds iodine of its own."""
+    return 160.0 if anatomy.contrast else 100.0
+
+
 def paint_thyroid(scene: Scene) -> None:
     """Two lobes and the isthmus in front of the trachea; iodine makes the gland denser than muscle."""
     (cx, cy, cz), axes = THYROID_MM
-    hu = 160.0 if scene.anatomy.contrast else 100.0
+    hu = thyroid_hu(scene.anatomy)
     for centre, semi_axes in (((cx, cy, cz), axes), ((-cx, cy, cz), axes), ((0.0, 10.0, cz - 4), (14.0, 4.0, 7.0))):
         box, cover = scene.ball(centre, semi_axes)
         scene.mix(cover, hu, box)

@@ -21,7 +21,7 @@ def _vertebra(scene: Scene, rng: np.random.Generator, low: int, high: int) -> tu
 
 
 def _middle_x(scene: Scene, z: float) -> float:
-    """x of the spine at height z."""
+    """Where the spine is at height z."""
     return float(spine_x(scene.anatomy, np.array([z], np.float32))[0])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from text2ct.simulation.anatomy import Anatomy, Mass
-from text2ct.simulation.anatomy_organs import THYROID_MM, aorta
+from text2ct.simulation.anatomy_organs import THYROID_MM, aorta, thyroid_hu
 from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.distractors.base import BOTH, DistractorModel, radius_mm, sign_of
 from text2ct.simulation.instance import Distractor
@@ -28,11 +28,13 @@ class ThyroidNodule(DistractorModel):
     impression = ("{Thyroid nodule|Nodular thyroid}", "Nodule in the <side> thyroid lobe")
 
     def apply(self, scene: Scene, item: Distractor, rng: np.random.Generator) -> None:
-        """Paint a ball that touches the trachea and widens the lobe outwards; lung gives no way."""
+        """Paint a ball in a rim of gland that touches the trachea and widens the lobe; lung gives no way."""
         r = radius_mm(scene, item)
         _, y, z = THYROID_MM[0]
-        box, cover = scene.ball((sign_of(item) * (10.0 + 0.95 * r), y + 3.0, z - 3.0), (r, r, r))
-        scene.mix(cover * (1 - scene.lung[box]), 45.0, box)
+        centre = (sign_of(item) * (11.0 + r), y + 3.0, z - 3.0)
+        for radius, hu in ((r + 2.0, thyroid_hu(scene.anatomy)), (r, 45.0)):
+            box, cover = scene.ball(centre, (radius, radius, radius))
+            scene.mix(cover * (1 - scene.lung[box]) * (np.abs(scene.x[box]) > 9.5), hu, box)
 
 
 class EctaticAorta(DistractorModel):
