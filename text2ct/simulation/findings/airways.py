@@ -67,19 +67,19 @@ class Bronchiectasis(FindingModel):
         }
         site = choose(rng, weights)
         severity = draw_severity(rng)
-        calibre = round(float(11.0 + 7.0 * severity + rng.uniform(-1, 1)), 0)
+        calibre = round(float(12.0 + 7.0 * severity + rng.uniform(-1, 1)), 0)
         return Instance(self.finding, severity, side_of(site), site, size_mm=calibre)
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
         """Paint tubes of up to the drawn calibre with walls of 2 to 3 mm, and cystic ends."""
         lumen = float(instance.size_mm or 12.0) / 2
         tree = bronchi(scene, instance.lobes(), 1.15, 3.4)
-        keep = rng.random(4000)[: len(tree.radius)] < 0.55 + 0.4 * instance.severity
+        keep = rng.random(4000)[: len(tree.radius)] < 0.65 + 0.35 * instance.severity
         tree = tree.where(keep[: len(tree.radius)])
         calibre = lumen * np.clip(0.45 + 0.22 * tree.radius, 0.55, 1.0)
         _paint(scene, Tree(tree.start, tree.end, calibre), 0.0, 2.6, 1.0, 30.0)
         lobes = instance.lobes()
-        ends = scene.sites(rng, lobes, 5 + int(7 * instance.severity) * len(lobes), 12.0, 2.2 * lumen)
+        ends = scene.sites(rng, lobes, 6 + int(8 * instance.severity) * len(lobes), 12.0, 2.2 * lumen)
         if len(ends):
             cysts = Tree(ends, ends + np.array([0.0, -0.8, -0.6]) * lumen, np.full(len(ends), lumen))
             _paint(scene, cysts, 0.0, 2.6, 1.0, 30.0)

@@ -31,10 +31,10 @@ class ArterialCalcification(FindingModel):
         """Draw the segment and the number of plaques."""
         site = choose(rng, {"aortic arch": 0.35, "descending aorta": 0.2, "thoracic aorta": 0.45})
         severity = draw_severity(rng)
-        return Instance(self.finding, severity, "", site, count=6 + int(rng.integers(0, 3)) + int(8 * severity))
+        return Instance(self.finding, severity, "", site, count=8 + int(rng.integers(0, 3)) + int(9 * severity))
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
-        """Paint each plaque as a patch of the wall, 3 to 5 mm thick."""
+        """Paint each plaque as a patch of the wall, 4 to 5 mm thick."""
         line, radii = aorta(scene.anatomy)
         first, last = {"aortic arch": (2, 7), "descending aorta": (6, 11)}.get(instance.site, (1, 11))
         path = resample(line[first : last + 1].astype(float), 1.0)
@@ -52,7 +52,7 @@ class ArterialCalcification(FindingModel):
             side = np.cross(axis, [0.3, 0.9, 0.3])
             side /= np.linalg.norm(side)
             around = np.cos(angle)[:, None] * side + np.sin(angle)[:, None] * np.cross(axis, side)
-            thick = rng.uniform(3.4, 5.0)
+            thick = rng.uniform(3.8, 5.4)
             for layer in (-0.25, 0.25):
                 shell = (radius - 1.0 + layer * thick) * around
                 patch = (path[rows][:, None, :] + shell[None]).reshape(-1, 3)
@@ -78,10 +78,10 @@ class CoronaryCalcification(FindingModel):
         }
         site = choose(rng, weights)
         severity = draw_severity(rng)
-        return Instance(self.finding, severity, "", site, count=2 + int(rng.integers(0, 2)) + int(5 * severity))
+        return Instance(self.finding, severity, "", site, count=3 + int(rng.integers(0, 2)) + int(5 * severity))
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
-        """Paint rods of 2.2 to 3.4 mm radius on the heart's surface."""
+        """Paint rods of 2.5 to 3.9 mm radius on the heart's surface."""
         vessels = {"right coronary artery": ("rca",), "three vessels": ("lad", "lcx", "rca")}
         lines = coronaries(scene.anatomy)
         starts, ends, radii = [], [], []
@@ -98,6 +98,6 @@ class CoronaryCalcification(FindingModel):
                 piece = line[low : low + length : 3]
                 starts.append(piece[:-1])
                 ends.append(piece[1:])
-                radii.append(np.full(len(piece) - 1, rng.uniform(2.2, 2.8 + 0.8 * instance.severity)))
+                radii.append(np.full(len(piece) - 1, rng.uniform(2.5, 3.1 + 0.8 * instance.severity)))
         tree = Tree(np.concatenate(starts), np.concatenate(ends), np.concatenate(radii))
         scene.mix(scene.splat(*tree.points(0.6 * min(scene.blur_mm, 4.0))), PLAQUE_HU)

@@ -29,7 +29,7 @@ class Lymphadenopathy(FindingModel):
     stage = 50
 
     def draw(self, rng: np.random.Generator, patient: Patient) -> Instance:
-        """Draw the station, the short axis of the largest node (17 to 34 mm) and the number."""
+        """Draw the station, the short axis of the largest node (18 to 36 mm) and the number."""
         weights = {
             "right paratracheal": 0.12,
             "prevascular": 0.1,
@@ -43,9 +43,9 @@ class Lymphadenopathy(FindingModel):
         side = {"right paratracheal": "right"}.get(site, "")
         if site in ("hilar", "axillary"):
             side = choose(rng, {"right": 0.25, "left": 0.25, "bilateral": 0.5})
-        size = round(float(17.0 + 15.0 * severity + rng.uniform(0, 2)))
+        size = round(float(18.0 + 16.0 * severity + rng.uniform(0, 2)))
         many = 2 if site == "mediastinal" or side == "bilateral" else 1
-        return Instance(self.finding, severity, side, site, float(size), many * (4 + int(rng.integers(0, 4))))
+        return Instance(self.finding, severity, side, site, float(size), many * (5 + int(rng.integers(0, 4))))
 
     def _nodes(self, instance: Instance, rng: np.random.Generator) -> list[Mass]:
         """The nodes, the largest first; each station in turn gets one."""

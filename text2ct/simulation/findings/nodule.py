@@ -17,12 +17,12 @@ class LungNodule(FindingModel):
     stage = 35
 
     def draw(self, rng: np.random.Generator, patient: Patient) -> Instance:
-        """Draw lobe, diameter of the largest (10 to 28 mm) and number."""
+        """Draw lobe, diameter of the largest (12 to 30 mm) and number."""
         severity = draw_severity(rng)
-        several = rng.random() < 0.6
+        several = rng.random() < 0.65
         site = "both lungs" if several else choose(rng, dict.fromkeys(LOBES, 1.0))
-        count = 4 + int(rng.integers(0, 5)) + int(4 * severity) if several else 1 + int(rng.integers(0, 3))
-        size = round(float(11.0 + 12.0 * severity + rng.uniform(0, 3) + (0 if several else 3)))
+        count = 5 + int(rng.integers(0, 5)) + int(5 * severity) if several else 1 + int(rng.integers(0, 3))
+        size = round(float(12.0 + 12.0 * severity + rng.uniform(0, 3) + (0 if several else 3)))
         return Instance(self.finding, severity, side_of(site), site, size_mm=float(size), count=count)
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
@@ -30,7 +30,7 @@ class LungNodule(FindingModel):
         largest = float(instance.size_mm or 12.0) / float(scene.frame.scale.mean())
         calcified = rng.random() < 0.2
         hu = 260.0 if calcified else 90.0 if scene.anatomy.contrast else 40.0
-        shrink = rng.uniform(0.6, 1.0, 64)
+        shrink = rng.uniform(0.7, 1.0, 64)
         shape = rng.uniform(0.88, 1.1, (64, 3))
         sites = scene.sites(rng, instance.lobes(), instance.count, 0.45 * largest + 2, 1.2 * largest)
         for k, site in enumerate(sites):
