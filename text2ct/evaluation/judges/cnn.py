@@ -58,7 +58,7 @@ class CnnJudgeTraining(TrainingConfig):
     """Training of the network: AdamW, warm-up and linear decay, averaged weights, small shifts and HU changes."""
 
     steps: int = Field(default=5000, ge=1)
-    minutes: float | None = Field(default=15, gt=0)
+    minutes: float | None = Field(default=25, gt=0)
     batch_size: int = Field(default=16, ge=2)
     learning_rate: float = Field(default=2e-3, gt=0)
     warmup_steps: int = Field(default=150, ge=0)

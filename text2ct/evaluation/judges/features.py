@@ -1,6 +1,6 @@
 """What trees are told of a volume: statistics of blocks, of anatomical regions, and of blobs in them.
 
-All of it is numpy and scipy on one core, under 50 ms for 64x64x64 voxels. Blocks keep the place, pools over
+All of it is numpy and scipy on one core, about 60 ms for 64x64x64 voxels. Blocks keep the place, pools over
 regions forget it: a calcification of a few voxels or a nodule anywhere in a lung moves a pool's extremes.
 """
 
