@@ -225,19 +225,37 @@ def core_pack(
     config: Annotated[
         Path | None, typer.Option("--config", help="JSON file with what differs from the bundled pack.")
     ] = None,
+    reports: Annotated[
+        Path | None, typer.Option("--reports", help="CSV of annotated real reports, to measure on; optional.")
+    ] = None,
+    chest: Annotated[
+        Path | None, typer.Option("--chest", help="A real chest CT for the autoencoder's figures; optional.")
+    ] = None,
     device: DeviceOption = "auto",
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Build a pack from simulated patients, as the bundled one was; each stage resumes."""
-    from text2ct.diffusion.build import BuildConfig, build_pack, estimate_build
+    """Build a pack from simulated patients, as the bundled one was, and measure it; each stage resumes."""
+    from text2ct.diffusion.build import BuildConfig, build_pack, estimate_build, run_summary
     from text2ct.diffusion.training import parse_config
-    from text2ct.files import read_json
+    from text2ct.evaluation.model_card import write_model_card
+    from text2ct.evaluation.pack_figures import MeasureConfig, RealData, measure_pack
+    from text2ct.files import read_json, write_json
 
-    settings = parse_config(BuildConfig, read_json(config) if config else {}, config or "the defaults")
+    given = read_json(config) if config else {}
+    measure = parse_config(MeasureConfig, given.pop("measure", {}), config or "the defaults")
+    settings = parse_config(BuildConfig, given, config or "the defaults")
+    real = RealData(reports, chest)
     if dry_run:
         plan = estimate_build(settings) | {"dry_run": True}
         emit(plan, as_json, lambda: say(would(f"render {plan['cases']} patients and train", plan)))
         return
-    pack = build_pack(work or _work_of(out), out, settings, device=device)
-    emit({"pack": str(pack.path), "sha256": pack.sha256}, as_json, lambda: say(f"pack: {pack.path}"))
+    folder = work or _work_of(out)
+    pack = build_pack(folder, out, settings, device=device)
+    figures = measure_pack(pack, folder, measure, real=real, device=device)
+    write_json(folder / "figures.json", figures)
+    resolved = settings.model_dump(mode="json") | {"measure": measure.model_dump(mode="json")}
+    runs = {name: run_summary(folder / name) for name in ("clip", "diffusion")}
+    write_model_card(out / "MODEL_CARD.md", pack, resolved, runs, figures)
+    result = {"pack": str(pack.path), "sha256": pack.sha256, "figures": figures}
+    emit(result, as_json, lambda: say(f"pack: {pack.path}"))

@@ -52,6 +52,7 @@ def clip_batch(count: int = 5, *, volumes: bool = True) -> Batch:
     labels = (torch.rand(count, len(FINDINGS)) < 0.4).float()
     labels[0, :5] = torch.nan  # unknown labels, so that means over parts would not be the mean
     batch = {"token_ids": ids, "labels": labels, "details": torch.rand(count, len(FINDINGS), 3)}
+    batch["told"] = torch.rand(count, len(FINDINGS)) < 0.8
     return batch | ({"unit": torch.rand(count, 1, 16, 16, 16)} if volumes else {})
 
 

@@ -1,4 +1,4 @@
-"""From simulated patients to a pack, in stages that each resume: what makes the bundled pack."""
+"""From simulated patients to a pack, in stages that each resume: what trains the bundled pack."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from text2ct import __version__, console
 from text2ct.compute import keep_freed_memory
-from text2ct.diffusion.block_judge import BlockJudge
 from text2ct.diffusion.clip import Clip3D, ClipConfig, TextConfig
 from text2ct.diffusion.ctvit import CTViTConfig
 from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
 from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
 from text2ct.diffusion.info import PackInfo, Sampling, TrainingData
-from text2ct.diffusion.measure import measure_pack
-from text2ct.diffusion.model_card import write_model_card
 from text2ct.diffusion.pack import Pack, Part, save_pack
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.training.cases import Cases, check_pack_patients, render_patients, simulated_case
@@ -37,10 +34,7 @@ from text2ct.diffusion.vae import LinearBlocksConfig, LinearBlocksVae
 from text2ct.errors import UserError
 from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
-
-# The first of the patients reserved for packs, and where those that only measure begin.
-FIRST_PATIENT = 10**12
-FIRST_MEASURED = FIRST_PATIENT + 9 * 10**6
+from text2ct.simulation.patients import FIRST_JUDGED, PACK_PATIENTS
 
 
 class BuildConfig(BaseModel):
@@ -49,10 +43,9 @@ class BuildConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = "simulated-64"
-    version: str = "0.1.0"
-    patients: int = Field(default=3200, ge=1)
-    first_patient: int = FIRST_PATIENT
-    measured_patients: int = Field(default=200, ge=1, description="new patients that the figures are measured on")
+    version: str = "0.2.0"
+    patients: int = Field(default=4000, ge=1)
+    first_patient: int = PACK_PATIENTS.start
     grid: tuple[int, int, int] = (64, 64, 64)
     spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0)
     vocab_size: int = 4096
@@ -73,10 +66,13 @@ class BuildConfig(BaseModel):
             image_size=(64, 64, 64),
             patch_size=8,
             temporal_patch_size=8,
-            dim=64,
-            spatial_depth=1,
+            dim=96,
+            spatial_depth=2,
             temporal_depth=1,
-            heads=2,
+            heads=3,
+            channels=4,
+            # The whole range, lungs, soft tissue, calcium and metal: HU -1000 to 1000 is 0 to 1.
+            windows=((0.0, 1.0), (0.0, 0.35), (0.42, 0.62), (0.55, 1.0)),
             quantize=False,
             unused_parameters=False,
         ),
@@ -95,24 +91,24 @@ class BuildConfig(BaseModel):
             resblock_updown=False,
         ),
         latent_shape=(16, 16, 16, 16),
-        components=64,
+        components=48,
         context_shape=(1 + len(FINDINGS), 128),
     )
     flow: FlowConfig = FlowConfig(training_times="logit-normal", timestep_transform=False)
     train_clip: ClipTraining = ClipTraining(
-        steps=4000, minutes=7, batch_size=24, learning_rate=2e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
+        steps=6000, minutes=10, batch_size=24, learning_rate=2e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
         weight_decay=0.01, ema_decay=0.99, label_weight=1.0, text_length=384,
-        short_steps=300, text_only_steps=450,
+        label_texts=0.15, short_steps=300, text_only_steps=450,
     )  # fmt: skip
     train_diffusion: DiffusionTraining = DiffusionTraining(
-        steps=20000, minutes=38, batch_size=4, learning_rate=4e-4, warmup_steps=100, poly_power=1, gradient_clip=1.0,
+        steps=20000, minutes=55, batch_size=4, learning_rate=4e-4, warmup_steps=100, poly_power=1, gradient_clip=1.0,
         ema_decay=0.998, loss="l2",
     )  # fmt: skip
     defaults: Sampling = Sampling(steps=8, guidance_scale=2.5, solver="adams-bashforth")
 
 
 def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "auto") -> Pack:
-    """Render, train, measure and pack; the same call goes on where it was stopped.
+    """Render, train and pack; the same call goes on where it was stopped.
 
     Args:
         work: Folder for cases, latents and checkpoints (a few GB).
@@ -125,12 +121,11 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
     """
     keep_freed_memory()
     check_pack_patients(config.first_patient, config.patients)
-    if config.first_patient + config.patients > FIRST_MEASURED:
-        raise UserError(f"patients from {FIRST_MEASURED} on only measure; train on earlier ones")
+    if config.first_patient + config.patients > FIRST_JUDGED:
+        raise UserError(f"patients from {FIRST_JUDGED} on only judge and measure packs; train on earlier ones")
     _claim(work, config)
     grid: dict[str, Any] = {"size": config.grid, "spacing_mm": config.spacing_mm}
     cases = render_patients(work / "cases", config.first_patient, config.patients, **grid)
-    measured = render_patients(work / "new-cases", FIRST_MEASURED, config.measured_patients, **grid)
     make_tokenizer(cases, config, work)
     if not _done(work / "vae"):
         console.info("fitting the autoencoder")
@@ -157,13 +152,7 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
             scale_factor=scale_factor, device=device,
         )  # fmt: skip
         _finish(work / "diffusion")
-    pack = export_pack(work, out, config)
-    console.info("measuring")
-    figures = measure_pack(pack, measured, BlockJudge(cases), device=device)
-    write_json(work / "figures.json", figures)
-    runs = {name: _run_summary(work / name) for name in ("clip", "diffusion")}
-    write_model_card(out / "MODEL_CARD.md", pack, config.model_dump(mode="json"), runs, figures)
-    return pack
+    return export_pack(work, out, config)
 
 
 def estimate_build(config: BuildConfig) -> dict[str, Any]:
@@ -171,15 +160,14 @@ def estimate_build(config: BuildConfig) -> dict[str, Any]:
     begun = time.perf_counter()
     simulated_case(config.first_patient, config.grid, config.spacing_mm)
     simulated_case(config.first_patient, config.grid, config.spacing_mm)
-    cases = config.patients + config.measured_patients
-    rendering = (time.perf_counter() - begun) / 2 * cases / (os.cpu_count() or 1)
+    rendering = (time.perf_counter() - begun) / 2 * config.patients / (os.cpu_count() or 1)
     minutes = sum(run.minutes or 0.0 for run in (config.train_clip, config.train_diffusion))
     voxels = int(np.prod(config.grid))
     latent = config.vae.latent_channels * voxels // config.vae.factor**3
     return {
-        "cases": cases,
+        "cases": config.patients,
         "seconds": round(rendering + 60 * minutes, 1),
-        "bytes": cases * 2 * (voxels + latent) + 10**9,  # and at most a GB of contexts and checkpoints
+        "bytes": config.patients * 2 * (voxels + latent) + 10**9,  # and at most a GB of contexts and checkpoints
     }
 
 
@@ -214,7 +202,8 @@ def export_pack(work: Path, out: Path, config: BuildConfig) -> Pack:
     return save_pack(out, info, parts, load_tokenizer(work))
 
 
-def _run_summary(folder: Path) -> dict[str, Any]:
+def run_summary(folder: Path) -> dict[str, Any]:
+    """``steps`` and ``minutes`` of a training of the work folder."""
     checkpoint = torch.load(folder / LAST, map_location="cpu", weights_only=True)
     seconds = next(s["spent_s"] for s in checkpoint["callbacks"].values() if "spent_s" in s)
     return {"steps": int(checkpoint["global_step"]), "minutes": round(seconds / 60, 1)}

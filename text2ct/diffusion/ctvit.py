@@ -34,6 +34,9 @@ class CTViTConfig(BaseModel):
     heads: int = 8
     dim_head: int = 32
     channels: int = 1
+    windows: tuple[tuple[float, float], ...] = Field(
+        default=(), description="ranges of the intensities in [0, 1] that become one channel each; none for as they are"
+    )
     codebook_size: int = 8192
     quantize: bool = Field(default=True, description="replace each token by its nearest codebook row")
     unused_parameters: bool = Field(
@@ -48,6 +51,8 @@ class CTViTConfig(BaseModel):
                 f"image_size {self.image_size} is not a multiple of the patch "
                 f"({self.patch_size}, {self.patch_size}, {self.temporal_patch_size})"
             )
+        if any(not 0 <= low < high <= 1 for low, high in self.windows) or len(self.windows) not in (0, self.channels):
+            raise ValueError(f"windows {self.windows} are not one rising range within [0, 1] for each channel")
         return self
 
     @property
@@ -255,6 +260,8 @@ class CTViT(nn.Module):
         depth, height, width = config.grid
         batch = volume.shape[0]
         space, time = config.patch_size, config.temporal_patch_size
+        if config.windows:
+            volume = torch.cat([((volume - low) / (high - low)).clamp(0, 1) for low, high in config.windows], dim=1)
         x = volume.permute(0, 1, 4, 2, 3)
         x = x.reshape(batch, config.channels, depth, time, height, space, width, space)
         x = x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)

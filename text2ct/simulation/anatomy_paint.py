@@ -82,8 +82,8 @@ def _paint_wall(scene: Scene, cage: Array, rng: np.random.Generator) -> None:
     skin = np.minimum(body, np.float32(2.2) - body)
     scene.mix(scene.coverage(skin) * np.float32(0.8), 30.0)
     # Fat between the fibres, more with age and weight (Goodpaster et al. 2000, J Appl Physiol 89:104).
-    share = np.float32(0.1 + 0.12 * max((a.age - 40.0) / 40.0, 0.0) + 0.12 * a.habitus)
-    marbling = np.clip(share * (1 + np.float32(0.9) * scene.noise(rng, 11.0)), 0, np.float32(0.8))
+    fatty = np.float32(0.1 + 0.12 * max((a.age - 40.0) / 40.0, 0.0) + 0.12 * a.habitus)
+    marbling = np.clip(fatty * (1 + np.float32(0.9) * scene.noise(rng, 11.0)), 0, np.float32(0.8))
     scene.mix(scene.coverage(deep), np.float32(MUSCLE_HU + 5) + marbling * np.float32(FAT_HU - MUSCLE_HU))
     for sign in (1.0, -1.0):
         axilla = (sign * 128.0, -8.0, 76.0)

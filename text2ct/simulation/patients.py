@@ -20,6 +20,8 @@ MAX_PATIENTS = 10**6
 PACK_PATIENTS = range(10**12, 10**12 + 10**7)
 # Of these, the first that judges of generated volumes learn from; no pack is trained on it or on a later one.
 FIRST_JUDGED = PACK_PATIENTS.start + 8 * 10**6
+# And the first that figures are measured on: neither a pack nor a judge has seen them.
+FIRST_MEASURED = PACK_PATIENTS.start + 9 * 10**6
 
 _MOTION_SHARE = 0.1  # of scans in which breath or heart beat blurs what lies near diaphragm and heart
 

@@ -33,6 +33,37 @@ from text2ct.findings import FINDINGS
 # CLIP's largest temperature multiplier (Radford et al. 2021, arXiv 2103.00020, section 2.5).
 MAX_LOGIT_SCALE = 100.0
 VARIANTS = 3
+# What is said of a finding in a text made of labels alone (CXR-CLIP, You et al. 2023, arXiv 2310.13292).
+STATEMENTS = (
+    ("{x}.", "No {x}."),
+    ("There is {x}.", "There is no {x}."),
+    ("{x} is present.", "{x} is not present."),
+    ("{x} was observed.", "{x} was not observed."),
+)
+
+
+def label_text(labels: np.ndarray, draw: np.random.Generator) -> tuple[str, np.ndarray]:
+    """A text that states some labels, one to eight of them, and (18,) bool, which it states.
+
+    Args:
+        labels: (18,) with 1, 0 or NaN; an unknown label is never stated.
+        draw: Decides which and how. Findings that are present are stated twice as often.
+    """
+    known = np.flatnonzero(~np.isnan(labels))
+    told = np.zeros(len(FINDINGS), dtype=bool)
+    if not len(known):
+        return "", told
+    weight = 1.0 + (labels[known] == 1)
+    count = min(len(known), int(draw.integers(1, 9)))
+    chosen = draw.choice(known, size=count, replace=False, p=weight / weight.sum())
+    told[chosen] = True
+    said = []
+    for index in chosen:
+        present, absent = STATEMENTS[int(draw.integers(len(STATEMENTS)))]
+        name = FINDINGS[index].lower()
+        sentence = (present if labels[index] == 1 else absent).format(x=name)
+        said.append(sentence[0].upper() + sentence[1:])
+    return " ".join(said), told
 
 
 def contrastive_loss(text: Tensor, image: Tensor, scale: Tensor) -> Tensor:
@@ -73,7 +104,7 @@ class ClipModule(StepModule):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of ``unit`` volumes, ``token_ids``, ``labels`` and ``details``, through one graph."""
-        return self.losses_of(self.embed(batch), batch["labels"], batch["details"])
+        return self.losses_of(self.embed(batch), batch["labels"], batch["details"], batch["told"])
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """What the losses read of each case: ``text``, and where there are, ``queries`` and ``image``."""
@@ -86,8 +117,13 @@ class ClipModule(StepModule):
             embedded["image"] = network.encode_volume(batch["unit"])
         return embedded
 
-    def losses_of(self, embedded: dict[str, Tensor], labels: Tensor, details: Tensor) -> dict[str, Tensor]:
-        """Losses of embeddings, row i of each belonging to row i of the others."""
+    def losses_of(
+        self, embedded: dict[str, Tensor], labels: Tensor, details: Tensor, told: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses of embeddings, row i of each belonging to row i of the others.
+
+        ``told``, (n, 18) bool, says of which findings a case's text speaks; the text is asked for no other.
+        """
         settings, text = self.settings, embedded["text"]
         zero = text.new_zeros(())
         # Every part is always named, so that the columns of the log stay.
@@ -100,6 +136,8 @@ class ClipModule(StepModule):
             parts["labels_image"] = _bce(self.label_head(embedded["image"] * size), labels)
         loss = settings.contrastive_weight * parts["contrastive"] + settings.label_weight * parts["labels_image"]
         if settings.label_weight:
+            labels = labels.masked_fill(~told, torch.nan)
+            details = details.masked_fill(~told[..., None], torch.nan)
             parts["labels_text"] = _bce(self.label_head(text * size), labels)
             loss = loss + settings.label_weight * parts["labels_text"]
             if "queries" in embedded:
@@ -134,8 +172,8 @@ class ClipModule(StepModule):
         whole = {
             name: gather(torch.cat([part[name].detach() for part in embedded])).requires_grad_() for name in embedded[0]
         }
-        labels, details = (gather(batch[name].to(self.device)) for name in ("labels", "details"))
-        losses = self.losses_of(whole, labels, details)
+        labels, details, told = (gather(batch[name].to(self.device)) for name in ("labels", "details", "told"))
+        losses = self.losses_of(whole, labels, details, told)
         losses["loss"].backward()
         # Every process computes the whole loss, and gradients are averaged over processes: so `world` times.
         mine = Share(self.global_rank, world_size()).of(count * world_size())
@@ -150,15 +188,20 @@ class ClipModule(StepModule):
 
 
 def clip_batches(cases: Cases, tokenizer: TextTokenizer, config: ClipTraining) -> MakeBatch:
-    """Pairs of volume and text by step; the text is the whole report, its impression or its findings."""
+    """Pairs of volume and text by step: the whole report, its impression, its findings, or labels in words."""
+    reports = np.array([0.6, 0.2, 0.2]) * (1 - config.label_texts)
 
     def make(step: int, share: Share) -> Batch:
         draw = step_generator(config.seed, step)
         indices = epoch_indices(len(cases), config.batch_size, config.seed, step)
-        variants = draw.choice(VARIANTS, size=len(indices), p=(0.6, 0.2, 0.2))
+        variants = draw.choice(VARIANTS + 1, size=len(indices), p=(*reports, config.label_texts))
         if step < config.short_steps:
             variants[:] = 1
-        texts = [cases.texts[i].text(int(variant)) for i, variant in zip(indices, variants, strict=True)]
+        texts, told = [], np.ones((len(indices), len(FINDINGS)), dtype=bool)
+        for row, (index, variant) in enumerate(zip(indices, variants, strict=True)):
+            text, stated = label_text(cases.labels[index], draw) if variant == VARIANTS else ("", told[row])
+            told[row] = stated if text else True
+            texts.append(text or cases.texts[index].text(int(variant) % VARIANTS))
         # No longer than the longest text, in steps of 32: the padding is not read.
         longest = -(-min(config.text_length, max(tokenizer.lengths(texts))) // 32) * 32
         ids = tokenizer.encode(texts, min(config.text_length, longest))
@@ -167,6 +210,7 @@ def clip_batches(cases: Cases, tokenizer: TextTokenizer, config: ClipTraining) -
             "token_ids": torch.from_numpy(ids[mine]),
             "labels": torch.from_numpy(cases.labels[indices[mine]]),
             "details": torch.from_numpy(cases.details[indices[mine]]),
+            "told": torch.from_numpy(told[mine]),
         }
         if step >= max(config.short_steps, config.text_only_steps):
             batch["unit"] = hu_to_unit(np.stack([cases.volume_hu(int(i)) for i in indices[mine]]))[:, None]

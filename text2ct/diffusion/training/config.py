@@ -66,6 +66,9 @@ class ClipTraining(TrainingConfig):
     contrastive_weight: float = Field(default=1.0, ge=0)
     label_weight: float = Field(default=0.0, ge=0)
     text_length: int = Field(default=256, ge=8)
+    label_texts: float = Field(
+        default=0.0, ge=0, lt=1, description="share of cases whose text states some labels in place of the report"
+    )
     short_steps: int = Field(default=0, ge=0, description="first steps read labels from impressions alone, no volumes")
     text_only_steps: int = Field(default=0, ge=0, description="then up to this step from whole reports, no volumes")
 

@@ -3,6 +3,7 @@
 from text2ct.evaluation.judges.blocks import BlockJudge, BlockJudgeConfig
 from text2ct.evaluation.judges.cnn import CnnConfig, CnnJudge, CnnJudgeTraining, train_cnn_judge
 from text2ct.evaluation.judges.judge import Judge, aucs, macro
+from text2ct.evaluation.judges.trained import trained_judges
 
 __all__ = [
     "BlockJudge",
@@ -14,4 +15,5 @@ __all__ = [
     "aucs",
     "macro",
     "train_cnn_judge",
+    "trained_judges",
 ]

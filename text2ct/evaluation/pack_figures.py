@@ -1,0 +1,420 @@
+"""Every figure of a pack's card, measured on patients that neither the pack nor a judge has seen.
+
+Each section is measured once and kept in the work folder, under the pack's digest and its way of sampling, so an
+interrupted call goes on and another pack begins anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from text2ct import console
+from text2ct.compute import keep_freed_memory, pick_device
+from text2ct.diffusion.generate import decode_latents, generate
+from text2ct.diffusion.pack import Pack
+from text2ct.diffusion.training.cases import Cases, render_patients
+from text2ct.diffusion.training.vae import hu_to_unit
+from text2ct.errors import UserError
+from text2ct.evaluation.bootstrap import auc_samples, cluster_weights, interval, row_mean
+from text2ct.evaluation.fidelity import fid_between, slice_statistics
+from text2ct.evaluation.judges import Judge, aucs, macro, trained_judges
+from text2ct.evaluation.memorisation import find_memorised
+from text2ct.evaluation.probe import linear_probe
+from text2ct.evaluation.reserved import reserved_reports
+from text2ct.evaluation.retrieval import clip_score, report_to_volume_recall, volume_to_volume_map
+from text2ct.evaluation.similarity import diversity
+from text2ct.evaluation.slice_network import SliceNetwork, train_slice_network
+from text2ct.evaluation.zero_shot import zero_shot
+from text2ct.files import atomic_path, read_json, write_json
+from text2ct.findings import FINDINGS
+from text2ct.simulation.patients import FIRST_MEASURED
+from text2ct.volumes import read, to_grid
+
+BATCH = 8
+# Volumes of one file of generated volumes: what an interruption may lose.
+CHUNK = 40
+BOOTSTRAP = 1000
+SLICE_CASES = 1500
+
+
+class MeasureConfig(BaseModel):
+    """What a pack is measured with; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patients: int = Field(default=1000, ge=4, description="new patients: the gallery of retrieval")
+    generated: int = Field(default=500, ge=2, description="of them, those whose reports become volumes")
+    judge_patients: int = Field(default=4000, ge=1, description="patients that the judges learn from")
+    judge_minutes: float = Field(default=12.0, gt=0, description="training time of the CNN")
+    slice_steps: int = Field(default=800, ge=1, description="training steps of the slice network behind the FID")
+    one_prompt: int = Field(default=12, ge=2, description="volumes of one prompt, for their diversity")
+    alone: tuple[str, ...] = Field(
+        default=("Cardiomegaly", "Pleural effusion", "Emphysema", "Consolidation", "Hiatal hernia", "Lung nodule"),
+        description="findings of the prompts of one finding",
+    )
+
+
+class RealData:
+    """Real reports and a real chest, both optional.
+
+    Args:
+        reports: CSV of annotated reports (``report_text`` and the 18 findings).
+        chest: A CT volume in any format that :func:`text2ct.volumes.read` knows.
+
+    Raises:
+        UserError: The CSV lacks columns.
+    """
+
+    def __init__(self, reports: Path | None = None, chest: Path | None = None) -> None:
+        self.reports = None if reports is None else pd.read_csv(reports)
+        self.chest = chest
+        if self.reports is not None:
+            missing = [name for name in ("report_text", *FINDINGS) if name not in self.reports]
+            if missing:
+                raise UserError(f"{reports} lacks the columns {', '.join(missing)}")
+
+    def split(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Reports that may be developed on, and those that are only read for the final figures."""
+        assert self.reports is not None
+        reserved = reserved_reports(self.reports)
+        return self.reports[~reserved], self.reports[reserved]
+
+
+class _Kept:
+    """Sections and volumes that are measured once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def section(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            console.info(f"measuring: {name}")
+            write_json(path, measure())
+        found: dict[str, Any] = read_json(path)
+        return found
+
+    def volumes(self, name: str, pack: Pack, prompts: Sequence[str], device: torch.device) -> list[NDArray[np.int16]]:
+        """A volume of each prompt, seed i for prompt i, rounded to whole HU."""
+        out: list[NDArray[np.int16]] = []
+        with console.progress(f"generating: {name}", len(prompts)) as advance:
+            for start in range(0, len(prompts), CHUNK):
+                path = self.folder / name / f"{start:05d}.npy"
+                some = list(prompts[start : start + CHUNK])
+                if not path.is_file():
+                    seeds = list(range(start, start + len(some)))
+                    begun = time.monotonic()
+                    made = generate(pack, some, seeds, device=device, batch_size=BATCH)
+                    seconds = (time.monotonic() - begun) / len(some)
+                    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+                        np.save(stream, np.rint(made).astype(np.int16))
+                    write_json(path.with_suffix(".json"), {"seconds_per_volume": seconds})
+                out += list(np.load(path, mmap_mode="r"))
+                advance(len(some))
+        return out
+
+    def seconds_per_volume(self, name: str) -> float:
+        """The median over a run's files."""
+        files = sorted((self.folder / name).glob("*.json"))
+        return float(np.median([read_json(path)["seconds_per_volume"] for path in files]))
+
+
+def measure_pack(
+    pack: Pack,
+    work: Path,
+    config: MeasureConfig | None = None,
+    *,
+    real: RealData | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """All figures of a whole ``pack`` that was trained on simulated patients, at its default steps and guidance.
+
+    Args:
+        pack: The pack.
+        work: Folder for patients, judges and generated volumes; those of the judges are shared by all packs.
+        config: How many of what.
+        real: Real reports and a chest; what needs them is left out without.
+        device: As for :func:`text2ct.compute.pick_device`.
+
+    Returns:
+        ``autoencoder``, ``clip``, ``factual``, ``fidelity``, ``diversity``, ``memorisation`` and, with real
+        reports, ``real_reports``.
+
+    Raises:
+        UserError: The pack or a judge learnt from the patients that are measured.
+    """
+    config, real = config or MeasureConfig(), real or RealData()
+    keep_freed_memory()
+    where = pick_device(device)
+    _check_unseen(pack)
+    grid: dict[str, Any] = {"size": pack.info.grid, "spacing_mm": pack.info.spacing_mm}
+    cases = render_patients(work / "new-cases", FIRST_MEASURED, config.patients, **grid)
+    judges = trained_judges(work, config.judge_patients, minutes=config.judge_minutes, device=device, **grid)
+    kept = _Kept(work / "measured" / _identity(pack))
+    write_json(kept.folder / "measure.json", config.model_dump(mode="json"))
+    prompts = [text.text() for text in cases.texts[: config.generated]]
+    labels = cases.labels[: config.generated]
+    volumes = [cases.volume_hu(i) for i in range(len(cases))]
+    found = {
+        "autoencoder": kept.section("autoencoder", lambda: autoencoder_figures(pack, volumes[:200], real.chest, where)),
+        "clip": kept.section("clip", lambda: clip_figures(pack, cases, real, where)),
+    }
+    made = kept.volumes("reports", pack, prompts, where)
+    found["generation"] = {"n": len(made), "seconds_per_volume": round(kept.seconds_per_volume("reports"), 2)}
+    own = volumes[: config.generated]
+    found["factual"] = kept.section("factual", lambda: factual_figures(judges, labels, own, made))
+    found["fidelity"] = kept.section(
+        "fidelity",
+        lambda: fidelity_figures(_slice_network(work, config, device), own, volumes[config.generated :], made),
+    )
+    found["diversity"] = kept.section("diversity", lambda: diversity_figures(pack, kept, cases, config, where))
+    training = _training_cases(pack, work)
+    if training is not None:
+        held_out = volumes[config.generated :]
+        found["memorisation"] = kept.section("memorisation", lambda: memorisation_figures(made, training, held_out))
+    if real.reports is not None:
+        _, reserved = real.split()
+        texts = reserved["report_text"].astype(str).tolist()
+        from_real = kept.volumes("real-reports", pack, texts, where)
+        truth = reserved[list(FINDINGS)].to_numpy(dtype=np.float32)
+        found["real_reports"] = kept.section("real-reports", lambda: factual_figures(judges, truth, None, from_real))
+    return found
+
+
+def _identity(pack: Pack) -> str:
+    sampling = "-".join(str(value) for value in pack.info.defaults.model_dump().values())
+    return f"{pack.sha256[:12]}-{sampling}".replace(" ", "")
+
+
+def _check_unseen(pack: Pack) -> None:
+    for data in pack.info.trained_on:
+        if data.dataset == "simulated" and data.last is not None and data.last >= FIRST_MEASURED:
+            raise UserError(f"'{pack.info.name}' was trained on patients that it would be measured on")
+
+
+def _training_cases(pack: Pack, work: Path) -> Cases | None:
+    """The cases that the pack learnt from, where they still lie beside."""
+    folder = work / "cases"
+    if not (folder / "cases.json").is_file():
+        return None
+    cases = Cases(folder)
+    firsts = {data.first for data in pack.info.trained_on}
+    return cases if cases.info.get("first") in firsts else None
+
+
+def psnr(reference_hu: NDArray[Any], other_hu: NDArray[Any]) -> float:
+    """Peak signal-to-noise ratio in dB over a range of 2000 HU."""
+    error = np.mean((reference_hu.astype(np.float64) - other_hu) ** 2)
+    return float(10 * np.log10(2000.0**2 / error))
+
+
+@torch.inference_mode()
+def rebuild(pack: Pack, volumes_hu: Sequence[NDArray[np.generic]], device: torch.device) -> list[NDArray[np.float32]]:
+    """Volumes through the autoencoder and back, HU."""
+    vae = pack.vae.to(device)
+    out: list[NDArray[np.float32]] = []
+    for start in range(0, len(volumes_hu), BATCH):
+        unit = hu_to_unit(np.stack(volumes_hu[start : start + BATCH]))[:, None].to(device)
+        out += list(decode_latents(pack, vae.encode(unit)[0]))
+    return out
+
+
+def autoencoder_figures(
+    pack: Pack, volumes_hu: Sequence[NDArray[Any]], chest: Path | None, device: torch.device
+) -> dict[str, Any]:
+    """PSNR (mean over volumes, dB) and the mean error of voxels above 300 HU, of new patients and of a real chest."""
+    rebuilt = rebuild(pack, volumes_hu, device)
+    found: dict[str, Any] = {"n": len(volumes_hu)}
+    found["psnr_db"] = round(float(np.mean([psnr(a, b) for a, b in zip(volumes_hu, rebuilt, strict=True)])), 2)
+    dense = [(b - a)[a > 300] for a, b in zip(volumes_hu, rebuilt, strict=True)]
+    found["dense_bias_hu"] = round(float(np.concatenate(dense).mean()), 1)
+    if chest is not None:
+        gridded = to_grid(read(chest), pack.info.grid, pack.info.spacing_mm, fit="crop-pad").hu
+        hu = np.clip(gridded, *pack.info.hu_range)
+        again = rebuild(pack, [hu], device)[0]
+        found["real_chest_psnr_db"] = round(psnr(hu, again), 2)
+        found["real_chest_dense_bias_hu"] = round(float((again - hu)[hu > 300].mean()), 1)
+    return found
+
+
+@torch.inference_mode()
+def embed_volumes(pack: Pack, volumes_hu: Sequence[NDArray[np.generic]], device: torch.device) -> NDArray[np.float32]:
+    """(n, d) unit vectors."""
+    clip = pack.clip.to(device)
+    parts = [
+        clip.encode_volume(hu_to_unit(np.stack(volumes_hu[start : start + 20]))[:, None].to(device)).cpu()
+        for start in range(0, len(volumes_hu), 20)
+    ]
+    return np.asarray(torch.cat(parts).float().numpy())
+
+
+@torch.inference_mode()
+def embed_texts(pack: Pack, texts: Sequence[str], device: torch.device) -> NDArray[np.float32]:
+    """(n, d) unit vectors."""
+    clip = pack.clip.to(device)
+    parts = []
+    for start in range(0, len(texts), 50):
+        ids = pack.tokenizer.encode(list(texts[start : start + 50]), pack.info.text_length)
+        parts.append(clip.encode_text(torch.from_numpy(ids).to(device)).embedding.cpu())
+    return np.asarray(torch.cat(parts).float().numpy())
+
+
+def clip_figures(pack: Pack, cases: Cases, real: RealData, device: torch.device) -> dict[str, Any]:
+    """Zero-shot AUC, retrieval with its chance levels, CLIP score, and a probe of real reports' features."""
+    image = embed_volumes(pack, [cases.volume_hu(i) for i in range(len(cases))], device)
+    text = embed_texts(pack, [case.text() for case in cases.texts], device)
+    zero = zero_shot(lambda prompts: embed_texts(pack, prompts, device), image, cases.labels)
+    recall = report_to_volume_recall(text, image)
+    similar = volume_to_volume_map(image, cases.labels)
+    found: dict[str, Any] = {
+        "n": len(cases),
+        "zero_shot_macro_auc": _rounded(zero.macro_auc),
+        "zero_shot_auc": {name: _rounded(value) for name, value in zero.auc.items()},
+        "report_to_volume_recall": _by_k(recall.at),
+        "report_to_volume_recall_chance": _by_k(recall.chance),
+        "volume_to_volume_map": _by_k(similar.at),
+        "volume_to_volume_map_chance": _by_k(similar.chance),
+        "clip_score_text_image": round(clip_score(text, image), 2),
+    }
+    if real.reports is not None:
+        rest, reserved = real.split()
+        features = [embed_texts(pack, part["report_text"].astype(str).tolist(), device) for part in (rest, reserved)]
+        truth = [part[list(FINDINGS)].to_numpy(dtype=float) for part in (rest, reserved)]
+        probe = linear_probe(features[0], truth[0], features[1], truth[1])
+        found["real_reports_probe"] = {
+            "train": probe.n_train,
+            "test": probe.n_test,
+            "macro_auc": _rounded(probe.macro_auc),
+            "auc": {name: _rounded(value) for name, value in probe.auc.items()},
+        }
+    return found
+
+
+def factual_figures(
+    judges: Sequence[Judge],
+    labels: NDArray[np.float32],
+    own: Sequence[NDArray[np.generic]] | None,
+    made: Sequence[NDArray[np.generic]],
+) -> dict[str, Any]:
+    """What each judge reads from volumes made of reports, beside the patients' own volumes where there are any.
+
+    Args:
+        judges: Judges that the pack never met.
+        labels: (n, 18) of the reports.
+        own: The volumes that the reports describe; None for real reports, whose volumes are not here.
+        made: Generated volumes, one a report.
+
+    Returns:
+        ``n`` and, by judge, macro AUCs with the interval of a bootstrap over reports, and the AUCs by finding.
+    """
+    found: dict[str, Any] = {"n": len(made), "judges": {}}
+    weights = cluster_weights(np.arange(len(labels)), BOOTSTRAP, np.random.default_rng(0))
+    for judge in judges:
+        read_made = judge.scores(made)
+        record: dict[str, Any] = {
+            "macro_auc_synthetic": macro(aucs(read_made, labels)),
+            "macro_auc_synthetic_ci": _interval(auc_samples(read_made, labels, weights)),
+            "auc_synthetic": aucs(read_made, labels),
+        }
+        if own is not None:
+            by_finding = aucs(judge.scores(own), labels)
+            shares = {name: round(record["auc_synthetic"][name] / value, 3) for name, value in by_finding.items()}
+            record |= {
+                "macro_auc_real": macro(by_finding),
+                "auc_real": by_finding,
+                "share": round(record["macro_auc_synthetic"] / macro(by_finding), 3),
+                "least_share": min(shares.items(), key=lambda item: item[1]),
+            }
+        found["judges"][judge.name] = record
+    return found
+
+
+def _interval(samples: NDArray[np.float64]) -> list[float] | None:
+    found = interval(row_mean(samples))
+    return None if found is None else [round(value, 3) for value in found]
+
+
+def _slice_network(work: Path, config: MeasureConfig, device: str) -> SliceNetwork:
+    folder = work / "slice-network"
+    if not (folder / "config.json").is_file():
+        cases = Cases(work / "judge-cases")
+        train_slice_network(cases, steps=config.slice_steps, device=str(pick_device(device))).save(folder)
+    return SliceNetwork.load(folder)
+
+
+def fidelity_figures(
+    network: SliceNetwork,
+    own: Sequence[NDArray[np.generic]],
+    others: Sequence[NDArray[np.generic]],
+    made: Sequence[NDArray[np.generic]],
+) -> dict[str, Any]:
+    """2.5D FID of generated volumes and of as many other patients, both against the reports' own volumes."""
+    count = min(len(own), len(others), len(made))
+    real = slice_statistics(own[:count], network)
+    first = {"colour": real["colour"]}
+    between = fid_between(real["colour"], slice_statistics(made[:count], network, origin=first)["colour"])
+    floor = fid_between(real["colour"], slice_statistics(others[:count], network, origin=first)["colour"])
+
+    def record(fid: Any) -> dict[str, Any]:
+        planes = {name: round(getattr(fid, name), 4) for name in ("axial", "coronal", "sagittal", "mean")}
+        return planes | {"ci": None if fid.ci is None else [round(value, 4) for value in fid.ci]}
+
+    return {
+        "n": count,
+        "backbone": between.backbone,
+        "fid_2p5d": record(between),
+        "floor": record(floor),
+        "ratio": round(between.mean / floor.mean, 2) if floor.mean > 0 else None,
+    }
+
+
+def diversity_figures(
+    pack: Pack, kept: _Kept, cases: Cases, config: MeasureConfig, device: torch.device
+) -> dict[str, Any]:
+    """Mean pairwise MS-SSIM of volumes of one prompt, and of patients with the same finding."""
+    found: dict[str, Any] = {"n_each": config.one_prompt, "findings": {}}
+    for name in config.alone:
+        prompts = [f"{name}."] * config.one_prompt
+        made = kept.volumes(f"one-{FINDINGS.index(name):02d}", pack, prompts, device)
+        having = np.flatnonzero(cases.labels[:, FINDINGS.index(name)] == 1)[: config.one_prompt]
+        if len(having) < 2:
+            continue
+        same = [cases.volume_hu(int(i)) for i in having]
+        pair = [diversity(group, pairs=60).ms_ssim for group in (made, same)]
+        found["findings"][name] = {"synthetic": round(pair[0], 3), "real": round(pair[1], 3)}
+    ratios = [one["synthetic"] / one["real"] for one in found["findings"].values()]
+    return found | {"ratio": round(float(np.mean(ratios)), 3) if ratios else None}
+
+
+def memorisation_figures(
+    made: Sequence[NDArray[np.generic]], training: Cases, held_out: Sequence[NDArray[np.generic]]
+) -> dict[str, Any]:
+    """How many generated volumes are nearer to a training patient than a new patient could be."""
+    volumes = [training.volume_hu(i) for i in range(len(training))]
+    result = find_memorised(made, volumes, held_out)
+    return {
+        "n": result.n,
+        "training": result.n_training,
+        "memorised": result.memorised,
+        "threshold_hu": round(result.threshold_hu, 1),
+        "nearest_hu": round(float(result.distances_hu.min()), 1),
+        "held_out_nearest_hu": round(float(result.held_out_distances_hu.min()), 1),
+        "false_positive_rate_at_most": round(result.false_positive_rate, 4),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 3)
+
+
+def _by_k(values: dict[int, float]) -> dict[str, float]:
+    return {str(k): round(value, 4) for k, value in values.items()}
