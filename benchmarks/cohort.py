@@ -26,9 +26,9 @@ import pandas as pd
 from scipy import ndimage
 from scipy.stats import wasserstein_distance
 
-from text2ct.diffusion.training.cases import Cases, render_patients
+from text2ct.diffusion.training.cases import render_patients
 from text2ct.evaluation.bootstrap import auc_samples, cluster_weights, interval, row_mean
-from text2ct.evaluation.judges import BlockJudge, BlockJudgeConfig, CnnJudgeTraining, Judge, aucs, train_cnn_judge
+from text2ct.evaluation.judges import aucs, trained_judges
 from text2ct.evaluation.reserved import TextReader, reserved_reports
 from text2ct.files import atomic_path, read_json, write_json, write_text
 from text2ct.findings import FINDINGS
@@ -60,30 +60,18 @@ SHEET_SEED = 979
 def part_a(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train both judges on their own patients, read the findings of new ones."""
     grid: dict[str, Any] = {"size": SIZE, "spacing_mm": SPACING_MM}
-    learnt = render_patients(work / "judge-cases", FIRST_JUDGED, arguments.learnt, **grid)
     new = render_patients(work / "new-cases", FIRST_NEW, arguments.new, **grid)
     volumes = [new.volume_hu(i) for i in range(len(new))]
-    found: dict[str, Any] = {"learnt": len(learnt), "new": len(new), "judges": {}}
+    found: dict[str, Any] = {"learnt": arguments.learnt, "new": len(new), "judges": {}}
     scores = {}
-    for name in arguments.judges:
-        begun = time.monotonic()
-        judge = _judge(name, learnt, work, arguments.minutes)
-        trained = time.monotonic() - begun
+    judges = trained_judges(work, arguments.learnt, minutes=arguments.minutes, kinds=tuple(arguments.judges), **grid)
+    for judge in judges:
         scores[judge.name] = judge.scores(volumes)
-        found["judges"][judge.name] = measured(scores[judge.name], new.labels) | {"minutes": round(trained / 60, 1)}
+        found["judges"][judge.name] = measured(scores[judge.name], new.labels)
     if len(scores) > 1:
         both = np.mean(list(scores.values()), axis=0)
         found["judges"]["mean of both"] = measured(both, new.labels)
     return found
-
-
-def _judge(name: str, cases: Cases, work: Path, minutes: float) -> Judge:
-    if name == "cnn":
-        return train_cnn_judge(cases, CnnJudgeTraining(minutes=minutes), work / "judge-cnn")
-    folder = work / "judge-blocks"
-    if not (folder / "judge.json").is_file():
-        BlockJudge.train(cases, BlockJudgeConfig(), cache=work / "judge-features").save(folder)
-    return BlockJudge.load(folder)
 
 
 def measured(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A pack from simulated patients, in stages that resume, with a card whose figures were measured."""
+"""A pack from simulated patients, in stages that resume."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from text2ct.diffusion import Pack, generate, verify_pack
-from text2ct.diffusion.build import FIRST_MEASURED, FIRST_PATIENT, BuildConfig, build_pack, estimate_build
+from text2ct.diffusion.build import BuildConfig, build_pack, estimate_build
 from text2ct.diffusion.clip import ClipConfig
 from text2ct.diffusion.gaussian import GaussianUnetConfig
 from text2ct.diffusion.info import Sampling
@@ -15,14 +15,13 @@ from text2ct.diffusion.init import PRESETS
 from text2ct.diffusion.training import ClipTraining, DiffusionTraining
 from text2ct.diffusion.vae import LinearBlocksConfig
 from text2ct.errors import UserError
-from text2ct.files import read_json
+from text2ct.simulation.patients import FIRST_JUDGED, PACK_PATIENTS
 
 TINY = PRESETS["tiny"]
 VISION = TINY.clip.vision.model_copy(update={"image_size": (32, 32, 32)})
 CONFIG = BuildConfig(
     name="tiny-32",
     patients=24,
-    measured_patients=10,
     grid=(32, 32, 32),
     spacing_mm=(10.0, 10.0, 10.0),
     vocab_size=400,
@@ -50,22 +49,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pack]:
 def test_the_pack_is_whole_and_generates(built: tuple[Path, Pack]) -> None:
     folder, pack = built
     assert verify_pack(folder / "pack").name == "tiny-32"
-    assert pack.info.trained_on[0].first == FIRST_PATIENT
-    assert pack.info.trained_on[0].last == FIRST_PATIENT + 23
+    assert pack.info.trained_on[0].first == PACK_PATIENTS.start
+    assert pack.info.trained_on[0].last == PACK_PATIENTS.start + 23
     volumes = generate(pack, ["Pleural effusion."], [0], device="cpu", batch_size=1)
     assert volumes.shape == (1, 32, 32, 32)
-
-
-def test_the_card_holds_what_was_measured(built: tuple[Path, Pack]) -> None:
-    folder, _ = built
-    figures = read_json(folder / "work" / "figures.json")
-    card = (folder / "pack" / "MODEL_CARD.md").read_text()
-    assert figures["n"] == 10
-    assert f"{figures['psnr_db']} dB" in card
-    assert f"| {figures['factual']['macro_auc_synthetic']} |" in card
-    for name, value in figures["factual"]["auc_real"].items():
-        assert f"| {name} | {value} | {figures['factual']['auc_synthetic'][name]} |" in card
-    assert "| diffusion | 3 |" in card
 
 
 def test_the_same_call_goes_on_and_trains_nothing_again(built: tuple[Path, Pack]) -> None:
@@ -77,14 +64,13 @@ def test_the_same_call_goes_on_and_trains_nothing_again(built: tuple[Path, Pack]
     assert last.stat().st_mtime_ns == before
 
 
-def test_other_defaults_go_on_and_are_measured_again(built: tuple[Path, Pack]) -> None:
+def test_other_defaults_go_on(built: tuple[Path, Pack]) -> None:
     """How a pack samples changes no training, so it may be decided afterwards."""
     folder, pack = built
     other = CONFIG.model_copy(update={"defaults": Sampling(steps=1, guidance_scale=2.0, solver="heun")})
     changed = build_pack(folder / "work", folder / "resampled", other, device="cpu")
     assert changed.info.files == pack.info.files
     assert changed.info.defaults == other.defaults
-    assert "1 steps (heun)" in (changed.path / "MODEL_CARD.md").read_text()
 
 
 def test_another_configuration_does_not_go_on(built: tuple[Path, Pack]) -> None:
@@ -98,10 +84,10 @@ def test_another_configuration_does_not_go_on(built: tuple[Path, Pack]) -> None:
     ("change", "message"),
     [
         ({"first_patient": 5}, "not all reserved for packs"),
-        ({"first_patient": FIRST_MEASURED - 3}, "only measure"),
-        ({"first_patient": FIRST_PATIENT - 1}, "not all reserved for packs"),
+        ({"first_patient": FIRST_JUDGED - 3}, "only judge and measure"),
+        ({"first_patient": PACK_PATIENTS.start - 1}, "not all reserved for packs"),
     ],
-    ids=["cohort", "measured", "border"],
+    ids=["cohort", "judged", "border"],
 )
 def test_only_reserved_patients_train(tmp_path: Path, change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -112,7 +98,7 @@ def test_only_reserved_patients_train(tmp_path: Path, change: dict, message: str
 def test_an_estimate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     would = estimate_build(CONFIG)
-    assert would["cases"] == 34
+    assert would["cases"] == 24
     assert would["seconds"] > 0
-    assert would["bytes"] > 34 * 32**3
+    assert would["bytes"] > 24 * 32**3
     assert not list(tmp_path.iterdir())

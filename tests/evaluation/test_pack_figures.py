@@ -1,0 +1,149 @@
+"""Every figure of a pack, measured by one call that goes on where it was stopped, and the card that holds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.diffusion.test_build import CONFIG
+from text2ct.diffusion import Pack
+from text2ct.diffusion.build import build_pack
+from text2ct.diffusion.info import TrainingData
+from text2ct.errors import UserError
+from text2ct.evaluation.judges import macro
+from text2ct.evaluation.model_card import write_model_card
+from text2ct.evaluation.pack_figures import MeasureConfig, RealData, factual_figures, measure_pack, psnr
+from text2ct.findings import FINDINGS
+from text2ct.simulation.patients import FIRST_MEASURED
+from text2ct.volumes import Volume, write
+
+MEASURE = MeasureConfig(
+    patients=16, generated=8, judge_patients=24, judge_minutes=0.02, slice_steps=2, one_prompt=2, alone=("Lung nodule",)
+)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> RealData:
+    """Invented reports and a chest of noise, in the forms that real ones have."""
+    folder = tmp_path_factory.mktemp("real")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (400, len(FINDINGS)))
+    texts = [" ".join(f"{name}." for name, one in zip(FINDINGS, row, strict=True) if one) for row in labels]
+    table = pd.DataFrame(labels, columns=list(FINDINGS))
+    table.insert(0, "report_text", [f"{text} Case {number}." for number, text in enumerate(texts)])
+    table.to_csv(folder / "reports.csv", index=False)
+    affine = np.diag([8.0, 8.0, 8.0, 1.0])
+    write(Volume(rng.normal(0, 300, (40, 40, 40)).astype(np.float32), affine), folder / "chest.nii.gz")
+    return RealData(folder / "reports.csv", folder / "chest.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, real: RealData) -> tuple[Path, Pack, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("measured")
+    pack = build_pack(folder, folder / "pack", CONFIG, device="cpu")
+    return folder, pack, measure_pack(pack, folder, MEASURE, real=real, device="cpu")
+
+
+def test_every_section_is_measured(measured: tuple[Path, Pack, dict[str, Any]]) -> None:
+    _, _, figures = measured
+    assert figures["autoencoder"]["n"] == 16
+    assert figures["autoencoder"]["real_chest_psnr_db"] > 0
+    assert figures["clip"]["n"] == 16
+    assert figures["clip"]["report_to_volume_recall_chance"]["5"] == pytest.approx(5 / 16, abs=1e-3)
+    assert figures["clip"]["real_reports_probe"]["train"] == 100
+    assert figures["real_reports"]["n"] == 300
+    assert figures["memorisation"]["training"] == 24
+    assert figures["diversity"]["findings"].keys() == {"Lung nodule"}
+    for judge in figures["factual"]["judges"].values():
+        assert judge["macro_auc_real"] == macro(judge["auc_real"])
+        assert judge["macro_auc_synthetic"] == macro(judge["auc_synthetic"])
+        low, high = judge["macro_auc_synthetic_ci"]
+        assert low <= judge["macro_auc_synthetic"] <= high
+
+
+def test_what_is_measured_is_kept(measured: tuple[Path, Pack, dict[str, Any]], real: RealData) -> None:
+    folder, pack, figures = measured
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npy")}
+    assert measure_pack(pack, folder, MEASURE, real=real, device="cpu") == figures
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.npy")} == before
+
+
+def test_an_interrupted_measurement_goes_on(measured: tuple[Path, Pack, dict[str, Any]], real: RealData) -> None:
+    folder, pack, figures = measured
+    for name in ("factual.json", "reports/00000.npy"):
+        next(folder.glob(f"measured/*/{name}")).unlink()
+    again = measure_pack(pack, folder, MEASURE, real=real, device="cpu")
+    assert again["factual"] == figures["factual"]
+
+
+def test_the_card_holds_what_was_measured(measured: tuple[Path, Pack, dict[str, Any]]) -> None:
+    folder, pack, figures = measured
+    runs = {"clip": {"steps": 4, "minutes": 0.1}, "diffusion": {"steps": 3, "minutes": 0.2}}
+    write_model_card(folder / "CARD.md", pack, CONFIG.model_dump(mode="json"), runs, figures)
+    card = (folder / "CARD.md").read_text()
+    assert f"{figures['autoencoder']['psnr_db']} dB" in card
+    assert "| diffusion | 3 | 0.2 |" in card
+    judges = figures["factual"]["judges"].values()
+    for name in next(iter(judges))["auc_real"]:
+        cells = [value for judge in judges for value in (judge["auc_real"][name], judge["auc_synthetic"][name])]
+        assert f"| {name} | {' | '.join(map(str, cells))} |" in card
+
+
+def test_without_real_data_their_figures_are_left_out(measured: tuple[Path, Pack, dict[str, Any]]) -> None:
+    folder, pack, _ = measured
+    for path in folder.glob("measured/*/*.json"):
+        path.unlink()
+    figures = measure_pack(pack, folder, MEASURE, device="cpu")
+    assert "real_reports" not in figures
+    assert "real_chest_psnr_db" not in figures["autoencoder"]
+    assert "real_reports_probe" not in figures["clip"]
+
+
+def test_a_pack_of_the_measured_patients_is_refused(measured: tuple[Path, Pack, dict[str, Any]]) -> None:
+    folder, pack, _ = measured
+    seen = TrainingData(dataset="simulated", first=FIRST_MEASURED, last=FIRST_MEASURED + 5)
+    other = Pack(path=pack.path, info=pack.info.model_copy(update={"trained_on": (seen,)}), sha256=pack.sha256)
+    with pytest.raises(UserError, match="was trained on patients that it would be measured on"):
+        measure_pack(other, folder, MEASURE, device="cpu")
+
+
+def test_reports_without_labels_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "reports.csv").write_text("report_text\nNormal.\n")
+    with pytest.raises(UserError, match="lacks the columns Medical material"):
+        RealData(tmp_path / "reports.csv")
+
+
+class _Oracle:
+    """Reads a finding from the voxel that holds it."""
+
+    name, size = "oracle", (4, 4, 4)
+
+    def scores(self, volumes_hu: Any) -> np.ndarray:
+        return np.stack([volume.reshape(-1)[: len(FINDINGS)] for volume in volumes_hu]).astype(np.float32)
+
+    def save(self, folder: Path) -> None:
+        raise NotImplementedError
+
+
+def test_shares_compare_generated_with_own_volumes() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (60, len(FINDINGS))).astype(np.float32)
+    own = np.zeros((60, 64), np.float32)
+    own[:, : len(FINDINGS)] = labels
+    made = own.copy()
+    made[:, 4] = rng.random(60)  # one finding is not rendered
+    found = factual_figures([_Oracle()], labels, list(own.reshape(60, 4, 4, 4)), list(made.reshape(60, 4, 4, 4)))[
+        "judges"
+    ]["oracle"]
+    assert found["macro_auc_real"] == 1.0
+    assert found["least_share"][0] == FINDINGS[4]
+    assert found["share"] == pytest.approx((17 + found["auc_synthetic"][FINDINGS[4]]) / 18, abs=2e-3)
+
+
+def test_psnr_of_a_known_error() -> None:
+    zero = np.zeros((4, 4, 4), np.int16)
+    assert psnr(zero, zero + 20) == pytest.approx(40.0)
