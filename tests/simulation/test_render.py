@@ -7,7 +7,8 @@ import pytest
 
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
-from text2ct.simulation.acquisition import acquire
+from text2ct.simulation.acquisition import METAL_HU, acquire, move, streak
+from text2ct.simulation.instance import Instance
 from text2ct.simulation.patients import Acquisition, Patient, draw_patient
 from text2ct.simulation.render import render, render_ideal
 
@@ -90,6 +91,58 @@ def test_thick_slices_blur_along_z_only():
 def test_noise_has_its_standard_deviation():
     out = acquire(np.full((24, 24, 24), 50.0, np.float32), (3.0, 3.0, 3.0), SHARP, np.random.default_rng(0))
     assert out.std() == pytest.approx(20.0, rel=0.05)
+
+
+def test_streaks_are_dark_and_bright_and_only_in_slices_with_metal():
+    wires = Instance("Medical material", 0.5, "", "spinal fixation")
+    ideal = render_ideal(person(instances=(wires,)), 0, (64, 64, 64), (5.0, 5.0, 5.0))
+    streaked = streak(ideal, (5.0, 5.0, 5.0))
+    metal = (ideal > METAL_HU).any(axis=(0, 1))
+    assert 5 < metal.sum() < 32
+    changed = np.abs(streaked - ideal).max(axis=(0, 1)) > 0
+    np.testing.assert_array_equal(changed, metal)
+    error = (streaked - ideal)[ideal < METAL_HU]
+    assert error.min() < -150
+    assert error.max() > 40
+    np.testing.assert_array_equal(streaked, streak(ideal, (5.0, 5.0, 5.0)))
+    plain = render_ideal(person(), 0, **SMALL)
+    assert streak(plain, (8.0, 8.0, 8.0)) is plain
+
+
+def test_a_dark_band_joins_two_pieces_of_metal():
+    def error(*columns: int) -> np.ndarray:
+        hu = np.full((64, 64, 1), 40.0, np.float32)
+        for column in columns:
+            hu[column : column + 2, 31:33] = 3000.0
+        return streak(hu, (5.0, 5.0, 5.0)) - hu
+
+    # A ray through both falls short by more than the sum of what each takes from it.
+    both, alone = error(20, 42), error(20) + error(42)
+    assert (both - alone)[30:34, 31:33].max() < -20
+    assert both[30:34, 31:33].max() < -20
+
+
+def test_motion_blurs_diaphragm_and_heart_and_spares_apex_and_back():
+    patient = person(41, SOFT, SHARP, motion_mm=4.0)
+    ideal = render_ideal(patient, 0, (64, 64, 64), (5.0, 5.0, 5.0))
+    moved = move(ideal, (5.0, 5.0, 5.0), 4.0)
+    change = np.abs(moved - ideal)
+    assert change[:, :, 45:].max() == 0
+    assert change[:, :19].max() == 0
+    assert change[20:44, 30:44, 12:24].mean() > 5
+    assert move(ideal, (5.0, 5.0, 5.0), 0.0) is ideal
+    still = dataclasses.replace(patient, scans=(dataclasses.replace(patient.scans[0], motion_mm=0.0),))
+    # Both reconstructions carry the same motion: their difference is that of a scan at rest.
+    effects = [render(patient, reconstruction=k, **SMALL) - render(still, reconstruction=k, **SMALL) for k in (0, 1)]
+    assert np.corrcoef(effects[0].ravel(), effects[1].ravel())[0, 1] > 0.9
+
+
+def test_a_tenth_of_scans_moves():
+    scans = [scan for number in range(800) for scan in draw_patient(number, labels=np.zeros(18, bool)).scans]
+    moved = np.array([scan.motion_mm for scan in scans])
+    assert 0.07 < (moved > 0).mean() < 0.13
+    assert moved[moved > 0].min() >= 1
+    assert moved.max() <= 4
 
 
 def test_contrast_brightens_blood():

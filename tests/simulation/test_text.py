@@ -12,6 +12,7 @@ import pytest
 
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
+from text2ct.simulation.distractors import REGISTRY
 from text2ct.simulation.instance import SITES, Instance
 from text2ct.simulation.labels import draw_age, draw_labels, draw_sex, scan_labels
 from text2ct.simulation.patients import draw_patient, patient_number
@@ -219,12 +220,12 @@ def test_rows_that_are_no_labels_are_refused(row, message):
         compose(row, np.random.default_rng(0))
 
 
-def test_joints_and_normals_name_known_findings():
+def test_joints_and_normals_name_known_findings_and_distractors():
     for joint in JOINTS:
         assert set(joint.pair) <= set(FINDINGS)
         assert joint.region in REGIONS
     for normal in NORMALS:
-        assert set(normal.unless) <= set(FINDINGS)
+        assert set(normal.unless) <= {*FINDINGS, *REGISTRY}
         assert normal.region in REGIONS
 
 

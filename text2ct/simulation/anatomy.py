@@ -64,6 +64,9 @@ class Anatomy:
     pericardium_mm: float = 0.0
     cage_gain: float = 1.0
     masses: list[Mass] = field(default_factory=list)
+    liver_hu: float = 57.0
+    gallbladder: bool = True
+    ascending_gain: float = 1.0
 
     @property
     def myocardium_hu(self) -> float:
@@ -120,4 +123,5 @@ def draw_anatomy(patient: Patient, scan: Scan) -> Anatomy:
         gradient_hu=float(38.0 + 45.0 * (1.0 - scan.inspiration) + 6.0 * g[15]),
         vessel_gain=float(0.9 + 0.2 * u[2]),
         epicardial_fat_mm=float(2.5 + 4.0 * habitus + 1.0 * max(age, 0.0)),
+        liver_hu=105.0 if scan.contrast else 57.0,
     )

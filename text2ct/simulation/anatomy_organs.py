@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from text2ct.simulation.anatomy import Anatomy
+from text2ct.simulation.anatomy import Anatomy, Array
 from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.anatomy_shape import cage_depth, diaphragm_z, ellipsoid, heart_depth, heart_frame
 
@@ -13,6 +13,8 @@ FLUID_HU = 8.0  # effusions and bile, 0 to 20 HU
 FAT_HU = -100.0
 TRACHEA = np.array([[0, 6, 165], [0, -4, 120], [1, -12, 75], [2, -16, 40]], np.float32)
 RIGHT_MAIN = np.array([[2, -16, 40], [18, -15, 26], [34, -12, 18]], np.float32)
+GALLBLADDER_MM = ((34.0, 42.0, -138.0), (12.0, 18.0, 20.0))  # centre and semi-axes: the fossa under the liver
+THYROID_MM = ((16.0, 3.0, 127.0), (7.5, 9.0, 19.0))  # the right lobe: about 15 x 18 x 38 mm
 LEFT_MAIN = np.array([[2, -16, 40], [-20, -17, 24], [-40, -16, 14]], np.float32)
 
 
@@ -40,6 +42,7 @@ def aorta(anatomy: Anatomy) -> tuple[NDArray, NDArray]:
         np.float32,
     )
     radii = r * np.array([1.2, 1.2, 1.15, 1.1, 1.03, 0.98, 0.95, 0.92, 0.9, 0.86, 0.82, 0.76])
+    radii[:5] *= 1 + (anatomy.ascending_gain - 1) * np.array([0.7, 1.0, 1.0, 0.7, 0.2])
     return points, radii.astype(np.float32)
 
 
@@ -99,6 +102,20 @@ def paint_heart(scene: Scene) -> None:
         scene.mix(scene.coverage(depth), share * a.blood_hu if a.contrast else a.blood_hu, box)
 
 
+def thyroid_hu(anatomy: Anatomy) -> float:
+    """Attenuation of the healthy gland, which holds iodine of its own."""
+    return 160.0 if anatomy.contrast else 100.0
+
+
+def paint_thyroid(scene: Scene) -> None:
+    """Two lobes and the isthmus in front of the trachea; iodine makes the gland denser than muscle."""
+    (cx, cy, cz), axes = THYROID_MM
+    hu = thyroid_hu(scene.anatomy)
+    for centre, semi_axes in (((cx, cy, cz), axes), ((-cx, cy, cz), axes), ((0.0, 10.0, cz - 4), (14.0, 4.0, 7.0))):
+        box, cover = scene.ball(centre, semi_axes)
+        scene.mix(cover, hu, box)
+
+
 def paint_vessels(scene: Scene) -> None:
     """Aorta and its branches, pulmonary trunk, caval veins, oesophagus; fat lies around them already."""
     a = scene.anatomy
@@ -135,25 +152,37 @@ def paint_trachea(scene: Scene) -> None:
             scene.mix(scene.tube(line, radius * grow, wall), hu)
 
 
+def abdomen_depth(anatomy: Anatomy, x: Array, y: Array, z: Array) -> Array:
+    """Depth below the diaphragm and inside the abdominal wall, canonical mm."""
+    under = np.float32(0.75) * (diaphragm_z(anatomy, x, y) - z)
+    return np.minimum(cage_depth(anatomy, x, y, z) - 1, under)
+
+
+def liver_depth(x: Array, y: Array, z: Array, within: Array) -> Array:
+    """Depth inside the liver, canonical mm, from the depth ``within`` the abdomen."""
+    spine_side = np.sqrt(x * x + (y + 62) ** 2) - np.float32(30.0)
+    medial = np.minimum(x + np.float32(12.0) + np.float32(0.75) * y + np.float32(0.15) * (z + 100), spine_side)
+    edge = np.float32(18.0) + z + np.float32(155.0) + np.float32(0.35) * (x - 20)
+    return np.minimum(np.minimum(medial, within), edge)
+
+
 def paint_abdomen(scene: Scene) -> None:
-    """Fat, liver, spleen, stomach with an air bubble, kidneys and gut below the diaphragm."""
+    """Fat, liver, gallbladder, spleen, stomach with an air bubble, kidneys and gut below the diaphragm."""
     a = scene.anatomy
     top = int(np.searchsorted(scene.z.ravel(), max(a.dome_z) + 12))
     if top == 0:
         return
     box = (slice(None), slice(None), slice(0, top))
     x, y, z = scene.coordinates(box)
-    inside = cage_depth(a, x, y, z)
-    under = np.minimum(inside - 1, np.float32(0.75) * (diaphragm_z(a, x, y) - z))
+    under = abdomen_depth(a, x, y, z)
     scene.mix(scene.coverage(under), FAT_HU, box)
     scene.mix(scene.coverage(np.minimum(under, 4.0 - under)), 45.0, box)  # the diaphragm itself
     within = under - np.float32(3.0)
-    spine_side = np.sqrt(x * x + (y + 62) ** 2) - np.float32(30.0)
     gut = ellipsoid(x, y, z, (-20.0, 40.0, -160.0), (80.0, 40.0, 30.0))
     scene.mix(scene.coverage(np.minimum(gut, within)), 20.0, box)
-    liver = np.minimum(x + np.float32(12.0) + np.float32(0.75) * y + np.float32(0.15) * (z + 100), spine_side)
-    edge = np.float32(18.0) + z + np.float32(155.0) + np.float32(0.35) * (x - 20)
-    scene.mix(scene.coverage(np.minimum(np.minimum(liver, within), edge)), 105.0 if a.contrast else 57.0, box)
+    scene.mix(scene.coverage(liver_depth(x, y, z, within)), a.liver_hu, box)
+    if a.gallbladder:
+        scene.mix(scene.coverage(np.minimum(ellipsoid(x, y, z, *GALLBLADDER_MM), within)), FLUID_HU, box)
     spleen = ellipsoid(x, y, z, (-88.0, -38.0, a.dome_z[1] - 48.0), (30.0, 42.0, 42.0))
     scene.mix(scene.coverage(np.minimum(spleen, within)), 110.0 if a.contrast else 48.0, box)
     for sign in (1.0, -1.0):

@@ -6,7 +6,7 @@ import numpy as np
 
 from text2ct.simulation.anatomy import Anatomy, Array
 from text2ct.simulation.anatomy_bones import paint_front, paint_ribs, paint_shoulders, paint_spine
-from text2ct.simulation.anatomy_organs import paint_abdomen, paint_heart, paint_trachea, paint_vessels
+from text2ct.simulation.anatomy_organs import paint_abdomen, paint_heart, paint_thyroid, paint_trachea, paint_vessels
 from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.anatomy_shape import (
     cage_depth,
@@ -40,6 +40,7 @@ def paint(scene: Scene, number: int, trees: dict[str, Tree]) -> None:
     paint_front(scene, cage)
     paint_shoulders(scene)
     paint_heart(scene)
+    paint_thyroid(scene)
     paint_vessels(scene)
     scene.depth[scene.chest] = lung_depth(a, *scene.coordinates(scene.chest))
     scene.lung[scene.chest] = scene.coverage(scene.depth[scene.chest])

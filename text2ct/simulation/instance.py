@@ -52,6 +52,23 @@ SITES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
+class Distractor:
+    """Something outside the 18 findings that is in the image and in the report.
+
+    Args:
+        kind: Its name in `text2ct.simulation.distractors.REGISTRY`.
+        side: "right", "left" (the patient's) or "" where a side means nothing.
+        size_mm: The diameter that a report states, None where it states none.
+        count: How many; 1 where counting means nothing.
+    """
+
+    kind: str
+    side: str = ""
+    size_mm: float | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True)
 class Instance:
     """One finding of one scan.
 

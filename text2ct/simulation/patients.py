@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
-from text2ct.simulation.instance import Instance
+from text2ct.simulation.instance import Distractor, Instance
 
 MAX_SEED = 10**6
 MAX_PATIENTS = 10**6
@@ -18,6 +18,8 @@ MAX_PATIENTS = 10**6
 # Patients that only the bundled pack may be trained on. The largest number that `patient_number` can give is
 # 10**12 - 1, so no cohort of any seed contains one of them.
 PACK_PATIENTS = range(10**12, 10**12 + 10**7)
+
+_MOTION_SHARE = 0.1  # of scans in which breath or heart beat blurs what lies near diaphragm and heart
 
 # Findings that come and go between two scans of a patient; the others stay.
 TRANSIENT = frozenset(
@@ -60,6 +62,8 @@ class Scan:
         arms_up: Whether the arms are raised out of the field (they lie beside the body otherwise).
         reconstructions: At least one; they differ in nothing but acquisition.
         index: Place of the scan in the patient's history, from 0; names its random streams.
+        distractors: What is seen beside the findings; it lasts, so all scans of a patient show it.
+        motion_mm: How far diaphragm and heart moved during the scan; 0 in most scans.
     """
 
     letter: str
@@ -69,6 +73,8 @@ class Scan:
     arms_up: bool
     reconstructions: tuple[Acquisition, ...]
     index: int = 0
+    distractors: tuple[Distractor, ...] = ()
+    motion_mm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,7 @@ def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bo
     Raises:
         UserError: The number is negative or beyond the pack's, or the prevalence is unknown.
     """
+    from text2ct.simulation import distractors
     from text2ct.simulation import findings as models
 
     if not 0 <= number < PACK_PATIENTS.stop:
@@ -157,6 +164,7 @@ def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bo
         scans=(),
     )
     n_scans = 1 + int(rng.random() < 0.17) + int(rng.random() < 0.03)  # CT-RATE: 1.21 scans a patient
+    beside = distractors.draw(generator(number, "distractors"), person)
     scans: list[Scan] = []
     present = np.zeros(len(FINDINGS), bool)
     for index in range(n_scans):
@@ -166,7 +174,7 @@ def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bo
             for name, positive in zip(FINDINGS, present, strict=True)
             if positive
         )
-        scans.append(_draw_scan(number, index, instances))
+        scans.append(_draw_scan(number, index, instances, beside))
     return Patient(**{**person.__dict__, "scans": tuple(scans)})
 
 
@@ -181,7 +189,9 @@ def _scan_labels(person: Patient, index: int, before: NDArray[np.bool_]) -> NDAr
     return np.where(transient, drawn, before)
 
 
-def _draw_scan(number: int, index: int, instances: tuple[Instance, ...]) -> Scan:
+def _draw_scan(number: int, index: int, instances: tuple[Instance, ...], beside: tuple[Distractor, ...]) -> Scan:
+    moment = generator(number, "motion", index)
+    moved = moment.random() < _MOTION_SHARE
     rng = generator(number, "scan", index)
     noise = float(rng.uniform(5.0, 13.0))  # HU in soft tissue after averaging to millimetres, soft kernel
     thickness = float(rng.choice([1.0, 1.5, 3.0]))
@@ -203,4 +213,6 @@ def _draw_scan(number: int, index: int, instances: tuple[Instance, ...]) -> Scan
         arms_up=bool(rng.random() < 0.85),
         reconstructions=reconstructions,
         index=index,
+        distractors=beside,
+        motion_mm=float(moment.uniform(1.0, 4.0)) if moved else 0.0,
     )

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from text2ct.errors import UserError
+from text2ct.simulation import distractors
 from text2ct.simulation import findings as models
-from text2ct.simulation.acquisition import acquire, table
+from text2ct.simulation.acquisition import acquire, move, streak, table
 from text2ct.simulation.anatomy import Array, draw_anatomy
 from text2ct.simulation.anatomy_frame import PERIOD_MM, Frame
 from text2ct.simulation.anatomy_paint import paint
@@ -48,7 +49,8 @@ def render(
     if not 0 <= reconstruction < len(reconstructions):
         raise UserError(f"scan {scan} has {len(reconstructions)} reconstructions; there is no {reconstruction}")
     noise = generator(patient.number, "noise", scan)
-    hu = acquire(ideal, spacing_mm, reconstructions[reconstruction], noise)
+    measured = streak(move(ideal, spacing_mm, patient.scans[scan].motion_mm), spacing_mm)
+    hu = acquire(measured, spacing_mm, reconstructions[reconstruction], noise)
     return np.clip(hu, HU_FLOOR, HU_CEILING, out=hu)
 
 
@@ -64,6 +66,8 @@ def render_ideal(
     # Vessels grow in the healthy chest, so that a finding never redraws them.
     trees = grow_trees(anatomy, generator(patient.number, "trees"))
     frame = Frame(anatomy, patient.number, scan)
+    for item in record.distractors:
+        distractors.model(item.kind).prepare(anatomy, item, generator(patient.number, "distractor", item.kind))
     instances = models.in_painting_order(record.instances)
     for instance in instances:
         models.model(instance.finding).prepare(anatomy, instance, _stream(patient, scan, instance.finding))
@@ -72,6 +76,9 @@ def render_ideal(
     back = float(frame.offset[1]) - 118.0 * float(frame.scale[1]) - anatomy.fat_mm * 0.6
     scene.mix(np.broadcast_to(table(x, y, back), size), -250.0)
     paint(scene, patient.number, trees)
+    # Before the findings, which come to lie in the chest that the patient has: fluid fills an air cyst's lobe.
+    for item in record.distractors:
+        distractors.model(item.kind).apply(scene, item, generator(patient.number, "distractor", item.kind))
     for instance in instances:
         models.model(instance.finding).apply(scene, instance, _stream(patient, scan, instance.finding))
     return scene.hu

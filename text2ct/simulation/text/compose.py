@@ -15,10 +15,12 @@ _NUMBERS = 10**12
 
 
 def report(patient: Patient, scan: Scan) -> Report:
-    """The report of one scan; every side, place, measurement and count is that of its instances."""
+    """The report of one scan; every side, place, measurement and count is that of its records."""
     return write_report(
         scan.instances,
         generator(patient.number, "report", scan.index),
+        distractors=scan.distractors,
+        motion=scan.motion_mm > 0,
         contrast=scan.contrast,
         slice_thickness_mm=scan.reconstructions[0].slice_thickness_mm,
     )
@@ -51,6 +53,8 @@ def compose(labels_row: ArrayLike, rng: np.random.Generator) -> Report:
         scan.instances,
         rng,
         unknown=unknown,
+        distractors=scan.distractors,
+        motion=scan.motion_mm > 0,
         contrast=scan.contrast,
         slice_thickness_mm=scan.reconstructions[0].slice_thickness_mm,
     )

@@ -1,4 +1,4 @@
-"""Statements on what the 18 findings do not cover: other organs, the technique, the past."""
+"""Statements on what neither the findings nor the image cover: other organs, the technique, the past."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from text2ct.simulation.text.wording import Normal
 
 
 @dataclass(frozen=True)
-class Distractor:
-    """An abnormal statement that belongs to none of the 18 findings.
+class Statement:
+    """An abnormal statement that belongs to none of the 18 findings and is not painted.
 
     Attributes:
         region: Where in the report it stands.
@@ -24,85 +24,34 @@ class Distractor:
     weight: float = 1.0
 
 
+# Distractors that make a normal statement of an organ untrue.
+_LIVER = ("hepatic cyst", "hepatosteatosis")
+_BILIARY = ("gallstone", "cholecystectomy")
+_KIDNEYS = ("renal cyst", "kidney stone")
+_BONES = ("osteophytes", "scoliosis", "old rib fracture", "vertebral haemangioma", "compact bone island")
 _MM = "{5|6|7|8|9|12|14|17|21|26}"
 
-DISTRACTORS = (
-    Distractor(
+# What is painted too has its words in `text2ct.simulation.distractors`.
+STATEMENTS = (
+    Statement(
         "bones",
-        (
-            "{Degenerative|Osteodegenerative|Osteophytic degenerative} changes <are> in the {bone "
-            "structures|vertebrae|thoracic vertebrae}",
-            "{Osteophytes|Osteophyte formations} <are> at the {corners|edges} of the vertebral {bodies|corpora}",
-        ),
-        (
-            "Degenerative changes in {bones|the bone structures|the vertebrae}",
-            "{Thoracic spondylosis|Osteodegenerative changes}",
-        ),
-        weight=5,
+        ("{Dorsal|Thoracic} kyphosis {is|has} increased",),
+        ("Increased kyphosis",),
+        weight=0.75,
     ),
-    Distractor(
+    Statement(
         "bones",
-        (
-            "{Left-facing|Right-facing|S-shaped|Mild} scoliosis <is> {in the thoracic region|}",
-            "{Dorsal|Thoracic} kyphosis {is|has} increased",
-        ),
-        ("{Scoliosis|Increased kyphosis}",),
-        weight=1.5,
+        ("Loss of height <is> in a {mid-thoracic|lower thoracic} vertebral body",),
+        ("Vertebral height loss",),
+        weight=0.5,
     ),
-    Distractor(
-        "bones",
-        (
-            "{Old|Healed} fracture {lines|sequelae} <are> in the {lateral|posterior} parts of the {right|left} ribs",
-            "Loss of height <is> in a {mid-thoracic|lower thoracic} vertebral body",
-        ),
-        ("{Old rib fractures|Vertebral height loss}",),
-    ),
-    Distractor(
-        "bones",
-        (
-            "A hypodense {lesion|area} compatible with hemangioma <is> in {one|a} thoracic vertebra",
-            f"A {_MM} mm sclerotic {{focus|lesion}} (compact bone island?) <is>",
-        ),
-        ("{Vertebral hemangioma|Compact bone island}",),
-    ),
-    Distractor(
+    Statement(
         "abdomen",
-        (
-            "{Liver parenchyma density|The density of the liver parenchyma} is {diffusely |}decreased, "
-            "{compatible|consistent} with {steatosis|fatty liver|hepatosteatosis}",
-            "{Hepatosteatosis|Fatty infiltration of the liver} <is>",
-        ),
-        ("Hepatosteatosis", "Fatty liver"),
-        weight=3,
+        ("The spleen is {slightly |}larger than normal",),
+        ("Splenomegaly",),
+        weight=0.5,
     ),
-    Distractor(
-        "abdomen",
-        (
-            f"A {{hypodense|simple cystic|cortical}} lesion of {_MM} mm {{evaluated as a cyst|(cyst?)}} "
-            f"<is> in the {{right|left}} kidney",
-            f"A {_MM} mm hypodense {{lesion|area}} <is> in the {{right|left}} lobe of the liver (cyst?)",
-        ),
-        ("{Renal|Hepatic} cyst", "Cortical cyst in the kidney"),
-        weight=2.5,
-    ),
-    Distractor(
-        "abdomen",
-        (
-            "{Calculi|Millimetric stones|Hyperdense stones} <are> in the {gallbladder|gallbladder lumen}",
-            f"A {_MM} mm {{stone|calculus}} <is> in the {{right|left}} kidney",
-        ),
-        ("Cholelithiasis", "Nephrolithiasis"),
-        weight=1.5,
-    ),
-    Distractor(
-        "abdomen",
-        (
-            "{Gallbladder|The gallbladder} is {operated|not seen, operated}",
-            "The spleen is {slightly |}larger than normal",
-        ),
-        ("{Cholecystectomized|Splenomegaly}",),
-    ),
-    Distractor(
+    Statement(
         "abdomen",
         (
             f"A hypodense nodular {{lesion|thickening}} of {_MM} mm <is> in the {{left|right}} adrenal "
@@ -111,33 +60,26 @@ DISTRACTORS = (
         ),
         ("{Adrenal adenoma?|Nodular thickening of the adrenal gland}",),
     ),
-    Distractor(
+    Statement(
         "airways",
-        (
-            "{Hypodense nodules|A hypodense nodule} {of millimetric size|} <are> in the thyroid "
-            "{gland|lobes}, {US correlation is recommended|ultrasound evaluation is appropriate}",
-            "The thyroid {gland is|lobes are} {enlarged|large} and heterogeneous",
-        ),
-        ("{Thyroid nodule|Nodular thyroid}", "Multinodular goiter?"),
-        weight=1.5,
+        ("The thyroid {gland is|lobes are} {enlarged|large} and heterogeneous",),
+        ("Multinodular goiter?",),
+        weight=0.75,
     ),
-    Distractor(
+    Statement(
         "airways",
         (
             "A {tracheal diverticulum|diverticular air image} <is> on the right posterolateral side of the trachea",
             "Secretion {densities|material} <is> in the tracheal lumen",
         ),
     ),
-    Distractor(
+    Statement(
         "vessels",
-        (
-            "The ascending aorta is {ectatic|wide|dilated} and measures {40|41|42|43} mm",
-            "{Pulmonary trunk|Pulmonary artery} diameter is {30|31|32|34} mm, wider than normal",
-        ),
-        ("{Ectasia of the ascending aorta|Dilatation of the pulmonary trunk}",),
-        weight=1.5,
+        ("{Pulmonary trunk|Pulmonary artery} diameter is {30|31|32|34} mm, wider than normal",),
+        ("Dilatation of the pulmonary trunk",),
+        weight=0.75,
     ),
-    Distractor(
+    Statement(
         "nodes",
         (
             "{Thymic|Residual thymic} tissue <is> in the anterior mediastinum",
@@ -145,15 +87,12 @@ DISTRACTORS = (
         ),
         weight=1.5,
     ),
-    Distractor(
+    Statement(
         "lung",
-        (
-            "{An air cyst|A thin-walled air cyst|Air cyst} of {4|6|9|11} mm <is> in the {right|left} lower lobe",
-            "An azygos {lobe|fissure} <is> as a variation",
-        ),
-        weight=1.0,
+        ("An azygos {lobe|fissure} <is> as a variation",),
+        weight=0.5,
     ),
-    Distractor(
+    Statement(
         "pleura",
         (
             "{Pleural calcification|Calcified pleural plaques|Focal pleural thickening} <is> in the "
@@ -162,7 +101,7 @@ DISTRACTORS = (
         ),
         weight=0.7,
     ),
-    Distractor(
+    Statement(
         "bones",
         (
             "{Gynecomastia|Bilateral gynecomastia} <is>",
@@ -176,8 +115,13 @@ OPENINGS = (
     "{Mediastinal|The mediastinal} structures {cannot be evaluated optimally|were evaluated suboptimally} "
     "{since|because} contrast {agent|material} was not given",
     "The {examination|study} is non-contrast, {evaluation|assessment} of the mediastinum is {limited|suboptimal}",
-    "{Optimal evaluation|Evaluation} could not be made {because of|due to} {respiratory|motion|breathing} artifacts",
     "{The current study|This examination} was {compared|evaluated in comparison} with the {previous|former} CT",
+)
+
+# Said only of scans whose image is blurred by motion.
+MOTION = (
+    "{Optimal evaluation|Evaluation} could not be made {because of|due to} {respiratory|motion|breathing} artifacts",
+    "{Respiratory|Motion|Breathing} artifacts {limit|reduce} {evaluation|assessment} of the {lung bases|lower zones}",
 )
 
 ENDINGS = (
@@ -203,6 +147,7 @@ NORMALS = (
             "No {significant |}pathology <no> in the {upper abdominal sections|sections through the upper abdomen}",
             "{Liver, spleen and pancreas|The visible liver and spleen} {are|appear} {natural|normal}",
         ),
+        unless=(*_LIVER, *_BILIARY, *_KIDNEYS),
         chance=0.75,
     ),
     Normal(
@@ -223,6 +168,7 @@ NORMALS = (
             "No {lytic-destructive|lytic or destructive} lesion <no> in the {bones|bone structures}",
             "{Vertebral corpus heights|Heights of the vertebral bodies} are {preserved|natural|normal}",
         ),
+        unless=_BONES,
         chance=0.8,
     ),
     Normal(
@@ -231,39 +177,61 @@ NORMALS = (
             "{Vertebral body heights|The heights of the vertebrae} and alignment are {preserved|natural}",
             "The {intervertebral|disc} spaces are preserved",
         ),
+        unless=("scoliosis",),
         chance=0.3,
     ),
     *(
-        Normal("abdomen", text, chance=0.5, detail=True)
-        for text in (
+        Normal("abdomen", text, unless, chance=0.5, detail=True)
+        for unless, text in (
             (
-                "The {size and contours|contour and dimensions} of the liver are {natural|normal}",
-                "No {focal|solid or cystic} lesion <no> in the {visible|imaged} liver parenchyma",
+                _LIVER,
+                (
+                    "The {size and contours|contour and dimensions} of the liver are {natural|normal}",
+                    "No {focal|solid or cystic} lesion <no> in the {visible|imaged} liver parenchyma",
+                ),
             ),
             (
-                "{Gallbladder and bile ducts|The gallbladder and biliary tract} are {natural|normal}",
-                "No dilatation of the {intrahepatic|intra or extrahepatic} bile ducts <no>",
+                _BILIARY,
+                (
+                    "{Gallbladder and bile ducts|The gallbladder and biliary tract} are {natural|normal}",
+                    "No dilatation of the {intrahepatic|intra or extrahepatic} bile ducts <no>",
+                ),
             ),
             (
-                "The spleen is {of normal size and density|homogeneous and of natural size}",
-                "{Spleen size|The size and density of the spleen} is {natural|normal}",
+                (),
+                (
+                    "The spleen is {of normal size and density|homogeneous and of natural size}",
+                    "{Spleen size|The size and density of the spleen} is {natural|normal}",
+                ),
             ),
             (
-                "{Pancreatic|The pancreatic} contour and {density|parenchyma} are {natural|normal}",
-                "No {mass|ductal dilatation} <no> in the pancreas",
+                (),
+                (
+                    "{Pancreatic|The pancreatic} contour and {density|parenchyma} are {natural|normal}",
+                    "No {mass|ductal dilatation} <no> in the pancreas",
+                ),
             ),
             (
-                "{Both kidneys|The imaged parts of both kidneys} are {natural|normal} {in size and "
-                "parenchymal thickness|}",
-                "No {hydronephrosis|solid mass} <no> in {the kidneys|either kidney}",
+                _KIDNEYS,
+                (
+                    "{Both kidneys|The imaged parts of both kidneys} are {natural|normal} {in size and "
+                    "parenchymal thickness|}",
+                    "No {hydronephrosis|solid mass} <no> in {the kidneys|either kidney}",
+                ),
             ),
             (
-                "The {abdominal aorta|portal vein and abdominal aorta} {is|are} of {natural|normal} calibration",
-                "No {pathological|enlarged} node <no> in the {paraaortic|upper abdominal} region",
+                (),
+                (
+                    "The {abdominal aorta|portal vein and abdominal aorta} {is|are} of {natural|normal} calibration",
+                    "No {pathological|enlarged} node <no> in the {paraaortic|upper abdominal} region",
+                ),
             ),
             (
-                "{Gastric|Stomach} wall thickness cannot be evaluated {because of|due to} insufficient distension",
-                "No {obstruction|wall thickening} <no> in the visible bowel {segments|loops}",
+                (),
+                (
+                    "{Gastric|Stomach} wall thickness cannot be evaluated {because of|due to} insufficient distension",
+                    "No {obstruction|wall thickening} <no> in the visible bowel {segments|loops}",
+                ),
             ),
         )
     ),
@@ -282,6 +250,7 @@ NORMALS = (
             "The thyroid gland is {natural|of normal size}",
             "No mass <no> in the thyroid {gland|lobes}",
         ),
+        unless=("thyroid nodule",),
         chance=0.3,
         detail=True,
     ),

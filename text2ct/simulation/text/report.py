@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from text2ct.simulation.instance import Instance
-from text2ct.simulation.text import devices, distractors, lungs
-from text2ct.simulation.text.distractors import DISTRACTORS, Distractor
+from text2ct.simulation.distractors import NUMBER_SHARES, PAINTED_SHARE, REGISTRY
+from text2ct.simulation.instance import Distractor, Instance
+from text2ct.simulation.text import devices, lungs
+from text2ct.simulation.text import distractors as statements
+from text2ct.simulation.text.distractors import STATEMENTS, Statement
 from text2ct.simulation.text.grammar import Style, choose, draw_style, expand, slots_of
-from text2ct.simulation.text.places import instance_slots
+from text2ct.simulation.text.places import instance_slots, size_text
 from text2ct.simulation.text.slips import slip
 from text2ct.simulation.text.vocabulary import JOINTS, NORMALS, WORDINGS
 from text2ct.simulation.text.wording import REGIONS
@@ -72,7 +74,9 @@ def write_report(
     instances: Sequence[Instance],
     rng: np.random.Generator,
     *,
+    distractors: Sequence[Distractor] = (),
     unknown: Collection[str] = (),
+    motion: bool = False,
     contrast: bool = False,
     slice_thickness_mm: float = 1.5,
 ) -> Report:
@@ -81,7 +85,9 @@ def write_report(
     Args:
         instances: The findings present, each at most once.
         rng: Decides every word; the same stream and instances give the same text.
+        distractors: What else is in the image, each said with its side and size.
         unknown: Findings of which nothing is known, so that nothing denies them.
+        motion: Whether the patient breathed or moved during the scan.
         contrast: Whether intravenous contrast was given.
         slice_thickness_mm: Named in the technique.
     """
@@ -89,12 +95,14 @@ def write_report(
     draft = _Draft({region: [] for region in REGIONS}, [])
     _say_findings(draft, instances, style, rng)
     positive = bool(draft.items)
-    _say_normals(draft, {instance.finding for instance in instances} | set(unknown), style, rng)
-    _say_distractors(draft, style, rng)
+    present = {instance.finding for instance in instances} | {item.kind for item in distractors}
+    _say_normals(draft, present | set(unknown), style, rng)
+    _say_distractors(draft, distractors, style, rng)
+    _say_statements(draft, style, rng)
     return Report(
         clinical=_clinical(rng),
         technique=_technique(contrast, slice_thickness_mm, rng),
-        findings=slip(_findings_text(draft, contrast, style, rng), rng),
+        findings=slip(_findings_text(draft, contrast, motion, style, rng), rng),
         impression=slip(_impression_text(draft, positive or bool(unknown), style, rng), rng),
     )
 
@@ -154,20 +162,36 @@ def _say_normals(draft: _Draft, unsayable: set[str], style: Style, rng: np.rando
         sentences.insert(len(sentences) if normal.region == "lung" or rng.random() < 0.5 else 0, sentence)
 
 
-def _say_distractors(draft: _Draft, style: Style, rng: np.random.Generator) -> None:
-    weights = np.array([distractor.weight for distractor in DISTRACTORS])
-    number = int(rng.choice(4, p=[0.3, 0.35, 0.25, 0.1]))
-    for index in rng.choice(len(DISTRACTORS), size=number, replace=False, p=weights / weights.sum()):
-        distractor: Distractor = DISTRACTORS[int(index)]
-        draft.say(distractor.region, expand(choose(distractor.findings, rng), style.slots(), rng))
-        if distractor.impression and rng.random() < 0.5:
-            draft.items.append(expand(choose(distractor.impression, rng), style.slots(), rng))
+def _say_distractors(draft: _Draft, items: Sequence[Distractor], style: Style, rng: np.random.Generator) -> None:
+    """What is painted beside the findings."""
+    for item in items:
+        model = REGISTRY[item.kind]
+        findings, impression = model.say(item)
+        slots = style.slots() | {"side": item.side}
+        if item.size_mm is not None:
+            slots["size"] = size_text(item.size_mm, rng)
+        draft.say(model.region, expand(choose(findings, rng), slots, rng))
+        if rng.random() < 0.5:
+            draft.items.append(expand(choose(impression, rng), slots, rng))
 
 
-def _findings_text(draft: _Draft, contrast: bool, style: Style, rng: np.random.Generator) -> str:
+def _say_statements(draft: _Draft, style: Style, rng: np.random.Generator) -> None:
+    """What is said without being painted."""
+    weights = np.array([statement.weight for statement in STATEMENTS])
+    number = int(rng.binomial(rng.choice(len(NUMBER_SHARES), p=NUMBER_SHARES), 1.0 - PAINTED_SHARE))
+    for index in rng.choice(len(STATEMENTS), size=number, replace=False, p=weights / weights.sum()):
+        statement: Statement = STATEMENTS[int(index)]
+        draft.say(statement.region, expand(choose(statement.findings, rng), style.slots(), rng))
+        if statement.impression and rng.random() < 0.5:
+            draft.items.append(expand(choose(statement.impression, rng), style.slots(), rng))
+
+
+def _findings_text(draft: _Draft, contrast: bool, motion: bool, style: Style, rng: np.random.Generator) -> str:
     sentences: list[str] = []
-    if rng.random() < 0.35:
-        options = distractors.OPENINGS[2:] if contrast else distractors.OPENINGS
+    if motion and rng.random() < 0.8:
+        sentences.append(f"{expand(choose(statements.MOTION, rng), {}, rng)}.")
+    elif rng.random() < 0.35:
+        options = statements.OPENINGS[2:] if contrast else statements.OPENINGS
         sentences.append(f"{expand(choose(options, rng), {}, rng)}.")
     for region in _LUNG_FIRST if style.lung_first else REGIONS:
         spoken = [f"{sentence}." for sentence in draft.sentences[region]]
@@ -177,16 +201,16 @@ def _findings_text(draft: _Draft, contrast: bool, style: Style, rng: np.random.G
                 spoken[0] = f"{opening}; {spoken[0]}"
         sentences.extend(spoken)
     if rng.random() < 0.12:
-        sentences.append(f"{expand(choose(distractors.ENDINGS, rng), {}, rng)}.")
+        sentences.append(f"{expand(choose(statements.ENDINGS, rng), {}, rng)}.")
     return " ".join(sentences)
 
 
 def _impression_text(draft: _Draft, positive: bool, style: Style, rng: np.random.Generator) -> str:
     items = list(draft.items)
     if not positive:
-        items.insert(0, expand(choose(distractors.HEALTHY, rng), {}, rng))
+        items.insert(0, expand(choose(statements.HEALTHY, rng), {}, rng))
     elif rng.random() < 0.12:
-        items.append(expand(choose(distractors.ENDINGS, rng), {}, rng))
+        items.append(expand(choose(statements.ENDINGS, rng), {}, rng))
     if not items:
         items.append("Findings as described")
     return " ".join(f"{style.opening}{item}{style.closing}" for item in items)

@@ -101,6 +101,7 @@ NORMALS = (
             "{Mediastinal|The} vascular structures have a {natural|normal} {appearance|calibration}",
             "{The widths|The diameters|Widths} of the mediastinal {main|great} vessels are {normal|natural}",
         ),
+        unless=("ectatic ascending aorta",),
         chance=0.8,
     ),
     Normal(
@@ -110,6 +111,7 @@ NORMALS = (
             "No {aneurysm|dilatation|aneurysmatic dilatation} of the thoracic aorta <no>",
             "The diameter of the {ascending aorta|aortic arch and descending aorta} is {normal|within normal limits}",
         ),
+        unless=("ectatic ascending aorta",),
         chance=0.4,
     ),
     Normal(
