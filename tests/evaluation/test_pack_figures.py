@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_build import CONFIG
 
-from tests.diffusion.test_build import CONFIG
 from text2ct.diffusion import Pack
 from text2ct.diffusion.build import build_pack
 from text2ct.diffusion.info import TrainingData
