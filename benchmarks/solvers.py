@@ -23,11 +23,11 @@ from sklearn.metrics import roc_auc_score
 
 from text2ct.compute import keep_freed_memory, pick_device
 from text2ct.diffusion import load_pack
-from text2ct.diffusion.block_judge import BlockJudge
 from text2ct.diffusion.generate import decode_latents, sample_latents
 from text2ct.diffusion.info import Sampling
 from text2ct.diffusion.pack import Pack
 from text2ct.diffusion.training.cases import Cases, render_patients
+from text2ct.evaluation.judges import BlockJudge
 from text2ct.files import atomic_path, write_json
 from text2ct.simulation.patients import PACK_PATIENTS
 
@@ -107,7 +107,7 @@ def study(work: Path, judged: int) -> dict[str, Any]:
     pack = load_pack()
     grid: dict[str, Any] = {"size": pack.info.grid, "spacing_mm": pack.info.spacing_mm}
     cases = render_patients(work / "judged", FIRST, judged, **grid)
-    judge = BlockJudge(render_patients(work / "learnt", FIRST + 10**6, LEARNT, **grid))
+    judge = BlockJudge.train(render_patients(work / "learnt", FIRST + 10**6, LEARNT, **grid))
     sampled = {name_of(s): pack.info.defaults.updated(**{"guidance_interval": (0.0, 1.0)} | s) for s in SETTINGS}
     reference = latents_of(
         pack, cases, min(judged, 48), pack.info.defaults.updated(**REFERENCE), work / "reference.npz"

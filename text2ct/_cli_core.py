@@ -247,8 +247,9 @@ def core_pack(
     settings = parse_config(BuildConfig, given, config or "the defaults")
     real = RealData(reports, chest)
     if dry_run:
-        plan = estimate_build(settings) | {"dry_run": True}
-        emit(plan, as_json, lambda: say(would(f"render {plan['cases']} patients and train", plan)))
+        plan = estimate_build(settings, more_patients=measure.rendered, more_minutes=measure.minutes)
+        plan |= {"dry_run": True}
+        emit(plan, as_json, lambda: say(would(f"render {plan['cases']} patients, train and measure", plan)))
         return
     folder = work or _work_of(out)
     pack = build_pack(folder, out, settings, device=device)

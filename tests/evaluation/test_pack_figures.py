@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from tiny_build import CONFIG
+from typer.testing import CliRunner
 
-from text2ct.diffusion import Pack
-from text2ct.diffusion.build import build_pack
+from text2ct.cli import app
+from text2ct.diffusion import Pack, load_pack
 from text2ct.diffusion.info import TrainingData
 from text2ct.errors import UserError
 from text2ct.evaluation.judges import macro
-from text2ct.evaluation.model_card import write_model_card
 from text2ct.evaluation.pack_figures import MeasureConfig, RealData, factual_figures, measure_pack, psnr
+from text2ct.files import read_json
 from text2ct.findings import FINDINGS
 from text2ct.simulation.patients import FIRST_MEASURED
 from text2ct.volumes import Volume, write
@@ -27,7 +29,7 @@ MEASURE = MeasureConfig(
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> RealData:
+def real_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Invented reports and a chest of noise, in the forms that real ones have."""
     folder = tmp_path_factory.mktemp("real")
     rng = np.random.default_rng(0)
@@ -38,14 +40,28 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> RealData:
     table.to_csv(folder / "reports.csv", index=False)
     affine = np.diag([8.0, 8.0, 8.0, 1.0])
     write(Volume(rng.normal(0, 300, (40, 40, 40)).astype(np.float32), affine), folder / "chest.nii.gz")
-    return RealData(folder / "reports.csv", folder / "chest.nii.gz")
+    return folder
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory, real: RealData) -> tuple[Path, Pack, dict[str, Any]]:
+def real(real_files: Path) -> RealData:
+    return RealData(real_files / "reports.csv", real_files / "chest.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, real_files: Path) -> tuple[Path, Pack, dict[str, Any]]:
+    """What ``core pack`` makes and says."""
     folder = tmp_path_factory.mktemp("measured")
-    pack = build_pack(folder, folder / "pack", CONFIG, device="cpu")
-    return folder, pack, measure_pack(pack, folder, MEASURE, real=real, device="cpu")
+    settings = CONFIG.model_dump(mode="json") | {"measure": MEASURE.model_dump(mode="json")}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    given = ("--config", folder / "settings.json", "--work", folder, "--device", "cpu")
+    real = ("--reports", real_files / "reports.csv", "--chest", real_files / "chest.nii.gz")
+    words = [str(word) for word in ("core", "pack", "--out", folder / "pack", *given, *real, "--json")]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["figures"] == read_json(folder / "figures.json")
+    return folder, load_pack(found["pack"]), found["figures"]
 
 
 def test_every_section_is_measured(measured: tuple[Path, Pack, dict[str, Any]]) -> None:
@@ -81,12 +97,10 @@ def test_an_interrupted_measurement_goes_on(measured: tuple[Path, Pack, dict[str
 
 
 def test_the_card_holds_what_was_measured(measured: tuple[Path, Pack, dict[str, Any]]) -> None:
-    folder, pack, figures = measured
-    runs = {"clip": {"steps": 4, "minutes": 0.1}, "diffusion": {"steps": 3, "minutes": 0.2}}
-    write_model_card(folder / "CARD.md", pack, CONFIG.model_dump(mode="json"), runs, figures)
-    card = (folder / "CARD.md").read_text()
+    _, pack, figures = measured
+    card = (pack.path / "MODEL_CARD.md").read_text()
     assert f"{figures['autoencoder']['psnr_db']} dB" in card
-    assert "| diffusion | 3 | 0.2 |" in card
+    assert "| diffusion | 3 |" in card
     judges = figures["factual"]["judges"].values()
     for name in next(iter(judges))["auc_real"]:
         cells = [value for judge in judges for value in (judge["auc_real"][name], judge["auc_synthetic"][name])]
@@ -147,3 +161,19 @@ def test_shares_compare_generated_with_own_volumes() -> None:
 def test_psnr_of_a_known_error() -> None:
     zero = np.zeros((4, 4, 4), np.int16)
     assert psnr(zero, zero + 20) == pytest.approx(40.0)
+
+
+def test_an_estimate_names_all_patients_and_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps({"measure": MEASURE.model_dump(mode="json"), "patients": 24}))
+    words = ["core", "pack", "--out", str(tmp_path / "pack"), "--config", str(tmp_path / "settings.json")]
+    result = CliRunner().invoke(app, [*words, "--dry-run", "--json"])
+    assert json.loads(result.stdout)["cases"] == 24 + 16 + 24
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
+
+
+def test_an_unknown_setting_of_the_measurement_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps({"measure": {"patient": 3}}))
+    words = ["core", "pack", "--out", str(tmp_path / "pack"), "--config", str(tmp_path / "settings.json")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "patient: Extra inputs are not permitted" in result.stderr

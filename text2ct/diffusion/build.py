@@ -132,7 +132,7 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
         save_vae(fit_linear_blocks(cases, config.vae), work)
     if not _done(work / "clip"):
         console.info("training 3D CLIP")
-        train_clip(cases, _new_clip(config), load_tokenizer(work), config.train_clip, work / "clip", device=device)
+        train_clip(cases, new_clip(config), load_tokenizer(work), config.train_clip, work / "clip", device=device)
         _finish(work / "clip")
     vae, clip, tokenizer = trained_vae(work, config), trained_clip(work, config), load_tokenizer(work)
     if not _done(work / "encoded"):
@@ -145,7 +145,7 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
     encoded = Encoded.open(work / "encoded")
     if not _done(work / "diffusion"):
         console.info("training the velocity network")
-        network, scale_factor = _new_unet(config), 1 / encoded.info["std"]
+        network, scale_factor = new_unet(config), 1 / encoded.info["std"]
         fit_gaussian(network, encoded, scale_factor)
         train_diffusion(
             encoded, network, RectifiedFlow(config.flow), config.train_diffusion, work / "diffusion",
@@ -155,19 +155,26 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
     return export_pack(work, out, config)
 
 
-def estimate_build(config: BuildConfig) -> dict[str, Any]:
-    """``cases``, ``seconds`` and ``bytes`` of :func:`build_pack`: a case is rendered, trainings have their budgets."""
+def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes: float = 0.0) -> dict[str, Any]:
+    """``cases``, ``seconds`` and ``bytes`` of :func:`build_pack`: a case is rendered, trainings have their budgets.
+
+    Args:
+        config: What would be built.
+        more_patients: Patients rendered besides, to measure on.
+        more_minutes: Time that is known besides.
+    """
+    cases = config.patients + more_patients
     begun = time.perf_counter()
     simulated_case(config.first_patient, config.grid, config.spacing_mm)
     simulated_case(config.first_patient, config.grid, config.spacing_mm)
-    rendering = (time.perf_counter() - begun) / 2 * config.patients / (os.cpu_count() or 1)
-    minutes = sum(run.minutes or 0.0 for run in (config.train_clip, config.train_diffusion))
+    rendering = (time.perf_counter() - begun) / 2 * cases / (os.cpu_count() or 1)
+    minutes = sum(run.minutes or 0.0 for run in (config.train_clip, config.train_diffusion)) + more_minutes
     voxels = int(np.prod(config.grid))
     latent = config.vae.latent_channels * voxels // config.vae.factor**3
     return {
-        "cases": config.patients,
+        "cases": cases,
         "seconds": round(rendering + 60 * minutes, 1),
-        "bytes": config.patients * 2 * (voxels + latent) + 10**9,  # and at most a GB of contexts and checkpoints
+        "bytes": cases * 2 * (voxels + latent) + 10**9,  # and at most a GB of contexts and checkpoints
     }
 
 
@@ -223,7 +230,8 @@ def load_tokenizer(work: Path) -> TextTokenizer:
     return TextTokenizer.load(work / "tokenizer.json")
 
 
-def _new_clip(config: BuildConfig) -> Clip3D:
+def new_clip(config: BuildConfig) -> Clip3D:
+    """Both towers before training."""
     torch.manual_seed(config.train_clip.seed)
     return Clip3D(config.clip)
 
@@ -242,14 +250,15 @@ def trained_vae(work: Path, config: BuildConfig) -> LinearBlocksVae:
     return vae.eval().requires_grad_(False)
 
 
-def _new_unet(config: BuildConfig) -> GaussianUnet:
+def new_unet(config: BuildConfig) -> GaussianUnet:
+    """The velocity network before training; its Gaussian is not fitted yet."""
     torch.manual_seed(config.train_diffusion.seed)
     return GaussianUnet(config.unet).to(memory_format=torch.channels_last_3d)
 
 
 def trained_clip(work: Path, config: BuildConfig) -> Clip3D:
     """Both towers of the work folder's checkpoint."""
-    return load_result(ClipModule(_new_clip(config), config.train_clip), work / "clip")  # type: ignore[return-value]
+    return load_result(ClipModule(new_clip(config), config.train_clip), work / "clip")  # type: ignore[return-value]
 
 
 def trained_unet(work: Path, config: BuildConfig) -> GaussianUnet:

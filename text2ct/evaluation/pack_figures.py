@@ -62,6 +62,16 @@ class MeasureConfig(BaseModel):
         description="findings of the prompts of one finding",
     )
 
+    @property
+    def rendered(self) -> int:
+        """Patients that are rendered for it."""
+        return self.patients + self.judge_patients
+
+    @property
+    def minutes(self) -> float:
+        """About how long it takes on two cores beside rendering: the CNN, its features' trees, a second a volume."""
+        return self.judge_minutes + self.judge_patients / 600 + 2 * self.generated / 60
+
 
 class RealData:
     """Real reports and a real chest, both optional.
