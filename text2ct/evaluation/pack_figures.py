@@ -54,7 +54,7 @@ class MeasureConfig(BaseModel):
     patients: int = Field(default=1000, ge=4, description="new patients: the gallery of retrieval")
     generated: int = Field(default=500, ge=2, description="of them, those whose reports become volumes")
     judge_patients: int = Field(default=4000, ge=1, description="patients that the judges learn from")
-    judge_minutes: float = Field(default=12.0, gt=0, description="training time of the CNN")
+    judge_minutes: float = Field(default=10.0, gt=0, description="training time of the CNN")
     slice_steps: int = Field(default=800, ge=1, description="training steps of the slice network behind the FID")
     one_prompt: int = Field(default=12, ge=2, description="volumes of one prompt, for their diversity")
     alone: tuple[str, ...] = Field(
