@@ -92,6 +92,10 @@ def _range(values: list[float] | None) -> str:
     return "" if values is None else f" [{values[0]}, {values[1]}]"
 
 
+def _of(share: float | None) -> str:
+    return "" if share is None else f": {share:.1%} of that"
+
+
 def _figures(figures: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Rows of the table of all figures but the findings'."""
     vae, clip, generation = figures["autoencoder"], figures["clip"], figures["generation"]
@@ -130,13 +134,12 @@ def _figures(figures: Mapping[str, Any]) -> list[tuple[Any, ...]]:
             ),
             (
                 "the same on volumes generated from their reports",
-                f"{judge['macro_auc_synthetic']}{_range(judge['macro_auc_synthetic_ci'])}: {judge['share']:.1%}",
-            ),
-            (
-                "the finding that fares worst by it",
-                f"{judge['least_share'][0]}, {judge['least_share'][1]:.1%} of its AUC",
+                f"{judge['macro_auc_synthetic']}{_range(judge['macro_auc_synthetic_ci'])}{_of(judge['share'])}",
             ),
         ]
+        if judge["least_share"] is not None:
+            finding, share = judge["least_share"]
+            rows.append(("the finding that fares worst by it", f"{finding}{_of(share)}"))
     for name, judge in figures.get("real_reports", {"judges": {}})["judges"].items():
         count = figures["real_reports"]["n"]
         rows.append(

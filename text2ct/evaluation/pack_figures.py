@@ -337,15 +337,24 @@ def factual_figures(
         }
         if own is not None:
             by_finding = aucs(judge.scores(own), labels)
-            shares = {name: round(record["auc_synthetic"][name] / value, 3) for name, value in by_finding.items()}
+            shares = {
+                name: share
+                for name, value in by_finding.items()
+                if (share := _share(record["auc_synthetic"][name], value)) is not None
+            }
             record |= {
                 "macro_auc_real": macro(by_finding),
                 "auc_real": by_finding,
-                "share": round(record["macro_auc_synthetic"] / macro(by_finding), 3),
-                "least_share": min(shares.items(), key=lambda item: item[1]),
+                "share": _share(record["macro_auc_synthetic"], macro(by_finding)),
+                "least_share": min(shares.items(), key=lambda item: item[1], default=None),
             }
         found["judges"][judge.name] = record
     return found
+
+
+def _share(synthetic: float | None, real: float | None) -> float | None:
+    """One AUC as a share of another; None where either is unknown or there is nothing to share."""
+    return round(synthetic / real, 3) if synthetic is not None and real else None
 
 
 def _interval(samples: NDArray[np.float64]) -> list[float] | None:
