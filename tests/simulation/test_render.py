@@ -7,10 +7,11 @@ import pytest
 
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
-from text2ct.simulation.acquisition import METAL_HU, acquire, move, streak
+from text2ct.simulation.acquisition import METAL_HU, acquire, move, noise_at, streak
 from text2ct.simulation.instance import Instance
 from text2ct.simulation.patients import Acquisition, Patient, draw_patient
 from text2ct.simulation.render import render, render_ideal
+from text2ct.volumes import Volume, to_grid
 
 SMALL: dict = {"size": (40, 40, 40), "spacing_mm": (8.0, 8.0, 8.0)}
 SOFT = Acquisition("soft", 8.0, 1.0)
@@ -72,11 +73,30 @@ def test_a_smaller_field_is_a_cut_out():
 
 
 def test_reconstructions_differ_in_acquisition_only():
-    patient = person(41, SOFT, SHARP)
-    soft, sharp = (render(patient, reconstruction=k, **SMALL) for k in (0, 1))
-    assert np.corrcoef(soft.ravel(), sharp.ravel())[0, 1] > 0.99
-    ideal = render_ideal(patient, 0, **SMALL)
-    assert (sharp - ideal)[ideal > -200].std() > 1.5 * (soft - ideal)[ideal > -200].std()
+    quiet = [dataclasses.replace(one, noise_hu=1e-3) for one in (SOFT, SHARP)]
+    patient = person(41, SOFT, SHARP, *quiet)
+    grid = {"size": (64, 64, 64), "spacing_mm": (2.5, 2.5, 2.5)}
+    soft, sharp, soft_quiet, sharp_quiet = (render(patient, reconstruction=k, **grid) for k in range(4))
+    assert np.corrcoef(soft.ravel(), sharp.ravel())[0, 1] > 0.98
+    assert (sharp - sharp_quiet).std() > 1.5 * (soft - soft_quiet).std()
+
+
+def test_a_coarse_grid_is_a_fine_one_resampled():
+    """Edges are as soft as resampling leaves them; a voxel's box alone would be sharper."""
+    patient = person(41, Acquisition("soft", 1e-3, 1.0))
+    size, fine = (48, 48, 48), 1.5
+    affine = np.diag([fine, fine, fine, 1.0])
+    affine[:3, 3] = -(4 * 48 - 1) / 2 * fine
+    drawn = Volume(render(patient, 0, 0, (192, 192, 192), (fine,) * 3), affine)
+
+    def sharpness(hu: np.ndarray) -> float:
+        energy = np.abs(np.fft.fftn(hu - hu.mean())) ** 2
+        frequency = np.sqrt(sum(f**2 for f in np.meshgrid(*(np.fft.fftfreq(48),) * 3, indexing="ij")))
+        return float(energy[frequency > 0.3].sum() / energy.sum())
+
+    wanted = sharpness(to_grid(drawn, size, (6.0,) * 3).hu)
+    assert sharpness(render(patient, 0, 0, size, (6.0,) * 3)) == pytest.approx(wanted, rel=0.25)
+    assert sharpness(render_ideal(patient, 0, size, (6.0,) * 3)) > 1.5 * wanted
 
 
 def test_thick_slices_blur_along_z_only():
@@ -88,9 +108,22 @@ def test_thick_slices_blur_along_z_only():
     assert out.sum() == pytest.approx(1000.0, rel=0.01)
 
 
-def test_noise_has_its_standard_deviation():
-    out = acquire(np.full((24, 24, 24), 50.0, np.float32), (3.0, 3.0, 3.0), SHARP, np.random.default_rng(0))
-    assert out.std() == pytest.approx(20.0, rel=0.05)
+@pytest.mark.parametrize("spacing", [1.5, 3.0, 5.0])
+def test_noise_has_its_standard_deviation(spacing: float):
+    flat = np.full((24, 24, 24), 50.0, np.float32)
+    out = acquire(flat, (spacing,) * 3, SHARP, np.random.default_rng(0))
+    assert out.std() == pytest.approx(noise_at((spacing,) * 3, SHARP), rel=0.05)
+
+
+def test_coarser_voxels_average_noise_away():
+    """What is said of a scan is its noise at 1.5 mm; averaging blocks of that gives about what coarse voxels have."""
+    assert noise_at((1.5, 1.5, 1.5), SHARP) == pytest.approx(20.0)
+    levels = [noise_at((step,) * 3, SOFT) for step in (1.0, 1.5, 3.0, 5.0)]
+    assert levels == sorted(levels, reverse=True)
+    flat = np.full((64, 64, 64), 50.0, np.float32)
+    fine = acquire(flat, (1.5, 1.5, 1.5), SOFT, np.random.default_rng(0))
+    blocks = fine.reshape(16, 4, 16, 4, 16, 4).mean(axis=(1, 3, 5))
+    assert blocks.std() == pytest.approx(noise_at((6.0,) * 3, SOFT), rel=0.4)
 
 
 def test_streaks_are_dark_and_bright_and_only_in_slices_with_metal():
