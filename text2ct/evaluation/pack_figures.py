@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,13 @@ from text2ct.evaluation.slice_network import SliceNetwork, train_slice_network
 from text2ct.evaluation.zero_shot import zero_shot
 from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
-from text2ct.simulation.patients import FIRST_MEASURED
+from text2ct.simulation.patients import FIRST_JUDGED, FIRST_MEASURED
 from text2ct.volumes import read, to_grid
 
 BATCH = 8
 # Volumes of one file of generated volumes: what an interruption may lose.
 CHUNK = 40
 BOOTSTRAP = 1000
-SLICE_CASES = 1500
 
 
 class MeasureConfig(BaseModel):
@@ -168,7 +168,11 @@ def measure_pack(
     _check_unseen(pack)
     grid: dict[str, Any] = {"size": pack.info.grid, "spacing_mm": pack.info.spacing_mm}
     cases = render_patients(work / "new-cases", FIRST_MEASURED, config.patients, **grid)
-    judges = trained_judges(work, config.judge_patients, minutes=config.judge_minutes, device=device, **grid)
+
+    @cache
+    def judges() -> list[Judge]:  # loading them takes minutes, and only two sections ask
+        return trained_judges(work, config.judge_patients, minutes=config.judge_minutes, device=device, **grid)
+
     kept = _Kept(work / "measured" / _identity(pack))
     write_json(kept.folder / "measure.json", config.model_dump(mode="json"))
     prompts = [text.text() for text in cases.texts[: config.generated]]
@@ -181,10 +185,10 @@ def measure_pack(
     made = kept.volumes("reports", pack, prompts, where)
     found["generation"] = {"n": len(made), "seconds_per_volume": round(kept.seconds_per_volume("reports"), 2)}
     own = volumes[: config.generated]
-    found["factual"] = kept.section("factual", lambda: factual_figures(judges, labels, own, made))
+    found["factual"] = kept.section("factual", lambda: factual_figures(judges(), labels, own, made))
     found["fidelity"] = kept.section(
         "fidelity",
-        lambda: fidelity_figures(_slice_network(work, config, device), own, volumes[config.generated :], made),
+        lambda: fidelity_figures(_slice_network(work, config, grid, device), own, volumes[config.generated :], made),
     )
     found["diversity"] = kept.section("diversity", lambda: diversity_figures(pack, kept, cases, config, where))
     training = _training_cases(pack, work)
@@ -196,7 +200,7 @@ def measure_pack(
         texts = reserved["report_text"].astype(str).tolist()
         from_real = kept.volumes("real-reports", pack, texts, where)
         truth = reserved[list(FINDINGS)].to_numpy(dtype=np.float32)
-        found["real_reports"] = kept.section("real-reports", lambda: factual_figures(judges, truth, None, from_real))
+        found["real_reports"] = kept.section("real-reports", lambda: factual_figures(judges(), truth, None, from_real))
     return found
 
 
@@ -362,10 +366,10 @@ def _interval(samples: NDArray[np.float64]) -> list[float] | None:
     return None if found is None else [round(value, 3) for value in found]
 
 
-def _slice_network(work: Path, config: MeasureConfig, device: str) -> SliceNetwork:
+def _slice_network(work: Path, config: MeasureConfig, grid: dict[str, Any], device: str) -> SliceNetwork:
     folder = work / "slice-network"
     if not (folder / "config.json").is_file():
-        cases = Cases(work / "judge-cases")
+        cases = render_patients(work / "judge-cases", FIRST_JUDGED, config.judge_patients, **grid)
         train_slice_network(cases, steps=config.slice_steps, device=str(pick_device(device))).save(folder)
     return SliceNetwork.load(folder)
 
