@@ -1,8 +1,8 @@
 """How the simulated cohort stands beside real chests: findings, HU, words, pictures, speed.
 
-    python benchmarks/cohort.py --work build/cohort                    # everything; about an hour on 2 cores
-    python benchmarks/cohort.py --work build/cohort --parts b c d e t  # without the two judges: a few minutes
-    python benchmarks/cohort.py --work build/cohort --parts c --final  # the reserved reports, once, at the end
+    python benchmarks/cohort.py --work build/cohort --real DIR  # everything; about half an hour on 2 cores
+    python benchmarks/cohort.py --work build/cohort --real DIR --parts b c d e t  # no judges: a few minutes
+    python benchmarks/cohort.py --work build/cohort --real DIR --parts c --final  # the reserved reports, at the end
 
 Parts: ``a`` trains two judges of different kinds on 4,000 patients and reads the findings of new ones, ``b``
 compares HU of body, lungs, soft tissue and bone with a real whole chest, ``c`` reads real reports with a text
@@ -462,12 +462,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--work", type=Path, required=True, help="folder of cases, judges and figures")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="where the pictures go")
-    parser.add_argument("--real", type=Path, default=Path("/work/shared/real"), help="real volumes and reports")
+    parser.add_argument("--real", type=Path, help="folder of real volumes and reports; parts b to e need it")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--judges", nargs="+", choices=["blocks", "cnn"], default=["blocks", "cnn"])
     parser.add_argument("--learnt", type=int, default=LEARNT, help="patients that the judges learn from")
     parser.add_argument("--new", type=int, default=NEW, help="new patients that they read")
-    parser.add_argument("--minutes", type=float, default=25, help="training time of the CNN")
+    parser.add_argument("--minutes", type=float, default=10, help="training time of the CNN")
     parser.add_argument("--hu-patients", type=int, default=HU_PATIENTS)
     parser.add_argument("--reports", type=int, default=REPORTS, help="simulated reports to learn from")
     which = parser.add_mutually_exclusive_group()
@@ -478,7 +478,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the parts asked for."""
-    arguments = make_parser().parse_args()
+    parser = make_parser()
+    arguments = parser.parse_args()
+    if arguments.real is None and set(arguments.parts) & set("bcde"):
+        parser.error("parts b to e compare with real data: name their folder with --real, or choose --parts a t")
     path = arguments.work / "cohort.json"
     for part in arguments.parts:
         found = PARTS[part](arguments.work, arguments)
