@@ -113,7 +113,10 @@ def _figures(figures: Mapping[str, Any]) -> list[tuple[Any, ...]]:
             )
         )
     rows += [
-        (f"3D CLIP: zero-shot macro AUC, {clip['n']} patients", clip["zero_shot_macro_auc"]),
+        (
+            f"3D CLIP: macro AUC by words alone, {clip['n']} patients (it learnt from statements of that form)",
+            clip["zero_shot_macro_auc"],
+        ),
         (f"3D CLIP: report-to-volume recall@5 of {clip['n']}", f"{recall:.1%} (chance {chance:.1%})"),
         ("3D CLIP: volume-to-volume mean overlap of findings@5", f"{similar:.3f} (chance {by_chance:.3f})"),
     ]
