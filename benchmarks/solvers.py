@@ -97,7 +97,9 @@ def evaluations(sampling: Sampling, pack: Pack) -> tuple[int, int]:
         guided.append(sampling.guides_at(timestep / pack.scheduler.horizon))
         return x
 
-    pack.scheduler.sample(count, torch.zeros(1, *pack.latent_shape), sampling.steps, sampling.solver)
+    pack.scheduler.sample(
+        count, torch.zeros(1, *pack.latent_shape), sampling.steps, sampling.solver, sampling.time_shift
+    )
     return sum(guided), len(guided) - sum(guided)
 
 

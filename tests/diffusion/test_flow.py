@@ -102,6 +102,44 @@ def test_training_times_lie_in_range(kind: str) -> None:
     assert 800 < times.max() <= 1000
 
 
+def test_the_logit_of_training_times_has_the_location_and_scale_asked_for() -> None:
+    config = FlowConfig(training_times="logit-normal", time_location=0.6, time_scale=1.5, timestep_transform=False)
+    flow = RectifiedFlow(config)
+    logits = torch.logit(flow.training_timesteps(flow.draw(20_000, torch.Generator().manual_seed(0)), (8, 8, 8)) / 1000)
+    assert float(logits.mean()) == pytest.approx(0.6, abs=0.05)
+    assert float(logits.std()) == pytest.approx(1.5, abs=0.05)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_shifted_times_still_end_at_the_data(released: bool) -> None:
+    flow = RectifiedFlow(FlowConfig(timestep_transform=False, step_sizes="released" if released else "exact"))
+    noise, v = torch.randn(2, 1, 1, 4, 4, 2, dtype=torch.float64).unbind()
+    for solver in SOLVERS if not released else ("heun",):
+        torch.testing.assert_close(flow.sample(lambda x, t: v, noise, 9, solver, 5.0), noise + v)
+
+
+def test_a_shift_moves_times_towards_noise_and_one_leaves_them() -> None:
+    flow = RectifiedFlow(PLAIN)
+    even, shifted = (flow.sampling_timesteps(8, (4, 4, 4), s) for s in (1.0, 3.0))
+    assert even == flow.sampling_timesteps(8, (4, 4, 4)) == [1000 - 125 * i for i in range(8)]
+    assert shifted[0] == 1000
+    assert all(b > a for a, b in zip(even[1:], shifted[1:], strict=True))
+    assert shifted == sorted(shifted, reverse=True)
+    assert flow.sampling_timesteps(2, (4, 4, 4), 3.0)[1] == pytest.approx(750)
+
+
+def test_a_wide_gaussian_needs_times_near_noise() -> None:
+    """Data N(0, 20²) in one component: even steps jump over the times at which its value is decided."""
+    deviation, noise = 20.0, torch.ones(1, 1, 1, 1, 1, dtype=torch.float64)
+
+    def velocity(x: torch.Tensor, timestep: float) -> torch.Tensor:
+        t = timestep / TIMESTEPS
+        return ((1 - t) * deviation**2 - t) * x / ((1 - t) ** 2 * deviation**2 + t**2)
+
+    even, shifted = (float(RectifiedFlow(PLAIN).sample(velocity, noise, 12, "heun", s)) for s in (1.0, 12.0))
+    assert abs(shifted - deviation) < 0.3 * deviation < abs(even - deviation)
+
+
 def test_guidance_interpolates() -> None:
     conditional, unconditional = torch.randn(2, 4).unbind()
     torch.testing.assert_close(guided(conditional, unconditional, 1.0), conditional)

@@ -43,7 +43,7 @@ class BuildConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = "simulated-64"
-    version: str = "0.2.0"
+    version: str = "0.3.0"
     patients: int = Field(default=4000, ge=1)
     first_patient: int = PACK_PATIENTS.start
     grid: tuple[int, int, int] = (64, 64, 64)
@@ -94,15 +94,18 @@ class BuildConfig(BaseModel):
         components=48,
         context_shape=(1 + len(FINDINGS), 128),
     )
-    flow: FlowConfig = FlowConfig(training_times="logit-normal", timestep_transform=False)
+    # What a whole chest looks like is decided near pure noise, what its findings look like halfway.
+    flow: FlowConfig = FlowConfig(
+        training_times="logit-normal", time_location=0.6, time_scale=1.5, timestep_transform=False
+    )
     train_clip: ClipTraining = ClipTraining(
         steps=6000, minutes=10, batch_size=24, learning_rate=2e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
         weight_decay=0.01, ema_decay=0.99, label_weight=1.0, text_length=384,
         label_texts=0.15, short_steps=300, text_only_steps=450,
     )  # fmt: skip
     train_diffusion: DiffusionTraining = DiffusionTraining(
-        steps=20000, minutes=55, batch_size=4, learning_rate=4e-4, warmup_steps=100, poly_power=1, gradient_clip=1.0,
-        ema_decay=0.998, loss="l2",
+        steps=40000, minutes=115, batch_size=4, learning_rate=8e-4, warmup_steps=200, poly_power=1, gradient_clip=1.0,
+        ema_decay=0.999, loss="l2",
     )  # fmt: skip
     defaults: Sampling = Sampling(steps=8, guidance_scale=2.5, solver="adams-bashforth")
 

@@ -67,7 +67,9 @@ class Ddpm:
         x_t = self._noising.add_noise(x_0, noise, timesteps.long())
         return PathSample(x_t=x_t, target=noise, timesteps=timesteps)
 
-    def sample(self, network: Velocity, noise: Tensor, steps: int, solver: str = "euler") -> Tensor:
+    def sample(
+        self, network: Velocity, noise: Tensor, steps: int, solver: str = "euler", time_shift: float = 1.0
+    ) -> Tensor:
         """Denoise with DDIM, which is this path's Euler solver.
 
         Args:
@@ -75,12 +77,15 @@ class Ddpm:
             noise: (B, C, x, y, z) standard normal latents.
             steps: Number of evaluations.
             solver: Only ``euler``: the others are the flow's.
+            time_shift: Only 1, as for the solver.
 
         Raises:
-            UserError: More steps than the schedule has times, or another solver.
+            UserError: More steps than the schedule has times, another solver, or shifted times.
         """
         if solver != "euler":
             raise UserError(f"solver '{solver}' integrates a velocity; this pack predicts noise: leave --solver out")
+        if time_shift != 1:
+            raise UserError("times are shifted on the flow's path; this pack predicts noise: leave --time-shift out")
         if steps > self.config.num_train_timesteps:
             raise UserError(f"steps is {steps}; this pack's schedule has {self.config.num_train_timesteps} times")
         chain = DDIMScheduler(clip_sample=False, **self.config.model_dump())

@@ -28,9 +28,11 @@ class FlowConfig(BaseModel):
     integer, so its steps do not sum to one.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     training_times: Literal["uniform", "logit-normal"] = "uniform"
+    time_location: float = Field(default=0.0, description="mean of the logit of logit-normal times")
+    time_scale: float = Field(default=1.0, gt=0, description="standard deviation of the logit of logit-normal times")
     timestep_transform: bool = Field(default=True, description="shift times by the latent's size")
     step_sizes: Literal["exact", "released"] = "exact"
 
@@ -74,13 +76,15 @@ class RectifiedFlow:
 
         Args:
             draws: (B,) float32; uniform in [0, 1) for ``uniform``, standard normal for ``logit-normal``
-                (Esser et al. 2024, arXiv 2403.03206, eq. 19, location 0 and scale 1).
+                (Esser et al. 2024, arXiv 2403.03206, eq. 19).
             latent_size: (x, y, z) of the latent.
 
         Returns:
             (B,) float32 in [0, 1000].
         """
-        base = torch.sigmoid(draws) if self.config.training_times == "logit-normal" else draws
+        base = draws
+        if self.config.training_times == "logit-normal":
+            base = torch.sigmoid(self.config.time_location + self.config.time_scale * draws)
         return self._shift(base * TIMESTEPS, latent_size)
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
@@ -96,15 +100,16 @@ class RectifiedFlow:
         x_t = data_share * x_0 + (1 - data_share) * noise
         return PathSample(x_t=x_t, target=x_0 - noise, timesteps=timesteps)
 
-    def sampling_timesteps(self, steps: int, latent_size: tuple[int, ...]) -> list[float]:
+    def sampling_timesteps(self, steps: int, latent_size: tuple[int, ...], time_shift: float = 1.0) -> list[float]:
         """``steps`` times from 1000 downwards, as Euler's steps take them; the last step ends at 0."""
-        times = self._times(steps, latent_size)
+        times = self._times(steps, latent_size, time_shift)
         if self.config.step_sizes == "released":
             times = times.to(torch.float16)
         return [float(t) for t in times]
 
-    def _times(self, steps: int, latent_size: tuple[int, ...]) -> Tensor:
-        times = torch.tensor([(1 - i / steps) * TIMESTEPS for i in range(steps)], dtype=torch.float64)
+    def _times(self, steps: int, latent_size: tuple[int, ...], time_shift: float) -> Tensor:
+        even = torch.tensor([1 - i / steps for i in range(steps)], dtype=torch.float64)
+        times = time_shift * even / (1 + (time_shift - 1) * even) * TIMESTEPS
         if not self.config.timestep_transform:
             return times
         numel = 1
@@ -112,7 +117,9 @@ class RectifiedFlow:
             numel *= size
         return timestep_transform(times, numel, BASE_NUMEL, 1.0, TIMESTEPS, 3)
 
-    def sample(self, velocity: Velocity, noise: Tensor, steps: int, solver: str = "euler") -> Tensor:
+    def sample(
+        self, velocity: Velocity, noise: Tensor, steps: int, solver: str = "euler", time_shift: float = 1.0
+    ) -> Tensor:
         """Integrate ``dx/dt = -v`` from noise to data.
 
         Args:
@@ -120,11 +127,13 @@ class RectifiedFlow:
             noise: (B, C, x, y, z) standard normal latents.
             steps: Times, and the most evaluations that any solver takes.
             solver: A key of :data:`text2ct.diffusion.solvers.SOLVERS`.
+            time_shift: Even times t become ``s·t / (1 + (s - 1)·t)`` (Esser et al. 2024, arXiv 2403.03206, eq. 23).
+                What large structures look like is decided at times close to 1, which even steps jump over.
         """
         size = tuple(noise.shape[2:])
         if solver == "euler" and self.config.step_sizes == "released":
-            return self._sample_as_released(velocity, noise, self.sampling_timesteps(steps, size))
-        times = (self._times(steps, size) / TIMESTEPS).tolist()
+            return self._sample_as_released(velocity, noise, self.sampling_timesteps(steps, size, time_shift))
+        times = (self._times(steps, size, time_shift) / TIMESTEPS).tolist()
         return SOLVERS[solver](lambda x, t: velocity(x, t * TIMESTEPS), noise, times)
 
     @staticmethod

@@ -41,6 +41,7 @@ class Sampling(BaseModel):
         default=(0.0, 1.0), description="guide at times above the first and up to the second; 1 is pure noise"
     )
     solver: Literal["euler", "heun", "adams-bashforth", "dpm-solver"] = "euler"
+    time_shift: float = Field(default=1.0, gt=0, description="above 1, more of the times lie near pure noise")
     decode: Literal["exact", "window"] = Field(default="exact", description="`window` joins windows, as released")
 
     @field_validator("guidance_interval")
