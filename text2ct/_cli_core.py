@@ -115,9 +115,8 @@ def _train(
     from text2ct.diffusion.info import COMPONENTS
     from text2ct.diffusion.training.estimate import estimate_training
     from text2ct.diffusion.training.on_manifest import Machines, train_component
-    from text2ct.files import read_json
 
-    settings = (read_json(config) if config else {}) | {k: v for k, v in overrides.items() if v is not None}
+    settings = _settings_in(config) | {k: v for k, v in overrides.items() if v is not None}
     machines = Machines(*place)
     common: dict[str, Any] = {
         "settings": settings,
@@ -217,6 +216,16 @@ def core_train_diffusion(
     _train("unet", manifest, model, out, work, config, overrides, scratch, place, workspace, dry_run, as_json)
 
 
+def _settings_in(config: Path | None) -> dict[str, Any]:
+    from text2ct.errors import UserError
+    from text2ct.files import read_json
+
+    given = {} if config is None else read_json(config)
+    if not isinstance(given, dict):
+        raise UserError(f'{config} holds no settings; they are a JSON object, as {{"seed": 1}}')
+    return given
+
+
 @core_app.command("pack")
 @guarded
 def core_pack(
@@ -240,9 +249,9 @@ def core_pack(
     from text2ct.diffusion.training import parse_config
     from text2ct.evaluation.model_card import write_model_card
     from text2ct.evaluation.pack_figures import MeasureConfig, RealData, measure_pack
-    from text2ct.files import read_json, write_json
+    from text2ct.files import write_json
 
-    given = read_json(config) if config else {}
+    given = _settings_in(config)
     measure = parse_config(MeasureConfig, given.pop("measure", {}), config or "the defaults")
     settings = parse_config(BuildConfig, given, config or "the defaults")
     real = RealData(reports, chest)

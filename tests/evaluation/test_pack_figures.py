@@ -171,6 +171,44 @@ def test_an_estimate_names_all_patients_and_writes_nothing(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
 
 
+@pytest.mark.parametrize("written", ["[1, 2]", "5", "null", '"abc"', '{"patients": 3,', "", "\xff"])
+def test_settings_that_are_no_json_object_are_refused(written: str, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text(written, encoding="latin-1")
+    for command in ("pack", "train-clip"):
+        words = ["core", command, "--out", str(tmp_path / "out"), "--config", str(settings), "--dry-run"]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 2
+        assert str(settings) in result.stderr.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--reports", "nothing.csv"), "No such file or directory: nothing.csv"),
+        (("--reports", "empty.csv"), "empty.csv is no table"),
+        (("--reports", "scan.nii.gz"), "scan.nii.gz is no table"),
+        (("--reports", "few.csv"), "300 of 2 reports cannot be reserved"),
+        (("--reports", "unsure.csv"), "unsure.csv holds other labels than 0 and 1 in the columns Medical material"),
+        (("--chest", "nothing.nrrd"), "nothing.nrrd"),
+        (("--chest", "scan.nii.gz"), "scan.nii.gz"),
+    ],
+)
+def test_bad_real_data_are_refused_before_anything_is_trained(
+    given: tuple[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = pd.DataFrame({"report_text": ["One.", "Two."]} | {name: [0, 1] for name in FINDINGS})
+    rows.to_csv("few.csv", index=False)
+    rows.assign(**{FINDINGS[0]: [0, -1]}).to_csv("unsure.csv", index=False)
+    Path("empty.csv").touch()
+    Path("scan.nii.gz").write_bytes(b"\x1f\x8b\xff\xfe")
+    result = CliRunner().invoke(app, ["core", "pack", "--out", "pack", *given])
+    assert result.exit_code == 2
+    assert message in result.stderr.replace("\n", " ")
+    assert not Path("pack").exists()
+
+
 def test_an_unknown_setting_of_the_measurement_is_refused(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(json.dumps({"measure": {"patient": 3}}))
     words = ["core", "pack", "--out", str(tmp_path / "pack"), "--config", str(tmp_path / "settings.json")]

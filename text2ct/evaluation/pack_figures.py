@@ -38,7 +38,7 @@ from text2ct.evaluation.zero_shot import zero_shot
 from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
 from text2ct.simulation.patients import FIRST_JUDGED, FIRST_MEASURED
-from text2ct.volumes import read, to_grid
+from text2ct.volumes import Volume, read, to_grid
 
 BATCH = 8
 # Volumes of one file of generated volumes: what an interruption may lose.
@@ -81,22 +81,35 @@ class RealData:
         chest: A CT volume in any format that :func:`text2ct.volumes.read` knows.
 
     Raises:
-        UserError: The CSV lacks columns.
+        UserError: The CSV is no table, lacks columns, holds other labels than 0 and 1 or too few reports; the
+            volume cannot be read. Both are read here, before hours of training.
     """
 
     def __init__(self, reports: Path | None = None, chest: Path | None = None) -> None:
-        self.reports = None if reports is None else pd.read_csv(reports)
-        self.chest = chest
+        self.reports = None if reports is None else _annotated(reports)
+        self.chest = None if chest is None else read(chest)
         if self.reports is not None:
-            missing = [name for name in ("report_text", *FINDINGS) if name not in self.reports]
-            if missing:
-                raise UserError(f"{reports} lacks the columns {', '.join(missing)}")
+            self.split()
 
     def split(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Reports that may be developed on, and those that are only read for the final figures."""
         assert self.reports is not None
         reserved = reserved_reports(self.reports)
         return self.reports[~reserved], self.reports[reserved]
+
+
+def _annotated(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path, compression=None)
+    except ValueError as error:  # what pandas raises for an empty file, broken rows and other encodings
+        raise UserError(f"{path} is no table of comma-separated values: {error}") from error
+    missing = [name for name in ("report_text", *FINDINGS) if name not in frame]
+    if missing:
+        raise UserError(f"{path} lacks the columns {', '.join(missing)}")
+    others = [name for name in FINDINGS if not frame[name].isin([0, 1]).all()]
+    if others:
+        raise UserError(f"{path} holds other labels than 0 and 1 in the columns {', '.join(others)}")
+    return frame
 
 
 class _Kept:
@@ -243,7 +256,7 @@ def rebuild(pack: Pack, volumes_hu: Sequence[NDArray[np.generic]], device: torch
 
 
 def autoencoder_figures(
-    pack: Pack, volumes_hu: Sequence[NDArray[Any]], chest: Path | None, device: torch.device
+    pack: Pack, volumes_hu: Sequence[NDArray[Any]], chest: Volume | None, device: torch.device
 ) -> dict[str, Any]:
     """PSNR (mean over volumes, dB) and the mean error of voxels above 300 HU, of new patients and of a real chest."""
     rebuilt = rebuild(pack, volumes_hu, device)
@@ -252,7 +265,7 @@ def autoencoder_figures(
     dense = [(b - a)[a > 300] for a, b in zip(volumes_hu, rebuilt, strict=True)]
     found["dense_bias_hu"] = round(float(np.concatenate(dense).mean()), 1)
     if chest is not None:
-        gridded = to_grid(read(chest), pack.info.grid, pack.info.spacing_mm, fit="crop-pad").hu
+        gridded = to_grid(chest, pack.info.grid, pack.info.spacing_mm, fit="crop-pad").hu
         hu = np.clip(gridded, *pack.info.hu_range)
         again = rebuild(pack, [hu], device)[0]
         found["real_chest_psnr_db"] = round(psnr(hu, again), 2)
