@@ -248,7 +248,8 @@ def core_pack(
     from text2ct.diffusion.build import BuildConfig, build_pack, estimate_build, run_summary
     from text2ct.diffusion.training import parse_config
     from text2ct.evaluation.model_card import write_model_card
-    from text2ct.evaluation.pack_figures import MeasureConfig, RealData, measure_pack
+    from text2ct.evaluation.pack_figures import MeasureConfig, measure_pack
+    from text2ct.evaluation.real_data import RealData
     from text2ct.files import write_json
 
     given = _settings_in(config)

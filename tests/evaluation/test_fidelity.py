@@ -8,18 +8,8 @@ import torch
 from torch import Tensor
 
 from text2ct.errors import UserError
-from text2ct.evaluation.fidelity import (
-    PLANES,
-    VIEWS,
-    fid_2p5d,
-    fid_between,
-    fid_floor,
-    fid_views,
-    frechet_distance,
-    grey_channels,
-    slice_statistics,
-    slices_of,
-)
+from text2ct.evaluation.fidelity import fid_2p5d, fid_between, fid_floor, fid_views, frechet_distance
+from text2ct.evaluation.slices import PLANES, VIEWS, grey_channels, slice_statistics, slices_of
 from text2ct.volumes.windows import WINDOWS
 
 from .volumes import stand_in, stand_ins

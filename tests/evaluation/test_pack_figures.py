@@ -17,7 +17,8 @@ from text2ct.diffusion import Pack, load_pack
 from text2ct.diffusion.info import TrainingData
 from text2ct.errors import UserError
 from text2ct.evaluation.judges import macro
-from text2ct.evaluation.pack_figures import MeasureConfig, RealData, factual_figures, measure_pack, psnr
+from text2ct.evaluation.pack_figures import MeasureConfig, factual_figures, measure_pack, psnr
+from text2ct.evaluation.real_data import RealData
 from text2ct.files import read_json
 from text2ct.findings import FINDINGS
 from text2ct.simulation.patients import FIRST_MEASURED

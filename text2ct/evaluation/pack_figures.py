@@ -6,43 +6,40 @@ interrupted call goes on and another pack begins anew.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from text2ct import console
 from text2ct.compute import keep_freed_memory, pick_device
-from text2ct.diffusion.generate import decode_latents, generate
+from text2ct.diffusion.generate import decode_latents
 from text2ct.diffusion.pack import Pack
 from text2ct.diffusion.training.cases import Cases, render_patients
 from text2ct.diffusion.training.vae import hu_to_unit
 from text2ct.errors import UserError
+from text2ct.evaluation._kept import Kept
 from text2ct.evaluation.bootstrap import auc_samples, cluster_weights, interval, row_mean
-from text2ct.evaluation.fidelity import fid_between, slice_statistics
+from text2ct.evaluation.fidelity import fid_between
 from text2ct.evaluation.judges import Judge, aucs, macro, trained_judges
 from text2ct.evaluation.memorisation import find_memorised
 from text2ct.evaluation.probe import linear_probe
-from text2ct.evaluation.reserved import reserved_reports
+from text2ct.evaluation.real_data import RealData
 from text2ct.evaluation.retrieval import clip_score, report_to_volume_recall, volume_to_volume_map
 from text2ct.evaluation.similarity import diversity
 from text2ct.evaluation.slice_network import SliceNetwork, train_slice_network
+from text2ct.evaluation.slices import slice_statistics
 from text2ct.evaluation.zero_shot import zero_shot
-from text2ct.files import atomic_path, read_json, write_json
+from text2ct.files import write_json
 from text2ct.findings import FINDINGS
 from text2ct.simulation.patients import FIRST_JUDGED, FIRST_MEASURED
-from text2ct.volumes import Volume, read, to_grid
+from text2ct.volumes import Volume, to_grid
 
 BATCH = 8
-# Volumes of one file of generated volumes: what an interruption may lose.
-CHUNK = 40
 BOOTSTRAP = 1000
 
 
@@ -71,84 +68,6 @@ class MeasureConfig(BaseModel):
     def minutes(self) -> float:
         """About how long it takes on two cores beside rendering: the CNN, its features' trees, a second a volume."""
         return self.judge_minutes + self.judge_patients / 600 + 2 * self.generated / 60
-
-
-class RealData:
-    """Real reports and a real chest, both optional.
-
-    Args:
-        reports: CSV of annotated reports (``report_text`` and the 18 findings).
-        chest: A CT volume in any format that :func:`text2ct.volumes.read` knows.
-
-    Raises:
-        UserError: The CSV is no table, lacks columns, holds other labels than 0 and 1 or too few reports; the
-            volume cannot be read. Both are read here, before hours of training.
-    """
-
-    def __init__(self, reports: Path | None = None, chest: Path | None = None) -> None:
-        self.reports = None if reports is None else _annotated(reports)
-        self.chest = None if chest is None else read(chest)
-        if self.reports is not None:
-            self.split()
-
-    def split(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Reports that may be developed on, and those that are only read for the final figures."""
-        assert self.reports is not None
-        reserved = reserved_reports(self.reports)
-        return self.reports[~reserved], self.reports[reserved]
-
-
-def _annotated(path: Path) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(path, compression=None)
-    except ValueError as error:  # what pandas raises for an empty file, broken rows and other encodings
-        raise UserError(f"{path} is no table of comma-separated values: {error}") from error
-    missing = [name for name in ("report_text", *FINDINGS) if name not in frame]
-    if missing:
-        raise UserError(f"{path} lacks the columns {', '.join(missing)}")
-    others = [name for name in FINDINGS if not frame[name].isin([0, 1]).all()]
-    if others:
-        raise UserError(f"{path} holds other labels than 0 and 1 in the columns {', '.join(others)}")
-    return frame
-
-
-class _Kept:
-    """Sections and volumes that are measured once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def section(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        path = self.folder / f"{name}.json"
-        if not path.is_file():
-            console.info(f"measuring: {name}")
-            write_json(path, measure())
-        found: dict[str, Any] = read_json(path)
-        return found
-
-    def volumes(self, name: str, pack: Pack, prompts: Sequence[str], device: torch.device) -> list[NDArray[np.int16]]:
-        """A volume of each prompt, seed i for prompt i, rounded to whole HU."""
-        out: list[NDArray[np.int16]] = []
-        with console.progress(f"generating: {name}", len(prompts)) as advance:
-            for start in range(0, len(prompts), CHUNK):
-                path = self.folder / name / f"{start:05d}.npy"
-                some = list(prompts[start : start + CHUNK])
-                if not path.is_file():
-                    seeds = list(range(start, start + len(some)))
-                    begun = time.monotonic()
-                    made = generate(pack, some, seeds, device=device, batch_size=BATCH)
-                    seconds = (time.monotonic() - begun) / len(some)
-                    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-                        np.save(stream, np.rint(made).astype(np.int16))
-                    write_json(path.with_suffix(".json"), {"seconds_per_volume": seconds})
-                out += list(np.load(path, mmap_mode="r"))
-                advance(len(some))
-        return out
-
-    def seconds_per_volume(self, name: str) -> float:
-        """The median over a run's files."""
-        files = sorted((self.folder / name).glob("*.json"))
-        return float(np.median([read_json(path)["seconds_per_volume"] for path in files]))
 
 
 def measure_pack(
@@ -186,7 +105,7 @@ def measure_pack(
     def judges() -> list[Judge]:  # loading them takes minutes, and only two sections ask
         return trained_judges(work, config.judge_patients, minutes=config.judge_minutes, device=device, **grid)
 
-    kept = _Kept(work / "measured" / _identity(pack))
+    kept = Kept(work / "measured" / _identity(pack))
     write_json(kept.folder / "measure.json", config.model_dump(mode="json"))
     prompts = [text.text() for text in cases.texts[: config.generated]]
     labels = cases.labels[: config.generated]
@@ -414,7 +333,7 @@ def fidelity_figures(
 
 
 def diversity_figures(
-    pack: Pack, kept: _Kept, cases: Cases, config: MeasureConfig, device: torch.device
+    pack: Pack, kept: Kept, cases: Cases, config: MeasureConfig, device: torch.device
 ) -> dict[str, Any]:
     """Mean pairwise MS-SSIM of volumes of one prompt, and of patients with the same finding."""
     found: dict[str, Any] = {"n_each": config.one_prompt, "findings": {}}

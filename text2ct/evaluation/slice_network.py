@@ -19,7 +19,7 @@ from text2ct.compute import pick_device
 from text2ct.diffusion.training.cases import Cases
 from text2ct.diffusion.weights import fit_problems, not_finite, shapes
 from text2ct.errors import UserError
-from text2ct.evaluation.fidelity import COLOUR, PLANES, VIEWS, grey_channels, slices_of
+from text2ct.evaluation.slices import COLOUR, PLANES, VIEWS, grey_channels, slices_of
 from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
 
@@ -59,7 +59,7 @@ class SliceNetworkConfig(BaseModel):
 class SliceNetwork(nn.Module):
     """Convolutions of stride 2, a mean over positions, 64 features, and heads for what a slice tells.
 
-    The features are a :class:`text2ct.evaluation.fidelity.SliceEncoder`. Distances made with them are comparable
+    The features are a :class:`text2ct.evaluation.slices.SliceEncoder`. Distances made with them are comparable
     only between sets measured with the same backbone, that is the same ``name``: **not with published FIDs**, which
     use Inception or RadImageNet features, nor with those of another training of this network.
 
