@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,22 +23,24 @@ CHUNK = 40
 
 
 class Kept:
-    """Sections and volumes that are measured once.
+    """Sections that are measured once for the same question, and volumes that are made once for the same prompts.
 
     Args:
         folder: Of one pack and one way of sampling.
+        question: What decides the sections beside the pack; another one measures them again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, question: dict[str, Any]) -> None:
         self.folder = folder
+        self.question = question
 
     def section(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What ``measure`` said the first time."""
         path = self.folder / f"{name}.json"
-        if not path.is_file():
+        if not path.is_file() or read_json(path)["question"] != self.question:
             console.info(f"measuring: {name}")
-            write_json(path, measure())
-        found: dict[str, Any] = read_json(path)
+            write_json(path, {"question": self.question, "found": measure()})
+        found: dict[str, Any] = read_json(path)["found"]
         return found
 
     def volumes(self, name: str, pack: Pack, prompts: Sequence[str], device: torch.device) -> list[NDArray[np.int16]]:
@@ -47,14 +50,15 @@ class Kept:
             for start in range(0, len(prompts), CHUNK):
                 path = self.folder / name / f"{start:05d}.npy"
                 some = list(prompts[start : start + CHUNK])
-                if not path.is_file():
+                record, made_of = path.with_suffix(".json"), hashlib.sha256("\0".join(some).encode()).hexdigest()
+                if not (path.is_file() and record.is_file() and read_json(record)["prompts_sha256"] == made_of):
                     seeds = list(range(start, start + len(some)))
                     begun = time.monotonic()
                     made = generate(pack, some, seeds, device=device, batch_size=BATCH)
                     seconds = (time.monotonic() - begun) / len(some)
                     with atomic_path(path) as temporary, temporary.open("wb") as stream:
                         np.save(stream, np.rint(made).astype(np.int16))
-                    write_json(path.with_suffix(".json"), {"seconds_per_volume": seconds})
+                    write_json(record, {"prompts_sha256": made_of, "seconds_per_volume": seconds})
                 out += list(np.load(path, mmap_mode="r"))
                 advance(len(some))
         return out

@@ -34,7 +34,6 @@ from text2ct.evaluation.similarity import diversity
 from text2ct.evaluation.slice_network import SliceNetwork, train_slice_network
 from text2ct.evaluation.slices import slice_statistics
 from text2ct.evaluation.zero_shot import zero_shot
-from text2ct.files import write_json
 from text2ct.findings import FINDINGS
 from text2ct.simulation.patients import FIRST_JUDGED, FIRST_MEASURED
 from text2ct.volumes import Volume, to_grid
@@ -105,8 +104,8 @@ def measure_pack(
     def judges() -> list[Judge]:  # loading them takes minutes, and only two sections ask
         return trained_judges(work, config.judge_patients, minutes=config.judge_minutes, device=device, **grid)
 
-    kept = Kept(work / "measured" / _identity(pack))
-    write_json(kept.folder / "measure.json", config.model_dump(mode="json"))
+    question = {"measure": config.model_dump(mode="json"), "real_sha256": real.sha256}
+    kept = Kept(work / "measured" / _identity(pack), question)
     prompts = [text.text() for text in cases.texts[: config.generated]]
     labels = cases.labels[: config.generated]
     volumes = [cases.volume_hu(i) for i in range(len(cases))]

@@ -8,6 +8,7 @@ import pandas as pd
 
 from text2ct.errors import UserError
 from text2ct.evaluation.reserved import reserved_reports
+from text2ct.files import sha256_file
 from text2ct.findings import FINDINGS
 from text2ct.volumes import read
 
@@ -27,6 +28,7 @@ class RealData:
     def __init__(self, reports: Path | None = None, chest: Path | None = None) -> None:
         self.reports = None if reports is None else _annotated(reports)
         self.chest = None if chest is None else read(chest)
+        self.sha256 = [None if path is None else sha256_file(path) for path in (reports, chest)]
         if self.reports is not None:
             self.split()
 
