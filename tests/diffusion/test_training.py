@@ -33,6 +33,7 @@ from text2ct.diffusion.training import (
     train_vae,
 )
 from text2ct.diffusion.training.cases import Cases, write_cases
+from text2ct.diffusion.training.clip import label_text
 from text2ct.diffusion.training.diffusion import first_batch_scale
 from text2ct.diffusion.training.gaussian import fit_gaussian
 from text2ct.diffusion.training.judges import perceptual_network
@@ -42,6 +43,7 @@ from text2ct.diffusion.training.vae import VaeModule, hu_to_unit
 from text2ct.diffusion.unet import Unet
 from text2ct.diffusion.vae import LinearBlocksConfig, SpaceToDepthVae
 from text2ct.errors import UserError
+from text2ct.findings import FINDINGS
 
 from .conftest import stand_in_case
 
@@ -54,6 +56,21 @@ TINY_GAUSSIAN = GaussianUnetConfig(
 )
 COMMON = {"steps": 4, "batch_size": 2, "checkpoint_every": 1, "ema_decay": 0.5, "warmup_steps": 2, "log_every": 2}
 Train = Callable[..., nn.Module]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_text_of_labels_states_what_it_says_it_states(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    labels = draw.choice([0.0, 1.0, np.nan], size=len(FINDINGS))
+    text, told = label_text(labels, draw)
+    sentences = text.lower().rstrip(".").split(". ")
+    assert 1 <= told.sum() == len(sentences) <= 8
+    for finding, label, stated in zip(FINDINGS, labels, told, strict=True):
+        said = [sentence for sentence in sentences if finding.lower() in sentence]
+        assert len(said) == stated
+        assert all(("no " in sentence or " not " in sentence) == (label == 0) for sentence in said)
+    assert not told[np.isnan(labels)].any()
+    assert label_text(np.full(len(FINDINGS), np.nan), draw)[0] == ""
 
 
 @pytest.fixture(scope="module")
