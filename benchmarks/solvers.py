@@ -97,9 +97,7 @@ def evaluations(sampling: Sampling, pack: Pack) -> tuple[int, int]:
         guided.append(sampling.guides_at(timestep / pack.scheduler.horizon))
         return x
 
-    pack.scheduler.sample(
-        count, torch.zeros(1, *pack.latent_shape), sampling.steps, sampling.solver, sampling.time_shift
-    )
+    pack.scheduler.sample(count, torch.zeros(1, *pack.latent_shape), *sampling.path)
     return sum(guided), len(guided) - sum(guided)
 
 

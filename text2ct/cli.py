@@ -178,9 +178,6 @@ def synthesize(
         Literal["euler", "heun", "adams-bashforth", "dpm-solver"] | None,
         typer.Option("--solver", help="How the flow is integrated; default the pack's."),
     ] = None,
-    time_shift: Annotated[
-        float | None, typer.Option("--time-shift", help="Above 1: more steps near pure noise; default the pack's.")
-    ] = None,
     decode: Annotated[
         Literal["exact", "window"] | None,
         typer.Option("--decode", help="exact, or window as the released Text2CT code joins windows."),
@@ -224,7 +221,6 @@ def synthesize(
             "guidance_interval": None if interval is None else numbers(interval, "--guidance-interval"),
             "steps": steps,
             "solver": solver,
-            "time_shift": time_shift,
             "decode": decode,
         },
         format=file_format,

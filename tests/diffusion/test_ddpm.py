@@ -61,8 +61,8 @@ def test_exact_noise_of_a_gaussian_gives_back_its_mean_and_deviation(schedule: s
     assert float(z.std()) == pytest.approx(deviation, abs=0.02)
     with pytest.raises(UserError, match="has 1000 times"):
         Ddpm(config).sample(noise_in, noise, 1001)
-    with pytest.raises(UserError, match="leave --time-shift out"):
-        Ddpm(config).sample(noise_in, noise, 10, time_shift=2.0)
+    with pytest.raises(UserError, match="uneven"):
+        Ddpm(config).sample(noise_in, noise, 10, location=2.0)
 
 
 def test_a_pack_states_the_objective_of_its_scheduler(tiny_pack: Pack, tmp_path: Path) -> None:

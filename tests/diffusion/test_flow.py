@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -115,17 +116,29 @@ def test_shifted_times_still_end_at_the_data(released: bool) -> None:
     flow = RectifiedFlow(FlowConfig(timestep_transform=False, step_sizes="released" if released else "exact"))
     noise, v = torch.randn(2, 1, 1, 4, 4, 2, dtype=torch.float64).unbind()
     for solver in SOLVERS if not released else ("heun",):
-        torch.testing.assert_close(flow.sample(lambda x, t: v, noise, 9, solver, 5.0), noise + v)
+        torch.testing.assert_close(flow.sample(lambda x, t: v, noise, 9, solver, 1.6, 2.0), noise + v)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(("location", "scale"), [(5.0, 3.0), (-5.0, 3.0), (0.0, 1e-3)])
+def test_no_times_fall_together(solver: str, location: float, scale: float) -> None:
+    x = torch.ones(1, 1, 2, 2, 2)
+    out = RectifiedFlow(PLAIN).sample(lambda x, t: x, x, 1000, solver, location, scale)
+    assert out.isfinite().all()
 
 
 def test_a_shift_moves_times_towards_noise_and_one_leaves_them() -> None:
     flow = RectifiedFlow(PLAIN)
-    even, shifted = (flow.sampling_timesteps(8, (4, 4, 4), s) for s in (1.0, 3.0))
+    even, shifted = (flow.sampling_timesteps(8, (4, 4, 4), math.log(s)) for s in (1.0, 3.0))
     assert even == flow.sampling_timesteps(8, (4, 4, 4)) == [1000 - 125 * i for i in range(8)]
     assert shifted[0] == 1000
     assert all(b > a for a, b in zip(even[1:], shifted[1:], strict=True))
     assert shifted == sorted(shifted, reverse=True)
-    assert flow.sampling_timesteps(2, (4, 4, 4), 3.0)[1] == pytest.approx(750)
+    assert flow.sampling_timesteps(2, (4, 4, 4), math.log(3))[1] == pytest.approx(750)
+    ends = flow.sampling_timesteps(8, (4, 4, 4), 0.0, 2.0)
+    assert ends[1] > even[1]
+    assert ends[4] == pytest.approx(500)
+    assert ends[-1] < even[-1]
 
 
 def test_a_wide_gaussian_needs_times_near_noise() -> None:
@@ -136,7 +149,7 @@ def test_a_wide_gaussian_needs_times_near_noise() -> None:
         t = timestep / TIMESTEPS
         return ((1 - t) * deviation**2 - t) * x / ((1 - t) ** 2 * deviation**2 + t**2)
 
-    even, shifted = (float(RectifiedFlow(PLAIN).sample(velocity, noise, 12, "heun", s)) for s in (1.0, 12.0))
+    even, shifted = (float(RectifiedFlow(PLAIN).sample(velocity, noise, 12, "heun", s)) for s in (0.0, 2.5))
     assert abs(shifted - deviation) < 0.3 * deviation < abs(even - deviation)
 
 

@@ -19,8 +19,8 @@ from text2ct.files import read_json, sha256_file, write_json
 
 REQUEST_FILE = "request.json"
 _FROM_REQUEST = {
-    "pack", "pack_sha256", "guidance_scale", "guidance_interval", "steps", "solver", "time_shift", "decode",
-    "batch_size",
+    "pack", "pack_sha256", "guidance_scale", "guidance_interval", "steps", "solver", "time_location", "time_scale",
+    "decode", "batch_size",
 }  # fmt: skip
 # 48 bits survive a table that stores numbers as float64.
 SEED_BITS = 48
@@ -41,7 +41,8 @@ class RunRequest(_Strict):
     guidance_interval: tuple[float, float]
     steps: int
     solver: str
-    time_shift: float
+    time_location: float
+    time_scale: float
     decode: str
     format: str
     batch_size: int
@@ -76,7 +77,8 @@ class Sidecar(_Strict):
     guidance_interval: tuple[float, float]
     steps: int
     solver: str
-    time_shift: float = 1.0
+    time_location: float = 0.0
+    time_scale: float = 1.0
     decode: str
     batch_size: int
     size: tuple[int, int, int] | None = None

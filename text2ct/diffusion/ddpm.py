@@ -68,7 +68,13 @@ class Ddpm:
         return PathSample(x_t=x_t, target=noise, timesteps=timesteps)
 
     def sample(
-        self, network: Velocity, noise: Tensor, steps: int, solver: str = "euler", time_shift: float = 1.0
+        self,
+        network: Velocity,
+        noise: Tensor,
+        steps: int,
+        solver: str = "euler",
+        location: float = 0.0,
+        scale: float = 1.0,
     ) -> Tensor:
         """Denoise with DDIM, which is this path's Euler solver.
 
@@ -77,15 +83,18 @@ class Ddpm:
             noise: (B, C, x, y, z) standard normal latents.
             steps: Number of evaluations.
             solver: Only ``euler``: the others are the flow's.
-            time_shift: Only 1, as for the solver.
+            location: Only 0: the schedule's times are even.
+            scale: Only 1.
 
         Raises:
-            UserError: More steps than the schedule has times, another solver, or shifted times.
+            UserError: More steps than the schedule has times, another solver, or uneven times.
         """
         if solver != "euler":
             raise UserError(f"solver '{solver}' integrates a velocity; this pack predicts noise: leave --solver out")
-        if time_shift != 1:
-            raise UserError("times are shifted on the flow's path; this pack predicts noise: leave --time-shift out")
+        if (location, scale) != (0.0, 1.0):
+            raise UserError(
+                "times are uneven on the flow's path only; this pack predicts noise: leave them as they are"
+            )
         if steps > self.config.num_train_timesteps:
             raise UserError(f"steps is {steps}; this pack's schedule has {self.config.num_train_timesteps} times")
         chain = DDIMScheduler(clip_sample=False, **self.config.model_dump())

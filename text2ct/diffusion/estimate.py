@@ -46,9 +46,7 @@ def estimate_seconds(pack: Pack, *, sampling: Sampling | None = None, device: st
         asked.append(timestep)
         return x
 
-    pack.scheduler.sample(
-        count, torch.zeros(1, *pack.latent_shape), sampling.steps, sampling.solver, sampling.time_shift
-    )
+    pack.scheduler.sample(count, torch.zeros(1, *pack.latent_shape), *sampling.path)
     guided = [t for t in asked if sampling.guides_at(t / horizon)]
     alone = [t for t in asked if not sampling.guides_at(t / horizon)]
     large = is_large(pack)

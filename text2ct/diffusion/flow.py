@@ -100,16 +100,19 @@ class RectifiedFlow:
         x_t = data_share * x_0 + (1 - data_share) * noise
         return PathSample(x_t=x_t, target=x_0 - noise, timesteps=timesteps)
 
-    def sampling_timesteps(self, steps: int, latent_size: tuple[int, ...], time_shift: float = 1.0) -> list[float]:
+    def sampling_timesteps(
+        self, steps: int, latent_size: tuple[int, ...], location: float = 0.0, scale: float = 1.0
+    ) -> list[float]:
         """``steps`` times from 1000 downwards, as Euler's steps take them; the last step ends at 0."""
-        times = self._times(steps, latent_size, time_shift)
+        times = self._times(steps, latent_size, location, scale)
         if self.config.step_sizes == "released":
             times = times.to(torch.float16)
         return [float(t) for t in times]
 
-    def _times(self, steps: int, latent_size: tuple[int, ...], time_shift: float) -> Tensor:
-        even = torch.tensor([1 - i / steps for i in range(steps)], dtype=torch.float64)
-        times = time_shift * even / (1 + (time_shift - 1) * even) * TIMESTEPS
+    def _times(self, steps: int, latent_size: tuple[int, ...], location: float, scale: float) -> Tensor:
+        times = torch.tensor([(1 - i / steps) * TIMESTEPS for i in range(steps)], dtype=torch.float64)
+        if (location, scale) != (0.0, 1.0):
+            times = torch.sigmoid(location + scale * torch.logit(times / TIMESTEPS)) * TIMESTEPS
         if not self.config.timestep_transform:
             return times
         numel = 1
@@ -118,7 +121,13 @@ class RectifiedFlow:
         return timestep_transform(times, numel, BASE_NUMEL, 1.0, TIMESTEPS, 3)
 
     def sample(
-        self, velocity: Velocity, noise: Tensor, steps: int, solver: str = "euler", time_shift: float = 1.0
+        self,
+        velocity: Velocity,
+        noise: Tensor,
+        steps: int,
+        solver: str = "euler",
+        location: float = 0.0,
+        scale: float = 1.0,
     ) -> Tensor:
         """Integrate ``dx/dt = -v`` from noise to data.
 
@@ -127,13 +136,15 @@ class RectifiedFlow:
             noise: (B, C, x, y, z) standard normal latents.
             steps: Times, and the most evaluations that any solver takes.
             solver: A key of :data:`text2ct.diffusion.solvers.SOLVERS`.
-            time_shift: Even times t become ``s·t / (1 + (s - 1)·t)`` (Esser et al. 2024, arXiv 2403.03206, eq. 23).
-                What large structures look like is decided at times close to 1, which even steps jump over.
+            location: Even times t become ``sigmoid(location + scale·logit(t))``. The location is the logarithm of
+                the shift of Esser et al. 2024 (arXiv 2403.03206, eq. 23). What large structures look like is
+                decided at times close to 1, which even steps jump over.
+            scale: Above 1, times are denser near both ends.
         """
         size = tuple(noise.shape[2:])
         if solver == "euler" and self.config.step_sizes == "released":
-            return self._sample_as_released(velocity, noise, self.sampling_timesteps(steps, size, time_shift))
-        times = (self._times(steps, size, time_shift) / TIMESTEPS).tolist()
+            return self._sample_as_released(velocity, noise, self.sampling_timesteps(steps, size, location, scale))
+        times = (self._times(steps, size, location, scale) / TIMESTEPS).tolist()
         return SOLVERS[solver](lambda x, t: velocity(x, t * TIMESTEPS), noise, times)
 
     @staticmethod

@@ -147,7 +147,7 @@ def sample_latents(
     context = text_context(pack, prompts, device)
     scheduler = pack.scheduler
     velocity = velocity_field(pack.unet.to(device), context, pack.info.spacing_mm, sampling, horizon=scheduler.horizon)
-    latents = scheduler.sample(velocity, noise, sampling.steps, sampling.solver, sampling.time_shift)
+    latents = scheduler.sample(velocity, noise, *sampling.path)
     return latents / pack.info.latent_scale_factor
 
 

@@ -41,7 +41,8 @@ class Sampling(BaseModel):
         default=(0.0, 1.0), description="guide at times above the first and up to the second; 1 is pure noise"
     )
     solver: Literal["euler", "heun", "adams-bashforth", "dpm-solver"] = "euler"
-    time_shift: float = Field(default=1.0, gt=0, description="above 1, more of the times lie near pure noise")
+    time_location: float = Field(default=0.0, ge=-5, le=5, description="above 0, more of the times lie near pure noise")
+    time_scale: float = Field(default=1.0, gt=0, le=3, description="above 1, more of the times lie near both ends")
     decode: Literal["exact", "window"] = Field(default="exact", description="`window` joins windows, as released")
 
     @field_validator("guidance_interval")
@@ -50,6 +51,11 @@ class Sampling(BaseModel):
         if not 0 <= interval[0] <= interval[1] <= 1:
             raise ValueError(f"{interval[0]:g}, {interval[1]:g} is not an interval within 0 and 1")
         return interval
+
+    @property
+    def path(self) -> tuple[int, str, float, float]:
+        """What a scheduler's ``sample`` takes after velocity and noise: steps, solver, location and scale of times."""
+        return self.steps, self.solver, self.time_location, self.time_scale
 
     def guides_at(self, noise_share: float) -> bool:
         """Whether guidance acts where ``noise_share``, in [0, 1], of the path to pure noise lies ahead."""
