@@ -1,12 +1,18 @@
 """What contrastive alignment of the text encoder brings to the diffusion: the paper's ablation, on simulated patients.
 
-    python benchmarks/alignment.py --work build/pack --minutes 20
+    python benchmarks/alignment.py --work build/pack --steps 3000
 
-The pack's diffusion is trained again, for the same time, from the same seed and on the same latents, with three text
-encoders of the same size: ``aligned``, that of the pack, trained with the volumes; ``text-only``, trained as long to
-read labels and details from reports, but never shown a volume; ``untrained``, random weights. Every training's
-volumes, of the same reports of new patients and the same noise, are read by the two judges of the pack's card. Needs
-the work folder of ``text2ct core pack``; goes on where it was stopped. With 20 minutes each, under two hours.
+The pack's diffusion is trained again, for the same steps at the same learning rates, from the same seed and on the
+same latents, with three text encoders of the same size: ``aligned``, that of the pack, trained with the volumes;
+``text-only``, trained for as many steps to read labels and details from reports, but never shown a volume;
+``untrained``, random weights. No training of these arms has a limit of time, so a slow machine changes nothing. The
+pack's own encoder may have had one: its learning rate then fell with time, where that of ``text-only`` falls with
+steps. Steps and minutes of every training are reported. Every arm's volumes, of the same reports of new patients and
+the same noise, are read by the two judges of the pack's card.
+
+Needs the work folder of ``text2ct core pack``. Arms are kept in ``alignment/3000-steps`` of that folder, after the
+number of steps, and so is ``alignment.json``, the result; the same command goes on where it was stopped. With 3000
+steps each, under two hours on two cores.
 """
 
 from __future__ import annotations
@@ -20,11 +26,19 @@ import numpy as np
 import torch
 
 from text2ct.compute import keep_freed_memory
-from text2ct.diffusion.build import BuildConfig, load_tokenizer, new_clip, new_unet, trained_clip, trained_vae
+from text2ct.diffusion.build import (
+    BuildConfig,
+    load_tokenizer,
+    new_clip,
+    new_unet,
+    pack_info,
+    run_summary,
+    trained_clip,
+    trained_vae,
+)
 from text2ct.diffusion.clip import Clip3D
 from text2ct.diffusion.flow import RectifiedFlow
 from text2ct.diffusion.generate import generate
-from text2ct.diffusion.info import PackInfo
 from text2ct.diffusion.pack import Part, load_pack, save_pack
 from text2ct.diffusion.training.cases import Cases, render_patients
 from text2ct.diffusion.training.clip import train_clip
@@ -39,26 +53,39 @@ from text2ct.simulation.patients import FIRST_MEASURED
 ENCODERS = ("aligned", "text-only", "untrained")
 
 
-def text_encoder(name: str, work: Path, config: BuildConfig, cases: Cases) -> Clip3D:
-    """The text encoder of one arm."""
+def study_folder(work: Path, steps: int) -> Path:
+    """Where arms that are trained for ``steps``, and what is found in them, are kept."""
+    return work / "alignment" / f"{steps}-steps"
+
+
+def encoder_run(name: str, work: Path, arm: Path) -> Path | None:
+    """Folder of the training of one arm's text encoder; None for the encoder that had none."""
+    return {"aligned": work / "clip", "text-only": arm / "clip", "untrained": None}[name]
+
+
+def text_encoder(name: str, work: Path, config: BuildConfig, cases: Cases, arm: Path) -> Clip3D:
+    """The text encoder of one arm, trained in the folder ``arm`` where it is not the pack's."""
     if name == "aligned":
         return trained_clip(work, config)
     fresh = new_clip(config).eval()
     if name == "untrained":
         return fresh
-    alone = config.train_clip.model_copy(update={"text_only_steps": config.train_clip.steps, "contrastive_weight": 0.0})
-    trained = train_clip(cases, fresh, load_tokenizer(work), alone, work / "alignment" / name / "clip")
+    steps = run_summary(work / "clip")["steps"]
+    alone = config.train_clip.model_copy(
+        update={"steps": steps, "minutes": None, "text_only_steps": steps, "contrastive_weight": 0.0}
+    )
+    trained = train_clip(cases, fresh, load_tokenizer(work), alone, arm / "clip")
     assert isinstance(trained, Clip3D)
     return trained
 
 
-def pack_of(name: str, work: Path, config: BuildConfig, info: PackInfo, minutes: float) -> Path:
-    """Train the diffusion of one arm, and write its pack."""
-    folder = work / "alignment" / name
+def pack_of(name: str, work: Path, config: BuildConfig, steps: int) -> Path:
+    """Train the diffusion of one arm for ``steps``, and write its pack; one that is there is not trained again."""
+    folder = study_folder(work, steps) / name
     if (folder / "pack" / "pack.json").is_file():
         return folder / "pack"
     cases, vae, tokenizer = Cases(work / "cases"), trained_vae(work, config), load_tokenizer(work)
-    clip = text_encoder(name, work, config, cases)
+    clip = text_encoder(name, work, config, cases, folder)
     if not (folder / "encoded" / "encoded.json").is_file():
         encode(
             cases, vae, clip, tokenizer, folder / "encoded",
@@ -67,7 +94,7 @@ def pack_of(name: str, work: Path, config: BuildConfig, info: PackInfo, minutes:
     encoded = Encoded.open(folder / "encoded")
     scale, network = 1 / encoded.info["std"], new_unet(config)
     fit_gaussian(network, encoded, scale)
-    settings = config.train_diffusion.model_copy(update={"minutes": minutes})
+    settings = config.train_diffusion.model_copy(update={"steps": steps, "minutes": None})
     flow = RectifiedFlow(config.flow)
     trained = train_diffusion(encoded, network, flow, settings, folder / "diffusion", scale_factor=scale)
     parts = {
@@ -76,31 +103,42 @@ def pack_of(name: str, work: Path, config: BuildConfig, info: PackInfo, minutes:
         "unet": Part(config.unet, trained.state_dict()),
         "scheduler": Part(config.flow),
     }
-    named = info.model_copy(update={"name": f"alignment-{name}", "latent_scale_factor": scale, "components": {}})
-    save_pack(folder / "pack", named, parts, tokenizer)
+    info = pack_info(config, encoded.info["std"]).model_copy(update={"name": f"alignment-{name}"})
+    save_pack(folder / "pack", info, parts, tokenizer)
     return folder / "pack"
 
 
-def study(work: Path, minutes: float, patients: int) -> dict[str, Any]:
+def trainings(name: str, work: Path, steps: int) -> dict[str, Any]:
+    """``steps`` and ``minutes`` of the trainings behind one arm; None for an encoder that had none."""
+    arm = study_folder(work, steps) / name
+    encoder = encoder_run(name, work, arm)
+    return {
+        "text_encoder": None if encoder is None else run_summary(encoder),
+        "diffusion": run_summary(arm / "diffusion"),
+    }
+
+
+def study(work: Path, steps: int, patients: int) -> dict[str, Any]:
     """Train the arms that are missing and read their volumes."""
     keep_freed_memory()
     stored = {key: value for key, value in read_json(work / "build.json").items() if key != "text2ct"}
     config = BuildConfig.model_validate(stored)
-    info, measure = load_pack().info, MeasureConfig()
+    measure = MeasureConfig()
     grid: dict[str, Any] = {"size": config.grid, "spacing_mm": config.spacing_mm}
     new = render_patients(work / "new-cases", FIRST_MEASURED, measure.patients, **grid)
     judges = trained_judges(work, measure.judge_patients, minutes=measure.judge_minutes, **grid)
     prompts, labels = [text.text() for text in new.texts[:patients]], new.labels[:patients]
     own = [new.volume_hu(i) for i in range(patients)]
-    found: dict[str, Any] = {"minutes": minutes, "patients": patients, "encoders": {}}
+    found: dict[str, Any] = {"steps": steps, "patients": patients, "encoders": {}}
     for name in ENCODERS:
-        pack = load_pack(pack_of(name, work, config, info, minutes))
-        made = generate(pack, prompts, list(range(patients)), batch_size=8)
+        pack = load_pack(pack_of(name, work, config, steps))
+        made = generate(pack, prompts, list(range(patients)), sampling=config.defaults, batch_size=8)
         read = factual_figures(judges, labels, own, list(np.rint(made).astype(np.int16)))["judges"]
-        found["encoders"][name] = {
+        aucs = {
             judge: {key: row[key] for key in ("macro_auc_real", "macro_auc_synthetic", "macro_auc_synthetic_ci")}
             for judge, row in read.items()
         }
+        found["encoders"][name] = {"trainings": trainings(name, work, steps), "judges": aucs}
         print(json.dumps({name: found["encoders"][name]}), flush=True)
     return found
 
@@ -109,12 +147,14 @@ def main() -> None:
     """Parse, run, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="work folder of `text2ct core pack`")
-    parser.add_argument("--minutes", type=float, default=20, help="training time of each arm's diffusion")
+    parser.add_argument("--steps", type=int, default=3000, help="training steps of each arm's diffusion")
     parser.add_argument("--patients", type=int, default=200, help="new patients whose reports become volumes")
     arguments = parser.parse_args()
+    if arguments.steps < 1:
+        parser.error(f"--steps is {arguments.steps}; expected 1 or more")
     torch.manual_seed(0)
-    found = study(arguments.work, arguments.minutes, arguments.patients)
-    write_json(arguments.work / "alignment.json", found)
+    found = study(arguments.work, arguments.steps, arguments.patients)
+    write_json(study_folder(arguments.work, arguments.steps) / "alignment.json", found)
 
 
 if __name__ == "__main__":

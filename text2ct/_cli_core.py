@@ -248,7 +248,7 @@ def core_pack(
     from text2ct.diffusion.build import BuildConfig, build_pack, estimate_build, run_summary
     from text2ct.diffusion.training import parse_config
     from text2ct.evaluation.model_card import write_model_card
-    from text2ct.evaluation.pack_figures import MeasureConfig, measure_pack
+    from text2ct.evaluation.pack_figures import MeasureConfig, check_measurable, measure_pack
     from text2ct.evaluation.real_data import RealData
     from text2ct.files import write_json
 
@@ -256,6 +256,7 @@ def core_pack(
     measure = parse_config(MeasureConfig, given.pop("measure", {}), config or "the defaults")
     settings = parse_config(BuildConfig, given, config or "the defaults")
     real = RealData(reports, chest)
+    check_measurable(settings.grid)
     if dry_run:
         plan = estimate_build(settings, more_patients=measure.rendered, more_minutes=measure.minutes)
         plan |= {"dry_run": True}

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from pydantic import ValidationError
 from tiny_build import CONFIG
 
 from text2ct.diffusion import Pack, generate, verify_pack
-from text2ct.diffusion.build import build_pack, estimate_build
+from text2ct.diffusion.build import build_pack, estimate_build, pack_info
+from text2ct.diffusion.ctvit import CTViT, CTViTConfig
 from text2ct.diffusion.info import Sampling
 from text2ct.errors import UserError
 from text2ct.simulation.patients import FIRST_JUDGED, PACK_PATIENTS
@@ -76,3 +79,41 @@ def test_an_estimate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert would["seconds"] > 0
     assert would["bytes"] > 24 * 32**3
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pack_says_what_its_configuration_says() -> None:
+    other = CONFIG.model_copy(update={"patients": 7, "grid": (32, 32, 64), "defaults": Sampling(steps=3)})
+    info = pack_info(other, std=4.0)
+    assert (info.grid, info.spacing_mm, info.defaults) == (other.grid, other.spacing_mm, other.defaults)
+    assert (info.trained_on[0].first, info.trained_on[0].last) == (PACK_PATIENTS.start, PACK_PATIENTS.start + 6)
+    assert info.latent_scale_factor == 0.25
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": 0}, "greater than or equal to 1"),
+        ({"channels": 2}, "2 channels need as many windows"),
+        ({"channels": 2, "windows": ((0.0, 1.0),)}, "not one rising range within"),
+        ({"windows": ((-1.0, 1.0),)}, "not one rising range within"),
+        ({"windows": ((0.5, 0.5),)}, "not one rising range within"),
+    ],
+    ids=["none", "no-windows", "too-few", "outside", "empty"],
+)
+def test_each_channel_of_the_ct_tower_needs_its_window(change: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        CTViTConfig(**change)
+
+
+@torch.inference_mode()
+def test_the_ct_tower_sees_what_lies_in_its_windows() -> None:
+    """Intensities outside of every window are cut to its border; one window of [0, 1] changes nothing."""
+    torch.manual_seed(0)
+    sizes = CONFIG.clip.vision.model_dump()
+    plain, whole = (CTViT(CTViTConfig(**sizes | {"windows": windows})) for windows in ((), ((0.0, 1.0),)))
+    whole.load_state_dict(plain.state_dict())
+    volume = torch.rand(1, 1, *CONFIG.clip.vision.image_size)
+    torch.testing.assert_close(whole.tokens(volume), plain.tokens(volume))
+    two = CTViT(CTViTConfig(**sizes | {"channels": 2, "windows": ((0.2, 0.4), (0.3, 0.6))}))
+    torch.testing.assert_close(two.tokens(volume), two.tokens(volume.clamp(0.2, 0.6)))
+    assert not torch.allclose(two.tokens(volume), two.tokens(volume.clamp(0.2, 0.5)))

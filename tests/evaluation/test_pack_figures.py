@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tiny_build import CONFIG
 from typer.testing import CliRunner
 
@@ -16,12 +18,12 @@ from text2ct.cli import app
 from text2ct.diffusion import Pack, load_pack
 from text2ct.diffusion.info import TrainingData
 from text2ct.errors import UserError
-from text2ct.evaluation.judges import macro
-from text2ct.evaluation.pack_figures import MeasureConfig, factual_figures, measure_pack, psnr
+from text2ct.evaluation.judges import macro, trained_judges
+from text2ct.evaluation.pack_figures import MeasureConfig, autoencoder_figures, factual_figures, measure_pack, psnr
 from text2ct.evaluation.real_data import RealData
-from text2ct.files import read_json
+from text2ct.files import read_json, write_json
 from text2ct.findings import FINDINGS
-from text2ct.simulation.patients import FIRST_MEASURED
+from text2ct.simulation.patients import FIRST_JUDGED, FIRST_MEASURED
 from text2ct.volumes import Volume, write
 
 MEASURE = MeasureConfig(
@@ -118,12 +120,64 @@ def test_without_real_data_their_figures_are_left_out(measured: tuple[Path, Pack
     assert {path: path.stat().st_mtime_ns for path in before} == before, "the volumes stay, the sections do not"
 
 
-def test_a_pack_of_the_measured_patients_is_refused(measured: tuple[Path, Pack, dict[str, Any]]) -> None:
+@pytest.mark.parametrize("first", [FIRST_JUDGED, FIRST_MEASURED])
+def test_a_pack_of_the_measured_or_the_judges_patients_is_refused(
+    measured: tuple[Path, Pack, dict[str, Any]], first: int
+) -> None:
     folder, pack, _ = measured
-    seen = TrainingData(dataset="simulated", first=FIRST_MEASURED, last=FIRST_MEASURED + 5)
+    seen = TrainingData(dataset="simulated", first=first, last=first + 5)
     other = Pack(path=pack.path, info=pack.info.model_copy(update={"trained_on": (seen,)}), sha256=pack.sha256)
     with pytest.raises(UserError, match="was trained on patients that it would be measured on"):
         measure_pack(other, folder, MEASURE, device="cpu")
+
+
+def test_judges_of_other_patients_are_refused(measured: tuple[Path, Pack, dict[str, Any]], tmp_path: Path) -> None:
+    folder, pack, _ = measured
+    for name in ("judge-blocks", "judge-cases"):
+        shutil.copytree(folder / name, tmp_path / name)
+    record = read_json(tmp_path / "judge-blocks" / "judge.json")
+    record["trained_on"]["digest"] = "another"
+    write_json(tmp_path / "judge-blocks" / "judge.json", record)
+    grid: dict[str, Any] = {"size": pack.info.grid, "spacing_mm": pack.info.spacing_mm}
+    with pytest.raises(UserError, match="learnt from other patients"):
+        trained_judges(tmp_path, MEASURE.judge_patients, minutes=0.02, device="cpu", **grid)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alone": ["Nodule"]}, "Nodule is none of the 18 findings"),
+        ({"patients": 400}, "500 of 400 patients' reports"),
+        ({"judge_patients": 10**7}, "judge_patients"),
+    ],
+)
+def test_impossible_measurements_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps({"measure": change}))
+    words = ["core", "pack", "--out", str(tmp_path / "pack"), "--config", str(tmp_path / "settings.json")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert message in result.stderr.replace("\n", " ")
+    assert not (tmp_path / "pack").exists()
+
+
+@pytest.mark.parametrize("grid", [(64, 64, 56), (16, 32, 32)])
+def test_grids_that_cannot_be_measured_are_refused_before_the_training(
+    grid: tuple[int, int, int], tmp_path: Path
+) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps({"grid": grid}))
+    words = ["core", "pack", "--out", str(tmp_path / "pack"), "--config", str(tmp_path / "settings.json")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "cannot be measured" in result.stderr
+    assert not (tmp_path / "pack").exists()
+
+
+def test_a_chest_without_dense_voxels_has_no_bias(measured: tuple[Path, Pack, dict[str, Any]]) -> None:
+    _, pack, _ = measured
+    soft = Volume(np.zeros((40, 40, 40), np.float32), np.diag([8.0, 8.0, 8.0, 1.0]))
+    found = autoencoder_figures(pack, [np.zeros(pack.info.grid, np.int16)], soft, torch.device("cpu"))
+    assert found["dense_bias_hu"] is None
+    assert found["real_chest_dense_bias_hu"] is None
 
 
 def test_reports_without_labels_are_refused(tmp_path: Path) -> None:

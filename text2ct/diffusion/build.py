@@ -167,10 +167,10 @@ def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes:
         more_minutes: Time that is known besides.
     """
     cases = config.patients + more_patients
+    simulated_case(config.first_patient, config.grid, config.spacing_mm)  # the first one also loads and caches
     begun = time.perf_counter()
     simulated_case(config.first_patient, config.grid, config.spacing_mm)
-    simulated_case(config.first_patient, config.grid, config.spacing_mm)
-    rendering = (time.perf_counter() - begun) / 2 * cases / (os.cpu_count() or 1)
+    rendering = (time.perf_counter() - begun) * cases / len(os.sched_getaffinity(0))
     minutes = sum(run.minutes or 0.0 for run in (config.train_clip, config.train_diffusion)) + more_minutes
     voxels = int(np.prod(config.grid))
     latent = config.vae.latent_channels * voxels // config.vae.factor**3
@@ -185,7 +185,23 @@ def export_pack(work: Path, out: Path, config: BuildConfig) -> Pack:
     """Write the pack from the checkpoints as they are, finished or not."""
     std = Encoded.open(work / "encoded").info["std"]
     vae, clip, unet = trained_vae(work, config), trained_clip(work, config), trained_unet(work, config)
-    info = PackInfo(
+    parts = {
+        "clip": Part(config.clip, clip.state_dict()),
+        "vae": Part(config.vae, vae.state_dict()),
+        "unet": Part(config.unet, unet.state_dict()),
+        "scheduler": Part(config.flow),
+    }
+    return save_pack(out, pack_info(config, std), parts, load_tokenizer(work))
+
+
+def pack_info(config: BuildConfig, std: float) -> PackInfo:
+    """What ``pack.json`` says of a pack built so, before its components and files are known.
+
+    Args:
+        config: What was built.
+        std: Standard deviation of all training latents.
+    """
+    return PackInfo(
         name=config.name,
         version=config.version,
         licence="Apache-2.0",
@@ -203,13 +219,6 @@ def export_pack(work: Path, out: Path, config: BuildConfig) -> Pack:
         text_length=config.text_length,
         defaults=config.defaults,
     )
-    parts = {
-        "clip": Part(config.clip, clip.state_dict()),
-        "vae": Part(config.vae, vae.state_dict()),
-        "unet": Part(config.unet, unet.state_dict()),
-        "scheduler": Part(config.flow),
-    }
-    return save_pack(out, info, parts, load_tokenizer(work))
 
 
 def run_summary(folder: Path) -> dict[str, Any]:

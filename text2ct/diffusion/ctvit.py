@@ -33,9 +33,11 @@ class CTViTConfig(BaseModel):
     temporal_depth: int = 4
     heads: int = 8
     dim_head: int = 32
-    channels: int = 1
+    channels: int = Field(default=1, ge=1, description="what a patch holds of each voxel; more than 1 needs `windows`")
     windows: tuple[tuple[float, float], ...] = Field(
-        default=(), description="ranges of the intensities in [0, 1] that become one channel each; none for as they are"
+        default=(),
+        description="ranges of intensities, which then lie in [0, 1], each stretched to [0, 1] as one channel; "
+        "none, of one channel only, for intensities as they are",
     )
     codebook_size: int = 8192
     quantize: bool = Field(default=True, description="replace each token by its nearest codebook row")
@@ -51,6 +53,12 @@ class CTViTConfig(BaseModel):
                 f"image_size {self.image_size} is not a multiple of the patch "
                 f"({self.patch_size}, {self.patch_size}, {self.temporal_patch_size})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _windowed(self) -> CTViTConfig:
+        if self.channels > 1 and not self.windows:
+            raise ValueError(f"{self.channels} channels need as many windows; a volume as it is has 1 channel")
         if any(not 0 <= low < high <= 1 for low, high in self.windows) or len(self.windows) not in (0, self.channels):
             raise ValueError(f"windows {self.windows} are not one rising range within [0, 1] for each channel")
         return self
@@ -246,7 +254,8 @@ class CTViT(nn.Module):
         """Tokens before quantisation.
 
         Args:
-            volume: (B, 1, H, W, D) float, intensities as the checkpoint was trained on ([0, 1] or [-1, 1]).
+            volume: (B, 1, H, W, D) float, intensities as the checkpoint was trained on: in [0, 1] or [-1, 1],
+                with windows in [0, 1].
 
         Returns:
             (B, T·h·w, dim) tokens, T patches along depth.

@@ -317,7 +317,8 @@ def save_pack(
     info = info.model_copy(update={"components": components})
     _check_objective(info)
     files: list[str] = []
-    (path / "pack.json").unlink(missing_ok=True)
+    for name in ("pack.json", "MODEL_CARD.md"):  # whose figures are those of other weights
+        (path / name).unlink(missing_ok=True)
     for component, part in parts.items():
         folder = path / component
         write_json(folder / "config.json", part.config.model_dump(mode="json"))

@@ -63,7 +63,7 @@ class Kept:
                 advance(len(some))
         return out
 
-    def seconds_per_volume(self, name: str) -> float:
-        """The median over a run's files."""
-        files = sorted((self.folder / name).glob("*.json"))
+    def seconds_per_volume(self, name: str, count: int) -> float:
+        """The median over the files of the first ``count`` volumes."""
+        files = [self.folder / name / f"{start:05d}.json" for start in range(0, count, CHUNK)]
         return float(np.median([read_json(path)["seconds_per_volume"] for path in files]))

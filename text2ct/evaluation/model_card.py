@@ -65,10 +65,11 @@ def write_model_card(
         *_findings(figures),
         "## Limits",
         "",
-        "It knows simulated chests only: its volumes are for augmentation experiments on the simulated cohort and "
-        "for trying the software. It has seen labelled simulated patients that a classifier trained beside it has "
-        "not, so a gain may be that knowledge, transferred. FIDs are comparable only between sets that were "
-        "measured with the same backbone, never with published ones. Not for clinical use.",
+        "It knows simulated chests only, whose small findings (nodules, nodes, coronary calcium, bronchi) are drawn "
+        "larger than most real ones, so that a coarse grid shows them: its volumes are for augmentation experiments "
+        "on the simulated cohort and for trying the software. It has seen labelled simulated patients that a "
+        "classifier trained beside it has not, so a gain may be that knowledge, transferred. FIDs are comparable only "
+        "between sets that were measured with the same backbone, never with published ones. Not for clinical use.",
         "",
         "## Configuration",
         "",
@@ -88,6 +89,10 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
     ]
 
 
+def _with(unit: str, value: float | None) -> str:
+    return "–" if value is None else f"{value} {unit}"
+
+
 def _range(values: list[float] | None) -> str:
     return "" if values is None else f" [{values[0]}, {values[1]}]"
 
@@ -102,14 +107,15 @@ def _figures(figures: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     recall, chance = clip["report_to_volume_recall"]["5"], clip["report_to_volume_recall_chance"]["5"]
     similar, by_chance = clip["volume_to_volume_map"]["5"], clip["volume_to_volume_map_chance"]["5"]
     rows: list[tuple[Any, ...]] = [
-        (f"autoencoder: PSNR over 2000 HU, {vae['n']} patients", f"{vae['psnr_db']} dB"),
-        ("autoencoder: mean error of voxels above 300 HU", f"{vae['dense_bias_hu']} HU"),
+        (f"autoencoder: PSNR over 2000 HU, {vae['n']} patients", _with("dB", vae["psnr_db"])),
+        ("autoencoder: mean error of voxels above 300 HU", _with("HU", vae["dense_bias_hu"])),
     ]
     if "real_chest_psnr_db" in vae:
         rows.append(
             (
                 "autoencoder: a real chest on the pack's grid",
-                f"{vae['real_chest_psnr_db']} dB, {vae['real_chest_dense_bias_hu']} HU above 300 HU",
+                f"{_with('dB', vae['real_chest_psnr_db'])}, "
+                f"{_with('HU above 300 HU', vae['real_chest_dense_bias_hu'])}",
             )
         )
     rows += [
@@ -117,6 +123,7 @@ def _figures(figures: Mapping[str, Any]) -> list[tuple[Any, ...]]:
             f"3D CLIP: macro AUC by words alone, {clip['n']} patients (it learnt from statements of that form)",
             clip["zero_shot_macro_auc"],
         ),
+        ("the same by a wording that it did not learn from", clip["zero_shot_macro_auc_untaught"]),
         (f"3D CLIP: report-to-volume recall@5 of {clip['n']}", f"{recall:.1%} (chance {chance:.1%})"),
         ("3D CLIP: volume-to-volume mean overlap of findings@5", f"{similar:.3f} (chance {by_chance:.3f})"),
     ]
@@ -156,7 +163,7 @@ def _figures(figures: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         (
             f"2.5D FID, {fid['n']} volumes (backbone {fid['backbone']})",
             f"{fid['fid_2p5d']['mean']}{_range(fid['fid_2p5d']['ci'])}, "
-            f"{fid['ratio']} times that between as many patients ({fid['floor']['mean']})",
+            f"{fid['ratio']} times that of the reports' own patients ({fid['floor']['mean']}), both against others",
         )
     )
     rows.append(
@@ -165,8 +172,10 @@ def _figures(figures: Mapping[str, Any]) -> list[tuple[Any, ...]]:
             figures["diversity"]["ratio"],
         )
     )
-    if "memorisation" in figures:
-        seen = figures["memorisation"]
+    seen = figures.get("memorisation")
+    if seen is None:
+        rows.append(("memorised training patients", "not looked for: they were not at hand"))
+    else:
         rows.append((f"memorised of {seen['n']}, against {seen['training']} training patients", seen["memorised"]))
     return rows
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from text2ct import __version__, console
 from text2ct.compute import keep_freed_memory, pick_device
 from text2ct.diffusion.generate import decode_latents
 from text2ct.diffusion.pack import Pack
@@ -26,16 +27,18 @@ from text2ct.evaluation._kept import Kept
 from text2ct.evaluation.bootstrap import auc_samples, cluster_weights, interval, row_mean
 from text2ct.evaluation.fidelity import fid_between
 from text2ct.evaluation.judges import Judge, aucs, macro, trained_judges
+from text2ct.evaluation.judges.cnn import SMALLEST
 from text2ct.evaluation.memorisation import find_memorised
 from text2ct.evaluation.probe import linear_probe
 from text2ct.evaluation.real_data import RealData
 from text2ct.evaluation.retrieval import clip_score, report_to_volume_recall, volume_to_volume_map
-from text2ct.evaluation.similarity import diversity
+from text2ct.evaluation.similarity import SsimSettings, diversity
 from text2ct.evaluation.slice_network import SliceNetwork, train_slice_network
 from text2ct.evaluation.slices import slice_statistics
-from text2ct.evaluation.zero_shot import zero_shot
+from text2ct.evaluation.zero_shot import UNTAUGHT_PHRASINGS, zero_shot
 from text2ct.findings import FINDINGS
 from text2ct.simulation.patients import FIRST_JUDGED, FIRST_MEASURED
+from text2ct.simulation.text import compose
 from text2ct.volumes import Volume, to_grid
 
 BATCH = 8
@@ -49,7 +52,9 @@ class MeasureConfig(BaseModel):
 
     patients: int = Field(default=1000, ge=4, description="new patients: the gallery of retrieval")
     generated: int = Field(default=500, ge=2, description="of them, those whose reports become volumes")
-    judge_patients: int = Field(default=4000, ge=1, description="patients that the judges learn from")
+    judge_patients: int = Field(
+        default=4000, ge=1, le=FIRST_MEASURED - FIRST_JUDGED, description="patients that the judges learn from"
+    )
     judge_minutes: float = Field(default=10.0, gt=0, description="training time of the CNN")
     slice_steps: int = Field(default=800, ge=1, description="training steps of the slice network behind the FID")
     one_prompt: int = Field(default=12, ge=2, description="volumes of one prompt, for their diversity")
@@ -57,6 +62,18 @@ class MeasureConfig(BaseModel):
         default=("Cardiomegaly", "Pleural effusion", "Emphysema", "Consolidation", "Hiatal hernia", "Lung nodule"),
         description="findings of the prompts of one finding",
     )
+
+    @model_validator(mode="after")
+    def _possible(self) -> MeasureConfig:
+        unknown = [name for name in self.alone if name not in FINDINGS]
+        if unknown:
+            raise ValueError(f"alone: {', '.join(unknown)} is none of the 18 findings")
+        if self.patients - self.generated < 2:
+            raise ValueError(
+                f"{self.generated} of {self.patients} patients' reports become volumes; at least 2 others are needed "
+                "to compare with"
+            )
+        return self
 
     @property
     def rendered(self) -> int:
@@ -67,6 +84,19 @@ class MeasureConfig(BaseModel):
     def minutes(self) -> float:
         """About how long it takes on two cores beside rendering: the CNN, its features' trees, a second a volume."""
         return self.judge_minutes + self.judge_patients / 600 + 2 * self.generated / 60
+
+
+def check_measurable(grid: tuple[int, int, int]) -> None:
+    """Refuse, before anything is trained, a grid that the judges or the similarity cannot read.
+
+    Raises:
+        UserError: An axis of it is no multiple of 16, or too short for MS-SSIM.
+    """
+    if any(n % SMALLEST or n < SsimSettings().smallest_axis for n in grid):
+        raise UserError(
+            f"packs of {'x'.join(map(str, grid))} voxels cannot be measured: each axis must be a multiple of "
+            f"{SMALLEST} and at least {SsimSettings().smallest_axis}"
+        )
 
 
 def measure_pack(
@@ -91,12 +121,14 @@ def measure_pack(
         reports, ``real_reports``.
 
     Raises:
-        UserError: The pack or a judge learnt from the patients that are measured.
+        UserError: The pack learnt from the patients that are measured or from the judges', a judge from other
+            patients than it should, or the grid cannot be measured.
     """
     config, real = config or MeasureConfig(), real or RealData()
     keep_freed_memory()
     where = pick_device(device)
     _check_unseen(pack)
+    check_measurable(pack.info.grid)
     grid: dict[str, Any] = {"size": pack.info.grid, "spacing_mm": pack.info.spacing_mm}
     cases = render_patients(work / "new-cases", FIRST_MEASURED, config.patients, **grid)
 
@@ -104,17 +136,23 @@ def measure_pack(
     def judges() -> list[Judge]:  # loading them takes minutes, and only two sections ask
         return trained_judges(work, config.judge_patients, minutes=config.judge_minutes, device=device, **grid)
 
-    question = {"measure": config.model_dump(mode="json"), "real_sha256": real.sha256}
+    question = {
+        "text2ct": __version__,
+        "measure": config.model_dump(mode="json"),
+        "real_sha256": real.sha256,
+        "patients": cases.digest,
+    }
     kept = Kept(work / "measured" / _identity(pack), question)
     prompts = [text.text() for text in cases.texts[: config.generated]]
     labels = cases.labels[: config.generated]
-    volumes = [cases.volume_hu(i) for i in range(len(cases))]
+    volumes = cases.volumes_hu
     found = {
         "autoencoder": kept.section("autoencoder", lambda: autoencoder_figures(pack, volumes[:200], real.chest, where)),
         "clip": kept.section("clip", lambda: clip_figures(pack, cases, real, where)),
     }
     made = kept.volumes("reports", pack, prompts, where)
-    found["generation"] = {"n": len(made), "seconds_per_volume": round(kept.seconds_per_volume("reports"), 2)}
+    seconds = kept.seconds_per_volume("reports", len(made))
+    found["generation"] = {"n": len(made), "seconds_per_volume": round(seconds, 2)}
     own = volumes[: config.generated]
     found["factual"] = kept.section("factual", lambda: factual_figures(judges(), labels, own, made))
     found["fidelity"] = kept.section(
@@ -123,7 +161,9 @@ def measure_pack(
     )
     found["diversity"] = kept.section("diversity", lambda: diversity_figures(pack, kept, cases, config, where))
     training = _training_cases(pack, work)
-    if training is not None:
+    if training is None:
+        console.warn(f"{work / 'cases'} are not the patients that the pack learnt from; copies were not looked for")
+    else:
         held_out = volumes[config.generated :]
         found["memorisation"] = kept.section("memorisation", lambda: memorisation_figures(made, training, held_out))
     if real.reports is not None:
@@ -142,8 +182,11 @@ def _identity(pack: Pack) -> str:
 
 def _check_unseen(pack: Pack) -> None:
     for data in pack.info.trained_on:
-        if data.dataset == "simulated" and data.last is not None and data.last >= FIRST_MEASURED:
-            raise UserError(f"'{pack.info.name}' was trained on patients that it would be measured on")
+        if data.dataset == "simulated" and data.last is not None and data.last >= FIRST_JUDGED:
+            raise UserError(
+                f"'{pack.info.name}' was trained on patients that it would be measured on, or that its judges learn "
+                f"from; train it on patients below {FIRST_JUDGED}"
+            )
 
 
 def _training_cases(pack: Pack, work: Path) -> Cases | None:
@@ -152,14 +195,16 @@ def _training_cases(pack: Pack, work: Path) -> Cases | None:
     if not (folder / "cases.json").is_file():
         return None
     cases = Cases(folder)
-    firsts = {data.first for data in pack.info.trained_on}
-    return cases if cases.info.get("first") in firsts else None
+    first = cases.info.get("first")
+    here = None if first is None else (first, first + len(cases) - 1)
+    same = [here] == [(data.first, data.last) for data in pack.info.trained_on] and cases.size == pack.info.grid
+    return cases if same else None
 
 
 def psnr(reference_hu: NDArray[Any], other_hu: NDArray[Any]) -> float:
     """Peak signal-to-noise ratio in dB over a range of 2000 HU."""
     error = np.mean((reference_hu.astype(np.float64) - other_hu) ** 2)
-    return float(10 * np.log10(2000.0**2 / error))
+    return float(10 * np.log10(2000.0**2 / error)) if error else float("inf")
 
 
 @torch.inference_mode()
@@ -179,16 +224,22 @@ def autoencoder_figures(
     """PSNR (mean over volumes, dB) and the mean error of voxels above 300 HU, of new patients and of a real chest."""
     rebuilt = rebuild(pack, volumes_hu, device)
     found: dict[str, Any] = {"n": len(volumes_hu)}
-    found["psnr_db"] = round(float(np.mean([psnr(a, b) for a, b in zip(volumes_hu, rebuilt, strict=True)])), 2)
-    dense = [(b - a)[a > 300] for a, b in zip(volumes_hu, rebuilt, strict=True)]
-    found["dense_bias_hu"] = round(float(np.concatenate(dense).mean()), 1)
+    found["psnr_db"] = _rounded(np.mean([psnr(a, b) for a, b in zip(volumes_hu, rebuilt, strict=True)]), 2)
+    found["dense_bias_hu"] = _dense_bias(volumes_hu, rebuilt)
     if chest is not None:
-        gridded = to_grid(chest, pack.info.grid, pack.info.spacing_mm, fit="crop-pad").hu
-        hu = np.clip(gridded, *pack.info.hu_range)
+        grid: dict[str, Any] = {"size": pack.info.grid, "spacing_mm": pack.info.spacing_mm, "fit": "crop-pad"}
+        hu = np.clip(to_grid(chest, **grid).hu, *pack.info.hu_range)
+        # Air that pads a short scan is rebuilt for nothing, so it does not count.
+        covered = to_grid(Volume(np.zeros_like(chest.hu), chest.affine), **grid).hu > -500
         again = rebuild(pack, [hu], device)[0]
-        found["real_chest_psnr_db"] = round(psnr(hu, again), 2)
-        found["real_chest_dense_bias_hu"] = round(float((again - hu)[hu > 300].mean()), 1)
+        found["real_chest_psnr_db"] = _rounded(psnr(hu[covered], again[covered]), 2)
+        found["real_chest_dense_bias_hu"] = _dense_bias([hu], [again])
     return found
+
+
+def _dense_bias(volumes_hu: Sequence[NDArray[Any]], rebuilt: Sequence[NDArray[Any]]) -> float | None:
+    errors = np.concatenate([(b - a)[a > 300] for a, b in zip(volumes_hu, rebuilt, strict=True)])
+    return _rounded(errors.mean(), 1) if len(errors) else None
 
 
 @torch.inference_mode()
@@ -215,14 +266,18 @@ def embed_texts(pack: Pack, texts: Sequence[str], device: torch.device) -> NDArr
 
 def clip_figures(pack: Pack, cases: Cases, real: RealData, device: torch.device) -> dict[str, Any]:
     """Zero-shot AUC, retrieval with its chance levels, CLIP score, and a probe of real reports' features."""
-    image = embed_volumes(pack, [cases.volume_hu(i) for i in range(len(cases))], device)
+    image = embed_volumes(pack, cases.volumes_hu, device)
     text = embed_texts(pack, [case.text() for case in cases.texts], device)
     zero = zero_shot(lambda prompts: embed_texts(pack, prompts, device), image, cases.labels)
+    reworded = zero_shot(
+        lambda prompts: embed_texts(pack, prompts, device), image, cases.labels, phrasings=UNTAUGHT_PHRASINGS
+    )
     recall = report_to_volume_recall(text, image)
     similar = volume_to_volume_map(image, cases.labels)
     found: dict[str, Any] = {
         "n": len(cases),
         "zero_shot_macro_auc": _rounded(zero.macro_auc),
+        "zero_shot_macro_auc_untaught": _rounded(reworded.macro_auc),
         "zero_shot_auc": {name: _rounded(value) for name, value in zero.auc.items()},
         "report_to_volume_recall": _by_k(recall.at),
         "report_to_volume_recall_chance": _by_k(recall.chance),
@@ -299,10 +354,15 @@ def _interval(samples: NDArray[np.float64]) -> list[float] | None:
 
 def _slice_network(work: Path, config: MeasureConfig, grid: dict[str, Any], device: str) -> SliceNetwork:
     folder = work / "slice-network"
-    if not (folder / "config.json").is_file():
-        cases = render_patients(work / "judge-cases", FIRST_JUDGED, config.judge_patients, **grid)
-        train_slice_network(cases, steps=config.slice_steps, device=str(pick_device(device))).save(folder)
-    return SliceNetwork.load(folder)
+    cases = render_patients(work / "judge-cases", FIRST_JUDGED, config.judge_patients, **grid)
+    if (folder / "config.json").is_file():
+        network = SliceNetwork.load(folder)
+        if (network.config.trained_on, network.config.steps) == (cases.digest, config.slice_steps):
+            return network
+        console.info("the slice network learnt otherwise; training it again")
+    network = train_slice_network(cases, steps=config.slice_steps, device=str(pick_device(device)))
+    network.save(folder)
+    return network
 
 
 def fidelity_figures(
@@ -311,12 +371,12 @@ def fidelity_figures(
     others: Sequence[NDArray[np.generic]],
     made: Sequence[NDArray[np.generic]],
 ) -> dict[str, Any]:
-    """2.5D FID of generated volumes and of as many other patients, both against the reports' own volumes."""
+    """2.5D FID of generated volumes, and of the volumes that their reports describe, both against other patients."""
     count = min(len(own), len(others), len(made))
-    real = slice_statistics(own[:count], network)
+    real = slice_statistics(others[:count], network)
     first = {"colour": real["colour"]}
     between = fid_between(real["colour"], slice_statistics(made[:count], network, origin=first)["colour"])
-    floor = fid_between(real["colour"], slice_statistics(others[:count], network, origin=first)["colour"])
+    floor = fid_between(real["colour"], slice_statistics(own[:count], network, origin=first)["colour"])
 
     def record(fid: Any) -> dict[str, Any]:
         planes = {name: round(getattr(fid, name), 4) for name in ("axial", "coronal", "sagittal", "mean")}
@@ -334,17 +394,21 @@ def fidelity_figures(
 def diversity_figures(
     pack: Pack, kept: Kept, cases: Cases, config: MeasureConfig, device: torch.device
 ) -> dict[str, Any]:
-    """Mean pairwise MS-SSIM of volumes of one prompt, and of patients with the same finding."""
+    """Mean pairwise MS-SSIM of volumes of one prompt, and of patients with the same finding.
+
+    The prompt is a report of that finding alone, as ``synthesize --source composed`` writes it.
+    """
     found: dict[str, Any] = {"n_each": config.one_prompt, "findings": {}}
     for name in config.alone:
-        prompts = [f"{name}."] * config.one_prompt
-        made = kept.volumes(f"one-{FINDINGS.index(name):02d}", pack, prompts, device)
-        having = np.flatnonzero(cases.labels[:, FINDINGS.index(name)] == 1)[: config.one_prompt]
+        index = FINDINGS.index(name)
+        prompts = [compose(np.eye(len(FINDINGS))[index], np.random.default_rng(index)).text] * config.one_prompt
+        made = kept.volumes(f"one-{index:02d}", pack, prompts, device)
+        having = np.flatnonzero(cases.labels[:, index] == 1)[: config.one_prompt]
         if len(having) < 2:
             continue
         same = [cases.volume_hu(int(i)) for i in having]
         pair = [diversity(group, pairs=60).ms_ssim for group in (made, same)]
-        found["findings"][name] = {"synthetic": round(pair[0], 3), "real": round(pair[1], 3)}
+        found["findings"][name] = {"synthetic": round(pair[0], 3), "real": round(pair[1], 3), "n_real": len(same)}
     ratios = [one["synthetic"] / one["real"] for one in found["findings"].values()]
     return found | {"ratio": round(float(np.mean(ratios)), 3) if ratios else None}
 
@@ -353,8 +417,7 @@ def memorisation_figures(
     made: Sequence[NDArray[np.generic]], training: Cases, held_out: Sequence[NDArray[np.generic]]
 ) -> dict[str, Any]:
     """How many generated volumes are nearer to a training patient than a new patient could be."""
-    volumes = [training.volume_hu(i) for i in range(len(training))]
-    result = find_memorised(made, volumes, held_out)
+    result = find_memorised(made, training.volumes_hu, held_out)
     return {
         "n": result.n,
         "training": result.n_training,
@@ -366,8 +429,9 @@ def memorisation_figures(
     }
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(float(value), 3)
+def _rounded(value: float | np.floating[Any] | None, digits: int = 3) -> float | None:
+    """JSON has no infinity and no NaN."""
+    return None if value is None or not np.isfinite(value) else round(float(value), digits)
 
 
 def _by_k(values: dict[int, float]) -> dict[str, float]:

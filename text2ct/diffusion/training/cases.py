@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,12 +102,45 @@ class Cases:
             digest.update(json.dumps(_to_json(text)).encode())
         return digest.hexdigest()
 
+    @property
+    def volumes_hu(self) -> CaseVolumes:
+        """All volumes, opened one by one when they are asked for."""
+        return CaseVolumes(self, range(len(self)))
+
     def volume_hu(self, index: int) -> NDArray[np.int16]:
         """(X, Y, Z) int16 HU of case ``index``, mapped from disk."""
         chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
         # Opened each time: a large data set has more chunks than a process may map.
         volumes = np.load(_chunk(self.folder, chunk) / "volumes.npy", mmap_mode="r")
         return volumes[index - self._starts[chunk]]
+
+
+class CaseVolumes(Sequence[NDArray[np.int16]]):
+    """Volumes of cases as a sequence. A list of mapped volumes would hold a file open for each.
+
+    Args:
+        cases: Whose.
+        indices: Which, in this order.
+    """
+
+    def __init__(self, cases: Cases, indices: range) -> None:
+        self._cases = cases
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.int16]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> CaseVolumes: ...
+
+    def __getitem__(self, index: int | slice) -> NDArray[np.int16] | CaseVolumes:
+        """(X, Y, Z) int16 HU, or the volumes of a slice."""
+        if isinstance(index, slice):
+            return CaseVolumes(self._cases, self._indices[index])
+        return self._cases.volume_hu(self._indices[index])
 
 
 def render_patients(

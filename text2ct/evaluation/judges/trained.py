@@ -8,7 +8,8 @@ from text2ct.diffusion.training.cases import Size, Spacing, render_patients
 from text2ct.errors import UserError
 from text2ct.evaluation.judges.blocks import BlockJudge
 from text2ct.evaluation.judges.cnn import CnnJudge, CnnJudgeTraining, train_cnn_judge
-from text2ct.evaluation.judges.judge import JUDGE_FILE, Judge
+from text2ct.evaluation.judges.judge import JUDGE_FILE, Judge, read_judge_file
+from text2ct.files import read_json
 from text2ct.simulation.patients import FIRST_JUDGED, FIRST_MEASURED
 
 KINDS = ("blocks", "cnn")
@@ -36,7 +37,8 @@ def trained_judges(
         device: Of the CNN, as for :func:`text2ct.compute.pick_device`.
 
     Raises:
-        UserError: More patients than are reserved for judges, or ``work`` holds others.
+        UserError: More patients than are reserved for judges, ``work`` holds others, or a judge there learnt from
+            others or for another time.
     """
     if patients > FIRST_MEASURED - FIRST_JUDGED:
         raise UserError(f"{patients} patients for the judges; at most {FIRST_MEASURED - FIRST_JUDGED} are theirs")
@@ -45,8 +47,12 @@ def trained_judges(
     for kind in kinds:
         folder = work / f"judge-{kind}"
         done = (folder / JUDGE_FILE).is_file()
+        if done and read_judge_file(folder, kind)["trained_on"]["digest"] != cases.digest:
+            raise UserError(f"{folder} learnt from other patients than {cases.folder}; remove it to train it again")
         if kind == "cnn":
             training = CnnJudgeTraining(minutes=minutes)
+            if done and read_json(folder / "config.json")["training"] != training.model_dump(mode="json"):
+                raise UserError(f"{folder} was trained with other settings; remove it to train it again")
             trained = CnnJudge.load(folder, device=device) if done else None
             judges.append(trained or train_cnn_judge(cases, training, folder, device=device))
         elif done:
