@@ -107,7 +107,9 @@ class BuildConfig(BaseModel):
         steps=40000, minutes=115, batch_size=4, learning_rate=8e-4, warmup_steps=200, poly_power=1, gradient_clip=1.0,
         ema_decay=0.999, loss="l2",
     )  # fmt: skip
-    defaults: Sampling = Sampling(steps=8, guidance_scale=2.5, solver="adams-bashforth")
+    defaults: Sampling = Sampling(
+        steps=12, guidance_scale=2.0, solver="adams-bashforth", time_location=2.3, time_scale=2.0
+    )
 
 
 def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "auto") -> Pack:
