@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from text2ct.diffusion.training.cases import Cases, CaseText, write_cases
 from text2ct.errors import UserError
@@ -23,7 +24,7 @@ from text2ct.evaluation.judges import (
     macro,
     train_cnn_judge,
 )
-from text2ct.evaluation.judges.features import volume_features
+from text2ct.evaluation.judges.features import lung_mask, volume_features
 from text2ct.evaluation.reserved import TextReader, reserved_reports
 from text2ct.findings import FINDINGS
 from text2ct.simulation import draw_patient
@@ -229,14 +230,24 @@ def test_aucs_leave_out_unknown_labels_and_single_classes() -> None:
 def test_features_see_a_nodule_and_where_the_lungs_are() -> None:
     hu = render(draw_patient(FIRST_JUDGED, labels=np.zeros(len(FINDINGS), bool)))
     hu = np.clip(hu, -1000, 1000)
-    features = volume_features(hu)
-    assert np.isfinite(features).all()
-    assert 0.02 < features[-1] < 0.4  # share of the volume that is lung
-    lung = hu < -750
-    x, y, z = np.argwhere(lung)[lung.sum() // 2]
+    plain = volume_features(hu)
+    assert np.isfinite(plain).all()
+    assert 3 < plain[-1] * hu.size * 0.125 / 1000 < 7  # litres of lung, of voxels of 5 mm
+    lung = distance_transform_edt(lung_mask(hu))
+    x, y, z = np.unravel_index(lung.argmax(), lung.shape)
     sick = hu.copy()
     sick[x - 1 : x + 2, y - 1 : y + 2, z - 1 : z + 2] = 30
-    assert np.abs(volume_features(sick) - features).max() > 0
+    found = volume_features(sick)
+    # One more component at each of three thresholds, one more that is as small as a nodule, and its 27 voxels.
+    components = slice(-7 - 3 * 9, -7)
+    more = found[components].reshape(3, 9) - plain[components].reshape(3, 9)
+    np.testing.assert_array_equal(more[:, :3], np.tile([1, 1, 27], (3, 1)))
+    for features, volume in ((plain, hu), (found, sick)):
+        parts = volume.reshape(8, 8, 8, 8, 8, 8).mean(axis=(1, 3, 5))
+        np.testing.assert_allclose(features[: 8**3], parts.ravel(), atol=0.01)
+    # A patient who lies 3 voxels further to the right: the lungs' box moves along x, and they are as large.
+    moved = volume_features(np.roll(hu, 3, axis=0))
+    np.testing.assert_allclose(moved[-7:] - plain[-7:], np.array([3, 0, 0, 3, 0, 0, 0]) / 64, atol=1e-6)
 
 
 def reports() -> pd.DataFrame:
@@ -271,7 +282,10 @@ def test_a_text_reader_reads_what_it_was_shown() -> None:
     assert (scores[:, 0] == 0.5).all()
 
 
-def test_the_reserved_reports_are_read_only_when_asked_for() -> None:
+@pytest.mark.parametrize("options", [[], ["--develop"], ["--final"]], ids=["default", "develop", "final"])
+def test_the_reserved_reports_are_read_only_when_asked_for(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import importlib.util
 
     path = Path(__file__).parents[2] / "benchmarks" / "cohort.py"
@@ -280,7 +294,44 @@ def test_the_reserved_reports_are_read_only_when_asked_for() -> None:
     assert spec.loader is not None
     cohort = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(cohort)
-    parse = cohort.make_parser().parse_args
-    assert not parse(["--work", "w"]).final
-    assert not parse(["--work", "w", "--develop"]).final
-    assert parse(["--work", "w", "--final"]).final
+
+    texts = [f"report {k}" for k in [*range(330), *range(0, 330, 5)]]  # some twice
+    labels = dict(zip(texts, np.random.default_rng(0).integers(0, 2, (len(texts), len(FINDINGS))), strict=True))
+    frame = pd.DataFrame([labels[text] for text in texts], columns=list(FINDINGS)).assign(report_text=texts)
+    (tmp_path / "ct_rate").mkdir()
+    frame.to_csv(tmp_path / "ct_rate" / "annotated_reports_train.csv", index=False)
+    kept = reserved_reports(frame)
+    reserved, others = set(frame.report_text[kept]), set(frame.report_text[~kept])
+
+    learnt: list[list[str]] = []
+    read: list[tuple[bool, list[str]]] = []
+
+    class Reader:
+        """Knows every label, and remembers what it was shown."""
+
+        def __init__(self, texts: list[str], _: NDArray[np.float64]) -> None:
+            self.simulated = texts == ["simulated"]
+            if not self.simulated:
+                learnt.append(texts)
+
+        def scores(self, texts: list[str]) -> NDArray[np.float64]:
+            read.append((self.simulated, texts))
+            return np.array([labels[text] for text in texts], dtype=float)
+
+    monkeypatch.setattr(cohort, "TextReader", Reader)
+    monkeypatch.setattr(cohort, "simulated_reports", lambda *_: (["simulated"], np.zeros((1, len(FINDINGS)))))
+    monkeypatch.setattr(cohort, "BOOTSTRAP", 5)
+    arguments = cohort.make_parser().parse_args(["--work", "w", "--real", str(tmp_path), *options])
+    found = cohort.part_c(tmp_path, arguments)
+
+    wanted = reserved if options == ["--final"] else others
+    for simulated in (True, False):
+        shown = [text for by, part in read if by == simulated for text in part]
+        assert set(shown) == wanted
+        assert len(shown) == found["n"] == (300 if wanted is reserved else len(texts) - 300)
+    # Nobody learns from the reserved reports, and nobody reads what it learnt from.
+    assert set().union(*learnt) == others
+    real = [part for by, part in read if not by]
+    assert all(set(one).isdisjoint(other) for one, other in zip(learnt, real, strict=True))
+    assert found["reports"] == ("reserved" if wanted is reserved else "development")
+    assert found["simulated"]["macro_auc"] == found["real"]["macro_auc"] == 1  # texts stay with their labels

@@ -8,12 +8,14 @@ from functools import cache
 
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.simulation import distractors
 from text2ct.simulation.anatomy import draw_anatomy
 from text2ct.simulation.anatomy_frame import Frame
+from text2ct.simulation.anatomy_organs import aorta
 from text2ct.simulation.distractors import REGISTRY
 from text2ct.simulation.instance import Distractor
 from text2ct.simulation.patients import Patient, draw_patient, generator, patient_number
@@ -114,11 +116,35 @@ def test_a_diameter_is_that_of_the_record():
             assert (6 * volume / np.pi) ** (1 / 3) == pytest.approx(14.0, abs=2.5), water
 
 
-def test_scoliosis_bends_to_its_side_and_an_ectatic_aorta_has_its_width():
+def test_scoliosis_bends_to_its_side():
     for side, sign in (("right", 1), ("left", -1)):
         anatomy = draw_anatomy(person(61), person(61).scans[0])
         REGISTRY["scoliosis"].prepare(anatomy, Distractor("scoliosis", side), generator(1, "test"))
         assert sign * anatomy.scoliosis_mm > 7
+
+
+@pytest.mark.parametrize("number", [*NUMBERS, 63])
+def test_an_ectatic_ascending_aorta_has_the_width_of_its_record(number: int):
+    """Measured as the largest disc that fits into the enhanced blood of an axial slice."""
+    size, step = 96, 1.5
+
+    def measured(*items: Distractor) -> float:
+        patient = person(number, *items)
+        patient = dataclasses.replace(patient, scans=(dataclasses.replace(patient.scans[0], contrast=True),))
+        anatomy = draw_anatomy(patient, patient.scans[0])
+        # Above the pulmonary trunk, where nothing but the thin wall of the superior vena cava touches it.
+        centre = Frame(anatomy, number, 0).to_world(aorta(anatomy)[0][2:3])[0]
+        i, j, k = np.rint(centre / step + (size - 1) / 2).astype(int)
+        blood = render_ideal(patient, 0, (size,) * 3, (step,) * 3)[:, :, k] > anatomy.blood_hu / 2
+        return 2 * step * float(distance_transform_edt(blood)[i - 4 : i + 5, j - 4 : j + 5].max())
+
+    scale = draw_anatomy(person(number), person(number).scans[0]).scale[:2]
+    # The record's is that of the widest part, of which this level has 1.15 / 1.2; a disc fits the narrower axis.
+    share = 1.15 / 1.2 * min(scale) / np.mean(scale)
+    assert measured() < 30
+    for width in (40.0, 44.0):
+        item = Distractor("ectatic ascending aorta", "", size_mm=width)
+        assert measured(item) == pytest.approx(share * width, abs=1.2)
 
 
 def test_callus_osteophytes_and_islands_touch_bone():
