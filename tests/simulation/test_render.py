@@ -126,6 +126,23 @@ def test_coarser_voxels_average_noise_away():
     assert blocks.std() == pytest.approx(noise_at((6.0,) * 3, SOFT), rel=0.4)
 
 
+@pytest.mark.parametrize("step", [3.0, 5.0, 6.0, 8.0])
+@pytest.mark.parametrize("one", [SOFT, SHARP, Acquisition("soft", 8.0, 5.0)], ids=["soft", "sharp", "thick"])
+def test_noise_power_counts_frequencies_of_both_signs(step: float, one: Acquisition):
+    """Against the whole spectrum of filtered white noise, averaged over voxels; half of it gives 1 to 11 % more."""
+    f = np.fft.fftfreq(80, 0.75)
+    fx, fy, fz = np.meshgrid(f, f, f, indexing="ij")
+    in_plane, along_z = {"soft": 1.1, "sharp": 0.55}[one.kernel], one.slice_thickness_mm / 2.355
+    radial = np.hypot(fx, fy)
+    density = (radial + 0.01) * np.exp(-4 * np.pi**2 * ((in_plane * radial) ** 2 + (along_z * fz) ** 2))
+
+    def power(edge: float) -> float:
+        return float((density * (np.sinc(fx * edge) * np.sinc(fy * edge) * np.sinc(fz * edge)) ** 2).sum())
+
+    wanted = one.noise_hu * np.sqrt(power(step) / power(1.5))
+    assert noise_at((step,) * 3, one) == pytest.approx(wanted, rel=0.01)
+
+
 def test_streaks_are_dark_and_bright_and_only_in_slices_with_metal():
     wires = Instance("Medical material", 0.5, "", "spinal fixation")
     ideal = render_ideal(person(instances=(wires,)), 0, (64, 64, 64), (5.0, 5.0, 5.0))
