@@ -95,7 +95,7 @@ def write_report(
     draft = _Draft({region: [] for region in REGIONS}, [])
     _say_findings(draft, instances, style, rng)
     chosen = _draw_statements(rng)
-    beside = {item.kind for item in (*distractors, *chosen)}
+    beside = {item.kind for item in distractors} | {statement.kind for statement in chosen}
     present = {instance.finding for instance in instances} | beside
     _say_normals(draft, present | set(unknown), style, rng)
     _say_distractors(draft, distractors, style, rng)
