@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
@@ -193,6 +194,17 @@ def test_a_tenth_of_scans_moves():
     assert 0.07 < (moved > 0).mean() < 0.13
     assert moved[moved > 0].min() >= 1
     assert moved.max() <= 4
+
+
+def test_bone_has_a_dense_tail():
+    """At 5 mm the densest twentieth is 500 HU and more: cortex, as in real chests; the bulk is trabecular."""
+    for number in (41, 43):
+        hu = render(person(number, contrast=False, distractors=()))
+        bone = hu[ndimage.binary_erosion(hu > -500, iterations=2) & (hu > 200)]
+        median, dense, densest = np.percentile(bone, [50, 95, 99.5])
+        assert 240 < median < 340
+        assert 450 < dense < 650
+        assert 600 < densest < 900
 
 
 def test_contrast_brightens_blood():
