@@ -11,7 +11,7 @@ from text2ct.simulation.anatomy_shape import cage_depth, spine_x
 # Compact bone: 1.92 g/cm3 of ICRU Report 44's composition attenuates 2.3 times (80 keV) to 2.6 times (70 keV) as
 # much as water, so 1300 HU and more. It is thin: what a voxel shows of it is an average.
 CORTEX_HU = 1300.0
-_CORTEX_MM = 0.6  # of a vertebral body and its end plates, at middle age
+_CORTEX_MM = 0.6  # of a vertebral body and its end plates, at middle age; from a real chest's HU, as the shares below
 _RIB_PITCH_MM = 23.0
 _RIB_SLOPE_MM = 78.0  # how far the front of a rib lies below its head
 
