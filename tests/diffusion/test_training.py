@@ -32,7 +32,7 @@ from text2ct.diffusion.training import (
     train_diffusion,
     train_vae,
 )
-from text2ct.diffusion.training.cases import Cases, write_cases
+from text2ct.diffusion.training.cases import Cases, render_patients, write_cases
 from text2ct.diffusion.training.clip import label_text
 from text2ct.diffusion.training.diffusion import first_batch_scale
 from text2ct.diffusion.training.gaussian import fit_gaussian
@@ -44,6 +44,8 @@ from text2ct.diffusion.unet import Unet
 from text2ct.diffusion.vae import LinearBlocksConfig, SpaceToDepthVae
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
+from text2ct.simulation.cohort import COHORT_VERSION
+from text2ct.simulation.patients import PACK_PATIENTS
 
 from .conftest import stand_in_case
 
@@ -349,6 +351,18 @@ def test_interrupted_reading_of_volumes_goes_on(tmp_path: Path, monkeypatch: pyt
     assert read == [0, 1, 2, 3, 2, 3, 4]
     assert [text.id for text in cases.texts] == [f"case-{number}" for number in range(5)]
     assert all(np.array_equal(cases.volume_hu(number), stand_in_case(number)[0]) for number in range(5))
+
+
+def test_patients_of_two_simulators_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    form: Any = {"size": (16, 16, 16), "spacing_mm": (12.0, 12.0, 12.0), "workers": 1}
+    cases = render_patients(tmp_path, PACK_PATIENTS.start, 1, **form)
+    assert cases.info["cohort_version"] == COHORT_VERSION
+    with pytest.raises(UserError, match=r"other settings \(chunks: 1 then, 2 now; count: 1 then, 101 now\)"):
+        render_patients(tmp_path, PACK_PATIENTS.start, 101, **form)
+    monkeypatch.setattr("text2ct.simulation.cohort.COHORT_VERSION", COHORT_VERSION + 1)
+    message = rf"other settings \(cohort_version: {COHORT_VERSION} then, {COHORT_VERSION + 1} now\); choose another"
+    with pytest.raises(UserError, match=message):
+        render_patients(tmp_path, PACK_PATIENTS.start, 1, **form)
 
 
 def test_encoding_maps_back(encoded: Encoded, cases: Cases) -> None:

@@ -13,10 +13,13 @@ from scipy.ndimage import distance_transform_edt
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.simulation import distractors
+from text2ct.simulation import findings as models
 from text2ct.simulation.anatomy import draw_anatomy
 from text2ct.simulation.anatomy_frame import Frame
-from text2ct.simulation.anatomy_organs import aorta
-from text2ct.simulation.distractors import REGISTRY
+from text2ct.simulation.anatomy_organs import abdomen_depth, aorta, kidney_mm
+from text2ct.simulation.anatomy_scene import Scene
+from text2ct.simulation.anatomy_shape import ellipsoid
+from text2ct.simulation.distractors import REGISTRY, abdomen
 from text2ct.simulation.instance import Distractor
 from text2ct.simulation.patients import Patient, draw_patient, generator, patient_number
 from text2ct.simulation.render import render_ideal
@@ -36,8 +39,8 @@ WHERE: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, fl
     "cholecystectomy": ((10, 60), (10, 75), (-170, -105), 30, 5_000),
     "hepatic cyst": ((-25, 105), (-50, 75), (-165, -70), 20, 100),
     "gallstone": ((10, 60), (10, 75), (-170, -105), 60, 100),
-    "renal cyst": ((30, 90), (-75, -15), (-165, -110), 15, 200),
-    "kidney stone": ((35, 70), (-70, -30), (-165, -130), 100, 60),
+    "renal cyst": ((30, 90), (-75, -15), (-165, -85), 15, 200),
+    "kidney stone": ((35, 70), (-70, -30), (-160, -105), 100, 60),
     "thyroid nodule": ((0, 50), (-30, 45), (90, 150), 20, 100),
     "lung air cyst": ((5, 125), (-95, 90), (-150, 60), 40, 60),
     "osteophytes": ((-15, 45), (-75, -25), (-185, 40), 100, 1_000),
@@ -105,6 +108,48 @@ def test_a_kind_is_painted_where_it_belongs_and_repeats(kind: str):
             inside &= (y > y_range[0]) & (y < y_range[1]) & (z > z_range[0]) & (z < z_range[1])
             assert inside.mean() > 0.95
     np.testing.assert_array_equal(hu, render_ideal(patient, 0, *grid))
+
+
+@pytest.mark.parametrize("kind", REGISTRY)
+def test_what_is_said_lies_in_the_default_field(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """In chests with their findings, of all sizes and depths of breath; renders nothing."""
+    balls: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
+
+    def note(scene: Scene, centre: tuple[float, ...], semi_axes: tuple[float, ...]) -> tuple[tuple, np.ndarray]:
+        balls.append((centre, semi_axes))
+        return (slice(0, 0),) * 3, np.zeros((0, 0, 0), np.float32)
+
+    monkeypatch.setattr(Scene, "ball", note)
+    for index in range(200):
+        patient = draw_patient(patient_number(8, index))
+        for number, scan in enumerate(patient.scans):
+            anatomy, frame = draw_anatomy(patient, scan), Frame(draw_anatomy(patient, scan), patient.number, number)
+            item = drawn(kind, index)
+            REGISTRY[kind].prepare(anatomy, item, generator(index, "test", kind))
+            for one in models.in_painting_order(scan.instances):
+                models.model(one.finding).prepare(anatomy, one, generator(index, "test", one.finding))
+            balls.clear()
+            REGISTRY[kind].apply(Scene(anatomy, frame, (8, 8, 8), (40.0, 40.0, 40.0)), item, generator(index, "apply"))
+            # Spurs bridge several discs; the lowest may lie below, but three are changes enough.
+            shown = balls[:3] if kind == "osteophytes" else balls
+            for centre, semi_axes in shown:
+                middle = frame.to_world(np.array([centre]))[0]
+                assert (np.abs(middle) + np.array(semi_axes) * frame.scale < 160.0).all(), (index, centre)
+    painted = kind not in ("scoliosis", "ectatic ascending aorta", "hepatosteatosis", "cholecystectomy")
+    assert bool(balls) == painted
+
+
+def test_stones_and_cysts_lie_in_kidneys_below_the_diaphragm():
+    for index in range(200):
+        patient = draw_patient(patient_number(9, index), labels=np.zeros(len(FINDINGS), bool))
+        anatomy = draw_anatomy(patient, patient.scans[0])
+        scene = Scene(anatomy, Frame(anatomy, patient.number, 0), (8, 8, 8), (40.0, 40.0, 40.0))
+        for side, sign in (("right", 1.0), ("left", -1.0)):
+            for kind, from_pole in ((abdomen.KidneyStone, -11.0), (abdomen.RenalCyst, -5.0)):
+                at = abdomen.in_kidney(scene, Distractor(kind.kind, side), (0.0, 0.0, from_pole), 6.0)
+                point = np.array(at, np.float32)[:, None]
+                assert ellipsoid(*point, *kidney_mm(scene.frame, sign))[0] > 2.0
+                assert abdomen_depth(anatomy, *point)[0] > 2.0
 
 
 def test_a_diameter_is_that_of_the_record():

@@ -17,6 +17,7 @@ from text2ct.simulation.instance import SITES, Instance
 from text2ct.simulation.labels import draw_age, draw_labels, draw_sex, scan_labels
 from text2ct.simulation.patients import draw_patient, patient_number
 from text2ct.simulation.text import compose, report, write_report
+from text2ct.simulation.text.distractors import STATEMENTS
 from text2ct.simulation.text.grammar import draw_style, expand, slots_of
 from text2ct.simulation.text.places import instance_slots
 from text2ct.simulation.text.slips import REPORT_RATE, slip
@@ -177,6 +178,90 @@ def test_what_is_present_is_never_denied():
                     assert not re.search(words, part), f"{name}: {part}"
 
 
+# What is said, and what must not stand beside it in the same report.
+CONTRADICTIONS = {
+    "spleen": (
+        r"spleen is (slightly )?larger|Splenomegaly",
+        r"spleen (is of|and).* (normal|natural)|spleen is homogen|Spleen size is|"
+        r"abdominal (organs|sections).*(natural|normal)",
+    ),
+    "vertebral height": (
+        r"Loss of height|height loss",
+        r"eights .*(preserved|natural|normal)|[Bb]ones? .*are (natural|normal)",
+    ),
+    "kyphosis": (r"kyphosis", r"alignment|[Bb]ones? .*are (natural|normal)"),
+    "adrenal": (
+        r"adrenal .*adenoma|Adrenal adenoma|in the left adrenal",
+        r"No mass .*adrenal|[Aa]drenal .*natural|adrenal .*normal",
+    ),
+    "thyroid": (
+        r"thyroid .*heterogeneous|goiter|nodule .*thyroid|Thyroid nodule",
+        r"thyroid gland is (natural|of normal)|No mass .*thyroid",
+    ),
+    "trachea": (
+        r"tracheal diverticulum|side of the trachea|Secretion",
+        r"main bronchi .*(clear|open|patent)|[Nn]o (occl|obstr)\w+ (path|lesion)",
+    ),
+    "pulmonary trunk": (
+        r"ulmonary .*wider than normal|Dilatation of the pulmonary",
+        r"(great|main|major) .*(vessels|vascular structures) .*(natural|normal)|ascular structures have",
+    ),
+    "pleura": (
+        r"[Pp]leural (calcification|plaques|thickening) (is|was|are|were)|Minimal pleural",
+        r"Pleural .*hickening.* not (observed|detected|seen)|[Pp]leural( or |-).*effusion-thickening",
+    ),
+    "breast": (r"ynecomastia|breast", r"[Ss]oft tissues .*(natural|normal)"),
+    "air cyst": (r"air cyst", r"aeration, no |no (nodular|nodule) or|No (nodule, mass|infiltra).*both"),
+    "aorta": (
+        r"aorta is (ectatic|wide|dilated)|aorta.* (wider|increased)|(Ectasia|Dilatation) of the asc",
+        r"[Tt]horacic aorta is of|[Aa]orta is (normal|within)",
+    ),
+    "liver": (r"iver .*(cyst|lesion)|steatosis", r"of the liver are|liver .*(natural|normal)"),
+    "kidney": (r"(cyst|stone|calculus|lesion) .*kidney", r"kidneys .*(natural|normal)"),
+    "gallbladder": (r"(calcul|stone).* gallbladder|gallbladder is operated", r"[Gg]allbladder and|biliary tract are"),
+}
+
+
+@pytest.fixture(scope="module")
+def undiseased() -> list[tuple[str, str]]:
+    """Findings and Impression of 4000 reports without any of the 18 findings, without slips."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("text2ct.simulation.text.slips.REPORT_RATE", 0.0)
+        written = []
+        for index in range(4000):
+            patient = draw_patient(patient_number(78, index), labels=np.zeros(len(FINDINGS), bool))
+            made = report(patient, patient.scans[0])
+            written.append((made.findings, made.impression))
+    return written
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_no_report_contradicts_itself(name: str, undiseased: list[tuple[str, str]]):
+    said, denied = (re.compile(words) for words in CONTRADICTIONS[name])
+    split = [sentences(findings) + sentences(impression) for findings, impression in undiseased]
+    abnormal = [parts for parts in split if any(affirmed(said, part) for part in parts)]
+    assert len(abnormal) > 15
+    assert sum(any(denied.search(part) for part in parts) for parts in split) > 100
+    for parts in abnormal:
+        assert not [part for part in parts if denied.search(part)], parts
+
+
+def affirmed(said: re.Pattern[str], part: str) -> bool:
+    return said.search(part) is not None and not re.search(r"^No |no (focal|space)", part)
+
+
+def test_normal_limits_are_said_only_of_reports_without_anything_else(undiseased: list[tuple[str, str]]):
+    limits = re.compile(
+        r"within normal limits|(Normal|Natural) (thoracic|thorax) CT|No (significant|obvious) pathology"
+    )
+    abnormal = [re.compile(said) for said, _ in CONTRADICTIONS.values()]
+    normal = [(findings, impression) for findings, impression in undiseased if limits.search(impression)]
+    assert len(normal) > 300
+    for findings, impression in normal:
+        assert len(sentences(impression)) == 1, impression
+        assert not [part for part in sentences(findings) for said in abnormal if affirmed(said, part)], findings
+
+
 def test_of_the_unknown_nothing_is_said():
     rng = np.random.default_rng(5)
     row = np.full(18, np.nan)
@@ -225,7 +310,7 @@ def test_joints_and_normals_name_known_findings_and_distractors():
         assert set(joint.pair) <= set(FINDINGS)
         assert joint.region in REGIONS
     for normal in NORMALS:
-        assert set(normal.unless) <= {*FINDINGS, *REGISTRY}
+        assert set(normal.unless) <= {*FINDINGS, *REGISTRY, *(statement.kind for statement in STATEMENTS)}
         assert normal.region in REGIONS
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from text2ct.simulation.anatomy import Anatomy, Array
 from text2ct.simulation.patients import generator
 
+FIELD_MM = 320.0  # edge of the default field: 64 voxels of 5 mm
 PERIOD_MM = 384.0  # noise lattices repeat after this length, more than any default field
 
 
@@ -29,7 +30,9 @@ class Frame:
         self._length = rng.uniform(170.0, 330.0, 8)
         self._amplitude = rng.normal(0.0, 1.0, 8) * np.array([3.0, 2.5, 2.5, 2.0, 3.0, 2.5, 2.5, 2.0])
         pose = generator(number, "pose", scan)
-        self.offset = np.array([pose.normal(0, 4.0), 4.0 + pose.normal(0, 4.0), pose.normal(0, 6.0)])
+        x, y, z = pose.normal(0, 4.0), 4.0 + pose.normal(0, 4.0), pose.normal(0, 6.0)
+        # Whoever scans sees to it that apices and adrenals are in the field.
+        self.offset = np.array([x, y, np.clip(z, -10.0, 10.0)])
         self.tilt = float(np.radians(np.clip(pose.normal(0, 2.0), -4.5, 4.5)))
         self.scale = np.array(anatomy.scale)
         self._kyphosis = anatomy.kyphosis_mm
@@ -43,6 +46,11 @@ class Frame:
         bend = x.dtype.type(self._kyphosis) * ((z - 20.0) / 110.0) ** 2
         dy = a[4] * wave(4, z) + a[5] * wave(5, x) * wave(6, z) + bend - x.dtype.type(0.4 * self._kyphosis)
         return dx, dy
+
+    @property
+    def floor_mm(self) -> float:
+        """Canonical z of the lower edge of the default field."""
+        return float((-FIELD_MM / 2 - self.offset[2]) / self.scale[2])
 
     def to_canonical(self, x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:
         """World coordinates, broadcastable float32 arrays in mm, to canonical ones; z keeps its shape."""

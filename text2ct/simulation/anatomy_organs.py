@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text2ct.simulation.anatomy import Anatomy, Array
+from text2ct.simulation.anatomy_frame import Frame
 from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.anatomy_shape import cage_depth, diaphragm_z, ellipsoid, heart_depth, heart_frame
 
@@ -13,9 +14,30 @@ FLUID_HU = 8.0  # effusions and bile, 0 to 20 HU
 FAT_HU = -100.0
 TRACHEA = np.array([[0, 6, 165], [0, -4, 120], [1, -12, 75], [2, -16, 40]], np.float32)
 RIGHT_MAIN = np.array([[2, -16, 40], [18, -15, 26], [34, -12, 18]], np.float32)
-GALLBLADDER_MM = ((34.0, 42.0, -138.0), (12.0, 18.0, 20.0))  # centre and semi-axes: the fossa under the liver
+# Centres and semi-axes: the fossa under the liver, and the right kidney, whose upper pole lies at the twelfth
+# thoracic vertebra; `gallbladder_mm` and `kidney_mm` place them in a scan.
+_GALLBLADDER_MM = ((34.0, 42.0, -138.0), (12.0, 18.0, 20.0))
+_KIDNEY_MM = ((55.0, -48.0, -158.0), (24.0, 22.0, 32.0))
+# How much of them the default field shows at least, mm below the upper end: a chest scan goes down to the adrenals,
+# and what a report says of these organs is seen.
+_GALLBLADDER_SEEN_MM, _KIDNEY_SEEN_MM = 36.0, 30.0
 THYROID_MM = ((16.0, 3.0, 127.0), (7.5, 9.0, 19.0))  # the right lobe: about 15 x 18 x 38 mm
 LEFT_MAIN = np.array([[2, -16, 40], [-20, -17, 24], [-40, -16, 14]], np.float32)
+
+
+Ellipsoid = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+def gallbladder_mm(frame: Frame) -> Ellipsoid:
+    """Centre and semi-axes of the gallbladder, canonical mm; high enough for the default field."""
+    (x, y, z), axes = _GALLBLADDER_MM
+    return (x, y, max(z, frame.floor_mm + _GALLBLADDER_SEEN_MM - axes[2])), axes
+
+
+def kidney_mm(frame: Frame, sign: float) -> Ellipsoid:
+    """Centre and semi-axes of the right (+1) or left (-1) kidney, canonical mm; high enough for the default field."""
+    (x, y, z), axes = _KIDNEY_MM
+    return (sign * x, y, max(z, frame.floor_mm + _KIDNEY_SEEN_MM - axes[2])), axes
 
 
 def aorta(anatomy: Anatomy) -> tuple[NDArray, NDArray]:
@@ -182,11 +204,11 @@ def paint_abdomen(scene: Scene) -> None:
     scene.mix(scene.coverage(np.minimum(gut, within)), 20.0, box)
     scene.mix(scene.coverage(liver_depth(x, y, z, within)), a.liver_hu, box)
     if a.gallbladder:
-        scene.mix(scene.coverage(np.minimum(ellipsoid(x, y, z, *GALLBLADDER_MM), within)), FLUID_HU, box)
+        scene.mix(scene.coverage(np.minimum(ellipsoid(x, y, z, *gallbladder_mm(scene.frame)), within)), FLUID_HU, box)
     spleen = ellipsoid(x, y, z, (-88.0, -38.0, a.dome_z[1] - 48.0), (30.0, 42.0, 42.0))
     scene.mix(scene.coverage(np.minimum(spleen, within)), 110.0 if a.contrast else 48.0, box)
     for sign in (1.0, -1.0):
-        kidney = ellipsoid(x, y, z, (sign * 55.0, -48.0, -168.0), (24.0, 22.0, 32.0))
+        kidney = ellipsoid(x, y, z, *kidney_mm(scene.frame, sign))
         scene.mix(scene.coverage(np.minimum(kidney, within)), 120.0 if a.contrast else 32.0, box)
     stomach = np.minimum(ellipsoid(x, y, z, (-58.0, 22.0, a.dome_z[1] - 42.0), (40.0, 42.0, 36.0)), within)
     scene.mix(scene.coverage(stomach), 42.0, box)

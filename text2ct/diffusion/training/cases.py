@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text2ct import console
+from text2ct.diffusion.training.identity import differences
 from text2ct.errors import UserError
 from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
@@ -157,14 +158,19 @@ def render_patients(
         workers: Processes; one per core if None.
 
     Raises:
-        UserError: The range leaves ``PACK_PATIENTS``, or the folder holds other cases.
+        UserError: The range leaves ``PACK_PATIENTS``, or the folder holds other cases, those of another version of
+            the simulator included; what differs is named.
     """
+    from text2ct.simulation.cohort import COHORT_VERSION
+
     check_pack_patients(first, count)
     jobs = [
         (folder, index, first + start, min(CHUNK, count - start), size, spacing_mm)
         for index, start in enumerate(range(0, count, CHUNK))
     ]
-    info = {"kind": "simulated", "first": first, "count": count, "size": list(size), "spacing_mm": list(spacing_mm)}
+    info: dict[str, Any] = {"kind": "simulated", "first": first, "count": count}
+    # The simulator's version, so that patients of two simulators are never mixed.
+    info |= {"size": list(size), "spacing_mm": list(spacing_mm), "cohort_version": COHORT_VERSION}
     _begin(folder, info | {"chunks": len(jobs)})
     missing = set(_missing(folder, len(jobs)))
     todo = [job for job in jobs if job[1] in missing]
@@ -231,8 +237,12 @@ def _chunk(folder: Path, index: int) -> Path:
 
 def _begin(folder: Path, info: dict[str, Any]) -> None:
     path = folder / "cases.json"
-    if path.is_file() and read_json(path) != info:
-        raise UserError(f"{folder} holds cases made with other settings; choose another folder or remove it")
+    differing = differences(read_json(path), info) if path.is_file() else []
+    if differing:
+        raise UserError(
+            f"{folder} holds cases made with other settings ({'; '.join(differing)}); choose another folder or remove "
+            "this one"
+        )
     write_json(path, info)
 
 

@@ -34,7 +34,7 @@ def claim_run(out: Path, identity: Mapping[str, Any], *, begun: bool, write: boo
     path = out / "config.json"
     resolved = json.loads(json.dumps(dict(identity)))
     if begun:
-        differing = _differences(read_json(path), resolved) if path.is_file() else ["config.json is missing"]
+        differing = differences(read_json(path), resolved) if path.is_file() else ["config.json is missing"]
         if differing:
             raise UserError(
                 f"{out} holds another run ({'; '.join(differing)}); choose another work folder, or remove this one to "
@@ -44,10 +44,11 @@ def claim_run(out: Path, identity: Mapping[str, Any], *, begun: bool, write: boo
         write_json(path, resolved)
 
 
-def _differences(then: Any, now: Any, name: str = "") -> list[str]:
+def differences(then: Any, now: Any, name: str = "") -> list[str]:
+    """What differs between two JSON values, one line for each entry: its name, what it was and what it is."""
     if isinstance(then, dict) and isinstance(now, dict):
         keys = sorted(then.keys() | now.keys())
-        return [line for key in keys for line in _differences(then.get(key), now.get(key), f"{name}.{key}".strip("."))]
+        return [line for key in keys for line in differences(then.get(key), now.get(key), f"{name}.{key}".strip("."))]
     if then == now:
         return []
     return [f"{name}: {_short(then)} then, {_short(now)} now"]

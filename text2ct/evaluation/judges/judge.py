@@ -115,7 +115,9 @@ def check_cases(cases: Cases, multiple: int) -> None:
 def origin(cases: Cases) -> dict[str, Any]:
     """What a judge was trained on, so that nobody lets it judge a pack of the same patients."""
     kept: dict[str, Any] = {
-        name: cases.info[name] for name in ("kind", "first", "count", "spacing_mm") if name in cases.info
+        name: cases.info[name]
+        for name in ("kind", "first", "count", "spacing_mm", "cohort_version")
+        if name in cases.info
     }
     return {"digest": cases.digest, **kept}
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from text2ct.simulation.anatomy import Anatomy
-from text2ct.simulation.anatomy_organs import GALLBLADDER_MM, abdomen_depth, liver_depth
+from text2ct.simulation.anatomy_organs import abdomen_depth, gallbladder_mm, kidney_mm, liver_depth
 from text2ct.simulation.anatomy_scene import Scene
+from text2ct.simulation.anatomy_shape import diaphragm_z
 from text2ct.simulation.distractors.base import BOTH, DistractorModel, radius_mm, sign_of
 from text2ct.simulation.instance import Distractor
 
+_WHOLE_MM = 2.0  # between the edge of the default field and what is to be seen whole
 CYST_HU = 8.0  # water: 0 to 20 HU (Bosniak 1986, Radiology 158:1)
 
 
@@ -32,7 +34,7 @@ class RenalCyst(DistractorModel):
     def apply(self, scene: Scene, item: Distractor, rng: np.random.Generator) -> None:
         """Paint a ball of water."""
         r = radius_mm(scene, item)
-        box, cover = scene.ball((sign_of(item) * 56.0, -44.0, -141.0), (r, r, r))
+        box, cover = scene.ball(in_kidney(scene, item, (1.0, 4.0, -5.0), r), (r, r, r))
         scene.mix(cover, CYST_HU, box)
 
 
@@ -62,6 +64,7 @@ class HepaticCyst(DistractorModel):
         r = radius_mm(scene, item)
         low, high = ([45, -30, -130], [85, 20, -95]) if item.side == "right" else ([-8, 34, -142], [14, 52, -122])
         x, y, z = rng.uniform(low, high, (6 if item.side == "right" else 24, 3)).astype(np.float32).T
+        z = np.maximum(z, np.float32(scene.frame.floor_mm + r + _WHOLE_MM))
         within = abdomen_depth(scene.anatomy, x, y, z) - np.float32(3.0)
         best = int(np.argmax(liver_depth(x, y, z, within)))
         box, cover = scene.ball((float(x[best]), float(y[best]), float(z[best])), (r, r, r))
@@ -107,7 +110,7 @@ class Gallstone(DistractorModel):
 
     def apply(self, scene: Scene, item: Distractor, rng: np.random.Generator) -> None:
         """Paint balls side by side, the largest first."""
-        (cx, cy, cz), (_, ay, _) = GALLBLADDER_MM
+        (cx, cy, cz), (_, ay, _) = gallbladder_mm(scene.frame)
         r = radius_mm(scene, item)
         for k, (dx, dz) in enumerate(((0.0, 2.0), (-0.3, -9.0), (0.3, 12.0))[: item.count]):
             size = r if k == 0 else 0.7 * min(r, 6.0)
@@ -144,5 +147,24 @@ class KidneyStone(DistractorModel):
     def apply(self, scene: Scene, item: Distractor, rng: np.random.Generator) -> None:
         """Paint a dense ball."""
         r = radius_mm(scene, item)
-        box, cover = scene.ball((sign_of(item) * 52.0, -50.0, -147.0), (r, r, r))
+        box, cover = scene.ball(in_kidney(scene, item, (-3.0, -2.0, -11.0), r), (r, r, r))
         scene.mix(cover, 650.0, box)
+
+
+def in_kidney(
+    scene: Scene, item: Distractor, from_pole: tuple[float, float, float], r: float
+) -> tuple[float, float, float]:
+    """A point below the upper pole of the item's kidney: a ball of ``r`` there is under the diaphragm and in the field.
+
+    Args:
+        scene: The canvas.
+        item: Names the side.
+        from_pole: Laterally, forwards and upwards from the pole, canonical mm.
+        r: Radius, canonical mm.
+    """
+    sign = sign_of(item)
+    (cx, cy, cz), (_, _, az) = kidney_mm(scene.frame, sign)
+    x, y, pole = cx + sign * from_pole[0], cy + from_pole[1], cz + az
+    under = float(diaphragm_z(scene.anatomy, np.array([x], np.float32), np.array([y], np.float32))[0]) - r - 5.0
+    # Lungs that reach below the field, which the lowest diaphragms do, give way.
+    return x, y, max(min(pole + from_pole[2], under), scene.frame.floor_mm + r + _WHOLE_MM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from text2ct.simulation.anatomy import Anatomy
+from text2ct.simulation.anatomy_frame import FIELD_MM
 from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.anatomy_shape import cage_depth, spine_x
 from text2ct.simulation.distractors.base import BOTH, DistractorModel, radius_mm, sign_of
@@ -12,6 +13,8 @@ from text2ct.simulation.instance import Distractor
 
 # As `anatomy_bones` paints them; tests check that what is painted here lies on bone.
 _VERTEBRA_PITCH_MM, _RIB_PITCH_MM, _RIB_SLOPE_MM = 24.0, 23.0, 78.0
+
+_CALLUS_MM = (7.5, 9.0, 8.0)  # semi-axes
 
 
 def _vertebra(scene: Scene, rng: np.random.Generator, low: int, high: int) -> tuple[float, float, float]:
@@ -92,13 +95,23 @@ class RibFracture(DistractorModel):
         """Paint a bump on each rib, mostly outwards."""
         share = float(rng.uniform(0.4, 0.58))  # of the way around the cage from the spine to the sternum
         first = int(rng.integers(0, 3))
-        rho = np.arange(30.0, 180.0, 0.5, dtype=np.float32)
-        x, y = rho * np.float32(np.sin(np.pi * share)), -8.0 - rho * np.float32(np.cos(np.pi * share))
         for k in range(item.count):
-            z = _RIB_PITCH_MM * (first - k + 0.5) - _RIB_SLOPE_MM * share
-            at = int(np.argmax(cage_depth(scene.anatomy, x, y, np.full_like(x, z)) < -6.0))
-            box, cover = scene.ball((sign_of(item) * float(x[at]), float(y[at]), z), (7.5, 9.0, 8.0))
+            box, cover = scene.ball(self._on_rib(scene, sign_of(item), first - k, share), _CALLUS_MM)
             scene.mix(cover, 0.55 * scene.anatomy.bone_hu + 560.0, box)
+
+    def _on_rib(self, scene: Scene, sign: float, number: int, share: float) -> tuple[float, float, float]:
+        """A point on a rib; further forward where the widest chests leave the default field."""
+        rho = np.arange(30.0, 180.0, 0.5, dtype=np.float32)
+        point = (0.0, 0.0, 0.0)
+        for part in np.arange(share, 0.8, 0.02):
+            x, y = rho * np.float32(np.sin(np.pi * part)), -8.0 - rho * np.float32(np.cos(np.pi * part))
+            z = float(_RIB_PITCH_MM * (number + 0.5) - _RIB_SLOPE_MM * part)
+            at = int(np.argmax(cage_depth(scene.anatomy, x, y, np.full_like(x, z)) < -6.0))
+            point = (sign * float(x[at]), float(y[at]), z)
+            across = abs(float(scene.frame.to_world(np.array([point]))[0, 0]))
+            if across + _CALLUS_MM[0] * float(scene.frame.scale[0]) < FIELD_MM / 2:
+                break
+        return point
 
 
 class Haemangioma(DistractorModel):

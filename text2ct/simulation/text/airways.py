@@ -103,6 +103,7 @@ NORMALS = (
             "calibration} and {clear|open}",
             "The trachea is in the midline, {the main bronchi|both main bronchi} {are|appear} {natural|open|normal}",
         ),
+        unless=("tracheal diverticulum or secretions",),
         chance=0.9,
     ),
     Normal(
@@ -111,6 +112,7 @@ NORMALS = (
             "No {occlusive|obstructive} pathology <no> in the {airway lumen|tracheal lumen|trachea or main bronchi}",
             "There is no {obstructive|occlusive} lesion {of the central airways|in the airway lumens}",
         ),
+        unless=("tracheal diverticulum or secretions",),
         chance=0.45,
     ),
 )

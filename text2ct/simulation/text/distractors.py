@@ -12,46 +12,55 @@ class Statement:
     """An abnormal statement that belongs to none of the 18 findings and is not painted.
 
     Attributes:
+        kind: Its name, which `Normal.unless` knows.
         region: Where in the report it stands.
         findings: Templates of the sentence.
         impression: Templates of the item, empty where it is not worth one.
         weight: How often it is chosen relative to others.
     """
 
+    kind: str
     region: str
     findings: tuple[str, ...]
     impression: tuple[str, ...] = ()
     weight: float = 1.0
 
 
-# Distractors that make a normal statement of an organ untrue.
+# Distractors and statements that make a normal statement of an organ untrue.
 _LIVER = ("hepatic cyst", "hepatosteatosis")
 _BILIARY = ("gallstone", "cholecystectomy")
 _KIDNEYS = ("renal cyst", "kidney stone")
-_BONES = ("osteophytes", "scoliosis", "old rib fracture", "vertebral haemangioma", "compact bone island")
+_SPLEEN = ("splenomegaly",)
+_ADRENALS = ("adrenal lesion",)
+_ALIGNMENT = ("scoliosis", "kyphosis", "vertebral height loss")
+_BONES = (*_ALIGNMENT, "osteophytes", "old rib fracture", "vertebral haemangioma", "compact bone island")
 _MM = "{5|6|7|8|9|12|14|17|21|26}"
 
 # What is painted too has its words in `text2ct.simulation.distractors`.
 STATEMENTS = (
     Statement(
+        "kyphosis",
         "bones",
         ("{Dorsal|Thoracic} kyphosis {is|has} increased",),
         ("Increased kyphosis",),
         weight=0.75,
     ),
     Statement(
+        "vertebral height loss",
         "bones",
         ("Loss of height <is> in a {mid-thoracic|lower thoracic} vertebral body",),
         ("Vertebral height loss",),
         weight=0.5,
     ),
     Statement(
+        "splenomegaly",
         "abdomen",
         ("The spleen is {slightly |}larger than normal",),
         ("Splenomegaly",),
         weight=0.5,
     ),
     Statement(
+        "adrenal lesion",
         "abdomen",
         (
             f"A hypodense nodular {{lesion|thickening}} of {_MM} mm <is> in the {{left|right}} adrenal "
@@ -61,12 +70,14 @@ STATEMENTS = (
         ("{Adrenal adenoma?|Nodular thickening of the adrenal gland}",),
     ),
     Statement(
+        "goitre",
         "airways",
         ("The thyroid {gland is|lobes are} {enlarged|large} and heterogeneous",),
         ("Multinodular goiter?",),
         weight=0.75,
     ),
     Statement(
+        "tracheal diverticulum or secretions",
         "airways",
         (
             "A {tracheal diverticulum|diverticular air image} <is> on the right posterolateral side of the trachea",
@@ -74,12 +85,14 @@ STATEMENTS = (
         ),
     ),
     Statement(
+        "wide pulmonary trunk",
         "vessels",
         ("{Pulmonary trunk|Pulmonary artery} diameter is {30|31|32|34} mm, wider than normal",),
         ("Dilatation of the pulmonary trunk",),
         weight=0.75,
     ),
     Statement(
+        "thymic remnant",
         "nodes",
         (
             "{Thymic|Residual thymic} tissue <is> in the anterior mediastinum",
@@ -88,11 +101,13 @@ STATEMENTS = (
         weight=1.5,
     ),
     Statement(
+        "azygos lobe",
         "lung",
         ("An azygos {lobe|fissure} <is> as a variation",),
         weight=0.5,
     ),
     Statement(
+        "pleural thickening",
         "pleura",
         (
             "{Pleural calcification|Calcified pleural plaques|Focal pleural thickening} <is> in the "
@@ -102,6 +117,7 @@ STATEMENTS = (
         weight=0.7,
     ),
     Statement(
+        "breast change",
         "bones",
         (
             "{Gynecomastia|Bilateral gynecomastia} <is>",
@@ -130,12 +146,17 @@ ENDINGS = (
     "{Interpretation|Assessment} together with {clinical and laboratory findings|clinical findings} {is recommended|}",
 )
 
+# An Impression without a single item: of a report that describes nothing, and of one with trifles only.
 HEALTHY = (
     "{Thoracic CT|Thorax CT|Chest CT} findings within normal limits",
     "{Examination|CT examination|The examination} is within normal limits",
     "No {significant|obvious} pathology was {detected|observed} in the {thorax|chest}",
     "{Normal|Natural} {thoracic|thorax} CT",
     "No {finding|findings} in favor of pneumonia",
+)
+NOTHING_ACUTE = (
+    "No {finding|findings} in favor of pneumonia",
+    "No {acute|active} {thoracic |}pathology was {detected|observed}",
 )
 
 NORMALS = (
@@ -147,7 +168,7 @@ NORMALS = (
             "No {significant |}pathology <no> in the {upper abdominal sections|sections through the upper abdomen}",
             "{Liver, spleen and pancreas|The visible liver and spleen} {are|appear} {natural|normal}",
         ),
-        unless=(*_LIVER, *_BILIARY, *_KIDNEYS),
+        unless=(*_LIVER, *_BILIARY, *_KIDNEYS, *_SPLEEN, *_ADRENALS),
         chance=0.75,
     ),
     Normal(
@@ -158,6 +179,7 @@ NORMALS = (
             "No {mass|space-occupying lesion} <no> in the adrenal glands",
             "No {free fluid|fluid collection|free fluid or collection} <no> in the upper abdomen",
         ),
+        unless=_ADRENALS,
         chance=0.6,
     ),
     Normal(
@@ -177,7 +199,7 @@ NORMALS = (
             "{Vertebral body heights|The heights of the vertebrae} and alignment are {preserved|natural}",
             "The {intervertebral|disc} spaces are preserved",
         ),
-        unless=("scoliosis",),
+        unless=_ALIGNMENT,
         chance=0.3,
     ),
     *(
@@ -198,7 +220,7 @@ NORMALS = (
                 ),
             ),
             (
-                (),
+                _SPLEEN,
                 (
                     "The spleen is {of normal size and density|homogeneous and of natural size}",
                     "{Spleen size|The size and density of the spleen} is {natural|normal}",
@@ -241,6 +263,7 @@ NORMALS = (
             "{Soft tissues|Muscles and soft tissues} of the {chest wall|thoracic wall} are {natural|normal}",
             "No {acute fracture|acute bone lesion} <no> in the {ribs|vertebrae} within the sections",
         ),
+        unless=("breast change",),
         chance=0.5,
         detail=True,
     ),
@@ -250,7 +273,7 @@ NORMALS = (
             "The thyroid gland is {natural|of normal size}",
             "No mass <no> in the thyroid {gland|lobes}",
         ),
-        unless=("thyroid nodule",),
+        unless=("thyroid nodule", "goitre"),
         chance=0.3,
         detail=True,
     ),

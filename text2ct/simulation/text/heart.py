@@ -111,7 +111,7 @@ NORMALS = (
             "No {pleural or pericardial|pericardial or pleural} {fluid|effusion-thickening} <no>",
             "There is no {pleural-pericardial|pericardial and pleural} effusion",
         ),
-        unless=(PERICARDIUM, "Pleural effusion"),
+        unless=(PERICARDIUM, "Pleural effusion", "pleural thickening"),
         chance=0.2,
     ),
 )

@@ -29,7 +29,7 @@ NORMALS = (
             "<no> in {both lungs|both lung parenchyma}",
             "{Both lungs are|Lung parenchyma is} {natural|normal} in aeration, no {focal|space-occupying} lesion <no>",
         ),
-        unless=_ANY,
+        unless=(*_ANY, "lung air cyst"),
         chance=0.97,
     ),
     Normal(

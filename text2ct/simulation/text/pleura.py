@@ -98,7 +98,7 @@ NORMALS = (
             "No pleural {effusion|fluid or pneumothorax|effusion, no pneumothorax} <no>",
             "{There is no|No sign of} pleural {effusion|fluid} {or pneumothorax|} {on either side|}",
         ),
-        unless=(EFFUSION,),
+        unless=(EFFUSION, "pleural thickening"),
         chance=0.85,
     ),
     Normal("pleura", ("Pneumothorax <not>", "No pneumothorax <no>"), chance=0.12),

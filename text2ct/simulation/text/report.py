@@ -94,16 +94,17 @@ def write_report(
     style = draw_style(rng)
     draft = _Draft({region: [] for region in REGIONS}, [])
     _say_findings(draft, instances, style, rng)
-    positive = bool(draft.items)
-    present = {instance.finding for instance in instances} | {item.kind for item in distractors}
+    chosen = _draw_statements(rng)
+    beside = {item.kind for item in distractors} | {statement.kind for statement in chosen}
+    present = {instance.finding for instance in instances} | beside
     _say_normals(draft, present | set(unknown), style, rng)
     _say_distractors(draft, distractors, style, rng)
-    _say_statements(draft, style, rng)
+    _say_statements(draft, chosen, style, rng)
     return Report(
         clinical=_clinical(rng),
         technique=_technique(contrast, slice_thickness_mm, rng),
         findings=slip(_findings_text(draft, contrast, motion, style, rng), rng),
-        impression=slip(_impression_text(draft, positive or bool(unknown), style, rng), rng),
+        impression=slip(_impression_text(draft, bool(beside), bool(unknown), style, rng), rng),
     )
 
 
@@ -175,12 +176,16 @@ def _say_distractors(draft: _Draft, items: Sequence[Distractor], style: Style, r
             draft.items.append(expand(choose(impression, rng), slots, rng))
 
 
-def _say_statements(draft: _Draft, style: Style, rng: np.random.Generator) -> None:
-    """What is said without being painted."""
+def _draw_statements(rng: np.random.Generator) -> list[Statement]:
+    """What is said without being painted; drawn before the normal statements, which must not deny it."""
     weights = np.array([statement.weight for statement in STATEMENTS])
     number = int(rng.binomial(rng.choice(len(NUMBER_SHARES), p=NUMBER_SHARES), 1.0 - PAINTED_SHARE))
-    for index in rng.choice(len(STATEMENTS), size=number, replace=False, p=weights / weights.sum()):
-        statement: Statement = STATEMENTS[int(index)]
+    chosen = rng.choice(len(STATEMENTS), size=number, replace=False, p=weights / weights.sum())
+    return [STATEMENTS[int(index)] for index in chosen]
+
+
+def _say_statements(draft: _Draft, chosen: Sequence[Statement], style: Style, rng: np.random.Generator) -> None:
+    for statement in chosen:
         draft.say(statement.region, expand(choose(statement.findings, rng), style.slots(), rng))
         if statement.impression and rng.random() < 0.5:
             draft.items.append(expand(choose(statement.impression, rng), style.slots(), rng))
@@ -205,10 +210,20 @@ def _findings_text(draft: _Draft, contrast: bool, motion: bool, style: Style, rn
     return " ".join(sentences)
 
 
-def _impression_text(draft: _Draft, positive: bool, style: Style, rng: np.random.Generator) -> str:
+def _impression_text(draft: _Draft, beside: bool, unknown: bool, style: Style, rng: np.random.Generator) -> str:
+    """The items; without any, that nothing is wrong, unless of something nothing is known.
+
+    Args:
+        draft: Its items are the Impression's.
+        beside: Whether Findings describes anything beside the 18 findings.
+        unknown: Whether there is a finding that must not be denied.
+        style: Marks before and after each item.
+        rng: Decides the words.
+    """
     items = list(draft.items)
-    if not positive:
-        items.insert(0, expand(choose(statements.HEALTHY, rng), {}, rng))
+    if not items and not unknown:
+        options = statements.NOTHING_ACUTE if beside else statements.HEALTHY
+        items.append(expand(choose(options, rng), {}, rng))
     elif rng.random() < 0.12:
         items.append(expand(choose(statements.ENDINGS, rng), {}, rng))
     if not items:

@@ -101,7 +101,7 @@ NORMALS = (
             "{Mediastinal|The} vascular structures have a {natural|normal} {appearance|calibration}",
             "{The widths|The diameters|Widths} of the mediastinal {main|great} vessels are {normal|natural}",
         ),
-        unless=("ectatic ascending aorta",),
+        unless=("ectatic ascending aorta", "wide pulmonary trunk"),
         chance=0.8,
     ),
     Normal(

@@ -65,7 +65,7 @@ class Normal:
     Attributes:
         region: Where in the report it stands.
         text: Templates; one is chosen.
-        unless: The findings, and kinds of distractors, that make it untrue.
+        unless: The findings, and kinds of distractors and of statements, that make it untrue.
         chance: How often it is said where it is true.
         detail: Said only by thorough readers.
     """
