@@ -119,10 +119,7 @@ STATEMENTS = (
     Statement(
         "breast change",
         "bones",
-        (
-            "{Gynecomastia|Bilateral gynecomastia} <is>",
-            "{Calcifications|Millimetric calcification} <is> in the {right|left} breast",
-        ),
+        ("{Calcifications|Millimetric calcification} <is> in the {right|left} breast",),
         weight=0.7,
     ),
 )

@@ -46,9 +46,14 @@ NORMALS = (
             "{tumoral|pathological|significant} "
             "wall thickening <no>",
             "No {pathological|significant} {wall thickening|increase in wall thickness} of the esophagus <no>",
-            "{The esophagus|Esophagus} is {natural|normal|within normal limits}",
             "{Esophageal|Thoracic esophageal} caliber and wall {are|appear} {normal|natural}",
         ),
-        chance=0.75,
+        chance=0.55,
+    ),
+    Normal(
+        "esophagus",
+        ("{The esophagus|Esophagus} is {natural|normal|within normal limits}",),
+        unless=("Hiatal hernia",),
+        chance=0.2,
     ),
 )
