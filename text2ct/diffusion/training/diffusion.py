@@ -29,6 +29,8 @@ from text2ct.diffusion.training.loop import (
 from text2ct.diffusion.training.processes import Share
 from text2ct.diffusion.unet import CT_CLASS, SPACING_UNITS_PER_MM, Unet
 
+NOISE = -1  # the stream of a step's draws that is no process's own
+
 
 class DiffusionModule(StepModule):
     """The velocity or noise network in training.
@@ -53,17 +55,17 @@ class DiffusionModule(StepModule):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Distance between prediction and target: the velocity or the noise.
 
-        The batch holds ``latent`` (B, C, x, y, z) unscaled, ``context`` (B, tokens, width), ``spacing`` (B, 3)
+        The batch holds ``latent`` (B, C, x, y, z) float16 unscaled, ``context`` (B, tokens, width), ``spacing`` (B, 3)
         in mm·100, and the draws ``noise``, ``time_draw`` (B,) and ``drop_draw`` (B,).
         """
-        x_0 = batch["latent"] * self.scale_factor
+        x_0 = batch["latent"].float() * self.scale_factor
         timesteps = self.scheduler.training_timesteps(batch["time_draw"], tuple(x_0.shape[2:]))
         sample = self.scheduler.path(x_0, batch["noise"], timesteps)
         kept = (batch["drop_draw"] >= self.settings.drop_condition).to(x_0.dtype)
         predicted = self.network(
             x=sample.x_t.contiguous(memory_format=torch.channels_last_3d),
             timesteps=timesteps,
-            context=batch["context"] * kept[:, None, None],
+            context=batch["context"].float() * kept[:, None, None],
             class_labels=torch.full((len(x_0),), CT_CLASS, device=x_0.device),
             spacing_tensor=batch["spacing"],
         )
@@ -80,8 +82,9 @@ def checkpoint_blocks(unet: Unet) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def diffusion_batches(encoded: Encoded, scheduler: Scheduler, config: DiffusionTraining) -> MakeBatch:
-    """Latents, contexts and draws by step."""
+def diffusion_batches(encoded: Encoded, module: DiffusionModule) -> MakeBatch:
+    """Latents, contexts and draws by step; the noise, which is most of it, is drawn on the module's device."""
+    scheduler, config = module.scheduler, module.settings
     spacing = torch.tensor(encoded.info["spacing_mm"], dtype=torch.float32) * SPACING_UNITS_PER_MM
     variants = encoded.contexts.shape[1]
     # The whole report is what most prompts are.
@@ -91,15 +94,18 @@ def diffusion_batches(encoded: Encoded, scheduler: Scheduler, config: DiffusionT
         indices = epoch_indices(len(encoded.latents), config.batch_size, config.seed, step)
         chosen = step_generator(config.seed, step).choice(variants, size=len(indices), p=weights)
         generator = torch_generator(config.seed, step)
-        noise = torch.randn((len(indices), *encoded.latents.shape[1:]), generator=generator)
         time_draw = scheduler.draw(len(indices), generator)
         drop_draw = torch.rand(len(indices), generator=generator)
+        noise = torch.randn(
+            (len(indices), *encoded.latents.shape[1:]),
+            generator=torch_generator(config.seed, step, stream=NOISE, device=module.device),
+            device=module.device,
+        )
         mine = share.of(len(indices))
-        latent = encoded.latents[indices[mine]].astype(np.float32)
-        context = encoded.contexts[indices[mine], chosen[mine]].astype(np.float32)
+        latent = encoded.latents[indices[mine]]
         return {
             "latent": torch.from_numpy(latent),
-            "context": torch.from_numpy(context),
+            "context": torch.from_numpy(encoded.contexts[indices[mine], chosen[mine]]),
             "spacing": spacing.expand(len(latent), 3),
             "noise": noise[mine],
             "time_draw": time_draw[mine],
@@ -135,7 +141,7 @@ def train_diffusion(
         UserError: As :func:`text2ct.diffusion.training.loop.fit`.
     """
     module = DiffusionModule(unet, config, scheduler, scale_factor)
-    batches = diffusion_batches(encoded, scheduler, config)
+    batches = diffusion_batches(encoded, module)
     identity = {
         "encoded": dict(encoded.info) | {"context": list(encoded.contexts.shape[1:])},
         # To the digits that do not depend on the machine that computed it.

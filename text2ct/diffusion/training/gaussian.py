@@ -15,6 +15,7 @@ HOLD_OUT = 8
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 # Deviations below this share of the latents' (1) are rounding in float16.
 MIN_DEVIATION = 1e-2
+OVERSAMPLING, POWER_ITERATIONS = 16, 4
 
 
 @torch.no_grad()
@@ -42,9 +43,7 @@ def fit_gaussian(network: GaussianUnet, encoded: Encoded, scale_factor: float) -
     latents = torch.from_numpy(encoded.latents.astype(np.float32)).flatten(1) * scale_factor
     mean = latents.mean(dim=0)
     latents -= mean
-    values, vectors = torch.linalg.eigh(latents @ latents.T)
-    values, vectors = values.flip(0)[:rank], vectors.flip(1)[:, :rank]
-    basis = latents.T @ vectors / values.sqrt()
+    basis, values = _leading(latents, rank)
     inside = latents @ basis
     total = latents.square().mean(dim=0)
     rest = (latents - inside @ basis.T).square().mean(dim=0)
@@ -61,6 +60,18 @@ def fit_gaussian(network: GaussianUnet, encoded: Encoded, scale_factor: float) -
     network.text_weight[:, :rank] = weight
     told = 1 - float(open_variance.clamp(max=variance).sum() / variance.sum())
     return {"explained": float(variance.sum() / total.sum()), "told": told}
+
+
+def _leading(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Directions of (n, d) ``rows``, (d, rank), in which their squares are largest, and the sums of these (rank,).
+
+    Found in a random subspace of a few more directions (Halko et al. 2011, SIAM Review 53(2)), which costs n·d·rank
+    and not n³.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _, singular, basis = torch.svd_lowrank(rows, q=min(rank + OVERSAMPLING, *rows.shape), niter=POWER_ITERATIONS)
+    return basis[:, :rank], singular[:rank].square()
 
 
 def _fit_text(encoded: Encoded, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -50,9 +50,9 @@ def step_generator(seed: int, step: int, stream: int = 0) -> np.random.Generator
     return np.random.default_rng(np.random.SeedSequence([seed, step, stream]))
 
 
-def torch_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
-    """Torch's CPU generator of one step."""
-    return torch.Generator().manual_seed(_torch_seed(seed, step, stream))
+def torch_generator(seed: int, step: int, stream: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
+    """Torch's generator of one step; each kind of device has its own numbers."""
+    return torch.Generator(device).manual_seed(_torch_seed(seed, step, stream))
 
 
 def _torch_seed(seed: int, step: int, stream: int) -> int:
@@ -134,7 +134,12 @@ class StepModule(lightning.LightningModule):
         self._average_weights()  # before any checkpoint of this step
         values = torch.stack([value.detach().float() for value in losses.values()])
         average([values])
-        self.last_losses = dict(zip(losses, values.tolist(), strict=True))
+        self._last_losses = tuple(losses), values
+
+    def last_losses(self) -> dict[str, float]:
+        """Losses of the last step, by name; waits until the device has computed them."""
+        names, values = self._last_losses
+        return dict(zip(names, values.tolist(), strict=True))
 
     def update(self) -> None:
         """Let the optimiser step; Lightning counts the steps of its own wrapper."""
@@ -162,7 +167,10 @@ class StepModule(lightning.LightningModule):
     def optimizer_of(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """An optimiser as configured."""
         rate, decay = self.config.learning_rate, self.config.weight_decay
-        return torch.optim.AdamW(parameters, rate, weight_decay=decay) if decay else torch.optim.Adam(parameters, rate)
+        fused = parameters[0].device.type == "cuda"
+        if decay:
+            return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=fused)
+        return torch.optim.Adam(parameters, rate, fused=fused)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set this step's learning rate: linear warm-up, then polynomial decay."""
@@ -242,20 +250,23 @@ class _Bookkeeping(Callback):
         self._tick = now
         step = trainer.global_step
         self._advance(1)
-        if not all(np.isfinite(value) for value in module.last_losses.values()):
-            raise UserError(f"the loss is no longer finite at step {step}; lower the learning rate")
-        if trainer.is_global_zero and (step % config.log_every == 0 or step == 1):
-            self._log(step)
         finished = module.progress() >= 1
+        logs = step % config.log_every == 0 or step == 1
+        saves = step % config.checkpoint_every == 0 or finished
+        if logs or saves:  # at other steps nobody waits for a GPU
+            losses = module.last_losses()
+            if not all(np.isfinite(value) for value in losses.values()):
+                raise UserError(f"the loss is no longer finite at step {step}; lower the learning rate")
+            if logs and trainer.is_global_zero:
+                self._log(step, losses)
         if finished:
             trainer.should_stop = True
-        if step % config.checkpoint_every == 0 or finished:
+        if saves:
             save_checkpoint(trainer, self._out)
 
-    def _log(self, step: int) -> None:
+    def _log(self, step: int, losses: Mapping[str, float]) -> None:
         module = self._module
-        row = {"step": step, "seconds": round(module.spent_s, 2), "learning_rate": module.last_rate}
-        row |= module.last_losses
+        row = {"step": step, "seconds": round(module.spent_s, 2), "learning_rate": module.last_rate, **losses}
         path = self._out / "log.csv"
         new = not path.is_file()
         with path.open("a", newline="", encoding="utf-8") as stream:
@@ -346,6 +357,7 @@ def fit(
             num_nodes=nodes,
             strategy=AveragingStrategy() if devices * nodes > 1 else "auto",
             precision=_precision(config, where),
+            benchmark=where.type == "cuda",  # batches keep their shape, so cuDNN's fastest kernels are worth a search
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
