@@ -10,15 +10,15 @@ pack's own encoder may have had one: its learning rate then fell with time, wher
 steps. Steps and minutes of every training are reported. Every arm's volumes, of the same reports of new patients and
 the same noise, are read by the two judges of the pack's card.
 
-Needs the work folder of ``text2ct core pack``. Arms are kept in ``alignment/3000-steps`` of that folder, after the
-number of steps, and so is ``alignment.json``, the result; the same command goes on where it was stopped. With 3000
-steps each, under two hours on two cores.
+Needs the work folder of ``text2ct core pack``. Arms are kept in ``alignment/3000-steps-of-8`` of that folder, after
+the steps and their cases, and so is ``alignment.json``, the result; the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,9 @@ from text2ct.simulation.patients import FIRST_MEASURED
 ENCODERS = ("aligned", "text-only", "untrained")
 
 
-def study_folder(work: Path, steps: int) -> Path:
-    """Where arms that are trained for ``steps``, and what is found in them, are kept."""
-    return work / "alignment" / f"{steps}-steps"
+def study_folder(work: Path, steps: int, batch_size: int) -> Path:
+    """Where arms that are trained for ``steps`` of ``batch_size``, and what is found in them, are kept."""
+    return work / "alignment" / f"{steps}-steps-of-{batch_size}"
 
 
 def encoder_run(name: str, work: Path, arm: Path) -> Path | None:
@@ -79,9 +79,9 @@ def text_encoder(name: str, work: Path, config: BuildConfig, cases: Cases, arm: 
     return trained
 
 
-def pack_of(name: str, work: Path, config: BuildConfig, steps: int) -> Path:
+def pack_of(name: str, work: Path, config: BuildConfig, steps: int, batch_size: int) -> Path:
     """Train the diffusion of one arm for ``steps``, and write its pack; one that is there is not trained again."""
-    folder = study_folder(work, steps) / name
+    folder = study_folder(work, steps, batch_size) / name
     if (folder / "pack" / "pack.json").is_file():
         return folder / "pack"
     cases, vae, tokenizer = Cases(work / "cases"), trained_vae(work, config), load_tokenizer(work)
@@ -94,7 +94,7 @@ def pack_of(name: str, work: Path, config: BuildConfig, steps: int) -> Path:
     encoded = Encoded.open(folder / "encoded")
     scale, network = 1 / encoded.info["std"], new_unet(config)
     fit_gaussian(network, encoded, scale)
-    settings = config.train_diffusion.model_copy(update={"steps": steps, "minutes": None})
+    settings = config.train_diffusion.model_copy(update={"steps": steps, "minutes": None, "batch_size": batch_size})
     flow = RectifiedFlow(config.flow)
     trained = train_diffusion(encoded, network, flow, settings, folder / "diffusion", scale_factor=scale)
     parts = {
@@ -108,9 +108,8 @@ def pack_of(name: str, work: Path, config: BuildConfig, steps: int) -> Path:
     return folder / "pack"
 
 
-def trainings(name: str, work: Path, steps: int) -> dict[str, Any]:
+def trainings(name: str, work: Path, arm: Path) -> dict[str, Any]:
     """``steps`` and ``minutes`` of the trainings behind one arm; None for an encoder that had none."""
-    arm = study_folder(work, steps) / name
     encoder = encoder_run(name, work, arm)
     return {
         "text_encoder": None if encoder is None else run_summary(encoder),
@@ -118,7 +117,7 @@ def trainings(name: str, work: Path, steps: int) -> dict[str, Any]:
     }
 
 
-def study(work: Path, steps: int, patients: int) -> dict[str, Any]:
+def study(work: Path, steps: int, batch_size: int, patients: int, encoders: Sequence[str]) -> dict[str, Any]:
     """Train the arms that are missing and read their volumes."""
     keep_freed_memory()
     stored = {key: value for key, value in read_json(work / "build.json").items() if key != "text2ct"}
@@ -129,16 +128,19 @@ def study(work: Path, steps: int, patients: int) -> dict[str, Any]:
     judges = trained_judges(work, measure.judge_patients, minutes=measure.judge_minutes, **grid)
     prompts, labels = [text.text() for text in new.texts[:patients]], new.labels[:patients]
     own = [new.volume_hu(i) for i in range(patients)]
-    found: dict[str, Any] = {"steps": steps, "patients": patients, "encoders": {}}
-    for name in ENCODERS:
-        pack = load_pack(pack_of(name, work, config, steps))
+    found: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "patients": patients, "encoders": {}}
+    for name in encoders:
+        pack = load_pack(pack_of(name, work, config, steps, batch_size))
         made = generate(pack, prompts, list(range(patients)), sampling=config.defaults, batch_size=8)
         read = factual_figures(judges, labels, own, list(np.rint(made).astype(np.int16)))["judges"]
         aucs = {
             judge: {key: row[key] for key in ("macro_auc_real", "macro_auc_synthetic", "macro_auc_synthetic_ci")}
             for judge, row in read.items()
         }
-        found["encoders"][name] = {"trainings": trainings(name, work, steps), "judges": aucs}
+        found["encoders"][name] = {
+            "trainings": trainings(name, work, study_folder(work, steps, batch_size) / name),
+            "judges": aucs,
+        }
         print(json.dumps({name: found["encoders"][name]}), flush=True)
     return found
 
@@ -148,13 +150,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="work folder of `text2ct core pack`")
     parser.add_argument("--steps", type=int, default=3000, help="training steps of each arm's diffusion")
+    parser.add_argument("--batch-size", type=int, default=8, help="cases of each of these steps")
+    parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=ENCODERS, help="the arms")
     parser.add_argument("--patients", type=int, default=200, help="new patients whose reports become volumes")
     arguments = parser.parse_args()
-    if arguments.steps < 1:
-        parser.error(f"--steps is {arguments.steps}; expected 1 or more")
+    for name in ("steps", "batch_size", "patients"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; expected 1 or more")
     torch.manual_seed(0)
-    found = study(arguments.work, arguments.steps, arguments.patients)
-    write_json(study_folder(arguments.work, arguments.steps) / "alignment.json", found)
+    found = study(arguments.work, arguments.steps, arguments.batch_size, arguments.patients, arguments.encoders)
+    write_json(study_folder(arguments.work, arguments.steps, arguments.batch_size) / "alignment.json", found)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,13 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """What a device is called: the GPU's own name, else its kind."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else {"cpu": "CPU"}.get(device.type, device.type)
+
+
 def has_fast_bf16(device: torch.device, *, backward: bool = False) -> bool:
     """Whether bfloat16 is computed in hardware: AMX or AVX-512 on the CPU, Ampere or newer on CUDA.
 

@@ -128,6 +128,25 @@ def train(cases: Cases, tokenizer: TextTokenizer, encoded: Encoded) -> Train:
     return run
 
 
+def test_a_compiled_network_learns_the_same_and_keeps_its_names(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Traced as for a GPU, but no compiler is asked for.
+    compiled = nn.Module.compile
+    calls = []
+
+    def traced(self: nn.Module) -> None:
+        calls.append(self)
+        compiled(self, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", traced)
+    plain, fused = train("gaussian", tmp_path / "a"), train("gaussian", tmp_path / "b", compile=True)
+    assert len(calls) == 1
+    assert plain.state_dict().keys() == fused.state_dict().keys()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(fused.state_dict()[name], value, msg=name, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_resumed_from_the_middle_the_weights_are_the_same(way: str, train: Train, tmp_path: Path) -> None:
     """Weights, averaged weights, every optimiser's state and the counter; bit for bit."""

@@ -43,8 +43,8 @@ class BuildConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = "simulated-64"
-    version: str = "0.3.0"
-    patients: int = Field(default=4000, ge=1)
+    version: str = "0.4.0"
+    patients: int = Field(default=8000, ge=1)
     first_patient: int = PACK_PATIENTS.start
     grid: tuple[int, int, int] = (64, 64, 64)
     spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0)
@@ -82,30 +82,30 @@ class BuildConfig(BaseModel):
         unet=UnetConfig(
             in_channels=32,
             out_channels=16,
-            num_channels=(48, 96),
+            num_channels=(64, 96),
             attention_levels=(False, True),
             num_head_channels=(0, 32),
-            num_res_blocks=1,
+            num_res_blocks=(3, 1),
             cross_attention_dim=128,
             norm_num_groups=16,
             resblock_updown=False,
         ),
         latent_shape=(16, 16, 16, 16),
-        components=48,
+        components=40,
         context_shape=(1 + len(FINDINGS), 128),
     )
     # What a whole chest looks like is decided near pure noise, what its findings look like halfway.
     flow: FlowConfig = FlowConfig(
-        training_times="logit-normal", time_location=0.6, time_scale=1.5, timestep_transform=False
+        training_times="logit-normal", time_location=0.0, time_scale=1.8, timestep_transform=False
     )
     train_clip: ClipTraining = ClipTraining(
-        steps=6000, minutes=10, batch_size=24, learning_rate=2e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
+        steps=6000, minutes=14, batch_size=24, learning_rate=2e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
         weight_decay=0.01, ema_decay=0.99, label_weight=1.0, text_length=384,
-        label_texts=0.15, short_steps=300, text_only_steps=450,
+        label_texts=0.2, short_steps=300, text_only_steps=450,
     )  # fmt: skip
     train_diffusion: DiffusionTraining = DiffusionTraining(
-        steps=40000, minutes=115, batch_size=4, learning_rate=8e-4, warmup_steps=200, poly_power=1, gradient_clip=1.0,
-        ema_decay=0.999, loss="l2",
+        steps=20000, minutes=300, batch_size=32, learning_rate=1e-3, warmup_steps=200, poly_power=1, gradient_clip=1.0,
+        ema_decay=0.9995, loss="l2",
     )  # fmt: skip
     defaults: Sampling = Sampling(
         steps=12, guidance_scale=2.0, solver="adams-bashforth", time_location=2.3, time_scale=2.0
@@ -224,10 +224,14 @@ def pack_info(config: BuildConfig, std: float) -> PackInfo:
 
 
 def run_summary(folder: Path) -> dict[str, Any]:
-    """``steps`` and ``minutes`` of a training of the work folder."""
+    """``steps``, ``minutes`` and ``device`` of a training of the work folder."""
     checkpoint = torch.load(folder / LAST, map_location="cpu", weights_only=True)
-    seconds = next(s["spent_s"] for s in checkpoint["callbacks"].values() if "spent_s" in s)
-    return {"steps": int(checkpoint["global_step"]), "minutes": round(seconds / 60, 1)}
+    clock = next(s for s in checkpoint["callbacks"].values() if "spent_s" in s)
+    return {
+        "steps": int(checkpoint["global_step"]),
+        "minutes": round(clock["spent_s"] / 60, 1),
+        "device": clock.get("device"),
+    }
 
 
 def make_tokenizer(cases: Cases, config: BuildConfig, work: Path) -> TextTokenizer:

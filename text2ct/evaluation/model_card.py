@@ -26,7 +26,7 @@ def write_model_card(
         path: Where to.
         pack: The pack described.
         config: The resolved configuration of the build and of the measurement.
-        runs: Steps and minutes of each training.
+        runs: Steps, minutes and device of each training.
         figures: What :func:`text2ct.evaluation.pack_figures.measure_pack` found.
     """
     info = pack.info
@@ -53,7 +53,8 @@ def write_model_card(
         "Gaussian that the velocity network starts from, are fitted in closed form to the same patients.",
         "",
         *_table(
-            ("component", "steps", "minutes"), [(name, run["steps"], run["minutes"]) for name, run in runs.items()]
+            ("component", "steps", "minutes", "on"),
+            [(name, run["steps"], run["minutes"], run["device"]) for name, run in runs.items()],
         ),
         "",
         "## Measured",

@@ -39,6 +39,18 @@ STATEMENTS = (
     ("There is {x}.", "There is no {x}."),
     ("{x} is present.", "{x} is not present."),
     ("{x} was observed.", "{x} was not observed."),
+    ("{x} is seen.", "No {x} is seen."),
+    ("{x} has been detected.", "{x} has not been detected."),
+    ("{x} is visible on this scan.", "{x} is absent on this scan."),
+    ("CT shows {x}.", "CT shows no {x}."),
+    ("The images demonstrate {x}.", "The images do not demonstrate {x}."),
+    ("Signs of {x}.", "No signs of {x}."),
+    ("Evidence of {x} was found.", "No evidence of {x} was found."),
+    ("The patient has {x}.", "The patient does not have {x}."),
+    ("Positive for {x}.", "Negative for {x}."),
+    ("Chest CT with {x}.", "Chest CT without {x}."),
+    ("Appearance of {x}.", "The chest is free of {x}."),
+    ("Compatible with {x}.", "{x} was excluded."),
 )
 
 

@@ -91,6 +91,7 @@ class DiffusionTraining(TrainingConfig):
     gradient_checkpointing: bool = Field(
         default=False, description="compute the UNet's blocks twice instead of keeping their activations"
     )
+    compile: bool = Field(default=False, description="let torch.compile fuse the network; needs a compiler")
 
 
 def parse_config(model: type[BaseModel], values: dict[str, Any], origin: str | Path = "configuration") -> Any:

@@ -51,6 +51,8 @@ class DiffusionModule(StepModule):
         self.scale_factor = scale_factor
         if config.gradient_checkpointing:
             checkpoint_blocks(network.unet if isinstance(network, GaussianUnet) else network)
+        if config.compile:
+            network.compile()  # in place, at its first call; names of parameters stay
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Distance between prediction and target: the velocity or the noise.

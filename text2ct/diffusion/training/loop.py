@@ -25,7 +25,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from text2ct import console
-from text2ct.compute import keep_freed_memory, lightning_precision, pick_device
+from text2ct.compute import device_name, keep_freed_memory, lightning_precision, pick_device
 from text2ct.diffusion.training.config import TrainingConfig
 from text2ct.diffusion.training.identity import claim_run
 from text2ct.diffusion.training.processes import (
@@ -276,7 +276,7 @@ class _Bookkeeping(Callback):
             writer.writerow(row)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"spent_s": self._module.spent_s}
+        return {"spent_s": self._module.spent_s, "device": device_name(self._module.device)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._module.spent_s = state_dict["spent_s"]
