@@ -11,7 +11,7 @@ steps. Steps and minutes of every training are reported. Every arm's volumes, of
 the same noise, are read by the two judges of the pack's card.
 
 Needs the work folder of ``text2ct core pack``. Arms are kept in ``alignment/3000-steps-of-8`` of that folder, after
-the steps and their cases, and so is ``alignment.json``, the result; the same command goes on where it was stopped.
+the steps and their cases, and so is ``alignment-200.json``, the result; the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ ENCODERS = ("aligned", "text-only", "untrained")
 def study_folder(work: Path, steps: int, batch_size: int) -> Path:
     """Where arms that are trained for ``steps`` of ``batch_size``, and what is found in them, are kept."""
     return work / "alignment" / f"{steps}-steps-of-{batch_size}"
+
+
+def result_file(work: Path, steps: int, batch_size: int, patients: int) -> Path:
+    """What is found with so many new patients."""
+    return study_folder(work, steps, batch_size) / f"alignment-{patients}.json"
 
 
 def encoder_run(name: str, work: Path, arm: Path) -> Path | None:
@@ -109,7 +114,7 @@ def pack_of(name: str, work: Path, config: BuildConfig, steps: int, batch_size: 
 
 
 def trainings(name: str, work: Path, arm: Path) -> dict[str, Any]:
-    """``steps`` and ``minutes`` of the trainings behind one arm; None for an encoder that had none."""
+    """``steps``, ``minutes`` and ``device`` of the trainings behind one arm; None for an encoder that had none."""
     encoder = encoder_run(name, work, arm)
     return {
         "text_encoder": None if encoder is None else run_summary(encoder),
@@ -117,8 +122,8 @@ def trainings(name: str, work: Path, arm: Path) -> dict[str, Any]:
     }
 
 
-def study(work: Path, steps: int, batch_size: int, patients: int, encoders: Sequence[str]) -> dict[str, Any]:
-    """Train the arms that are missing and read their volumes."""
+def study(work: Path, steps: int, batch_size: int, patients: int, encoders: Sequence[str]) -> None:
+    """Train the arms that are missing, read their volumes and write what is found after each."""
     keep_freed_memory()
     stored = {key: value for key, value in read_json(work / "build.json").items() if key != "text2ct"}
     config = BuildConfig.model_validate(stored)
@@ -128,7 +133,10 @@ def study(work: Path, steps: int, batch_size: int, patients: int, encoders: Sequ
     judges = trained_judges(work, measure.judge_patients, minutes=measure.judge_minutes, **grid)
     prompts, labels = [text.text() for text in new.texts[:patients]], new.labels[:patients]
     own = [new.volume_hu(i) for i in range(patients)]
+    kept = result_file(work, steps, batch_size, patients)
     found: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "patients": patients, "encoders": {}}
+    if kept.is_file():
+        found = read_json(kept)
     for name in encoders:
         pack = load_pack(pack_of(name, work, config, steps, batch_size))
         made = generate(pack, prompts, list(range(patients)), sampling=config.defaults, batch_size=8)
@@ -141,8 +149,8 @@ def study(work: Path, steps: int, batch_size: int, patients: int, encoders: Sequ
             "trainings": trainings(name, work, study_folder(work, steps, batch_size) / name),
             "judges": aucs,
         }
+        write_json(kept, found)
         print(json.dumps({name: found["encoders"][name]}), flush=True)
-    return found
 
 
 def main() -> None:
@@ -158,8 +166,7 @@ def main() -> None:
         if getattr(arguments, name) < 1:
             parser.error(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; expected 1 or more")
     torch.manual_seed(0)
-    found = study(arguments.work, arguments.steps, arguments.batch_size, arguments.patients, arguments.encoders)
-    write_json(study_folder(arguments.work, arguments.steps, arguments.batch_size) / "alignment.json", found)
+    study(arguments.work, arguments.steps, arguments.batch_size, arguments.patients, arguments.encoders)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor
 from text2ct.diffusion.flow import TIMESTEPS, FlowConfig, RectifiedFlow
 from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
 from text2ct.diffusion.training import Encoded
-from text2ct.diffusion.training.gaussian import fit_gaussian
+from text2ct.diffusion.training.gaussian import _leading, fit_gaussian
 from text2ct.diffusion.unet import UnetConfig
 from text2ct.errors import UserError
 
@@ -123,6 +123,21 @@ def test_the_fit_finds_the_gaussian(network: GaussianUnet) -> None:
     assert shares["told"] == pytest.approx(4 / (5 + 4 + 2.25), abs=0.05)
     first = fitted.basis.T @ network.basis[:, 0]
     assert abs(float(fitted.text_weight[0] @ first)) == pytest.approx(2.0, rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(200, 400), (400, 200), (60, 20)])
+def test_the_leading_directions_are_those_of_the_whole_decomposition(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
+    singular = 1.0 / torch.arange(1, len(right) + 1) ** 0.5  # slowly falling
+    rank = 16
+    before = torch.get_rng_state()
+    basis, squares = _leading((left * singular) @ right, rank)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.testing.assert_close(squares, singular[:rank] ** 2, rtol=2e-2, atol=0)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(rank), rtol=0, atol=1e-4)
+    held = ((left * singular) @ right @ basis).square().sum()
+    torch.testing.assert_close(held, (singular[:rank] ** 2).sum(), rtol=1e-2, atol=0)
 
 
 def test_few_cases_leave_components_unused() -> None:

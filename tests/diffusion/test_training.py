@@ -15,6 +15,7 @@ import torch
 from monai.networks.nets.resnet import resnet10
 from torch import nn
 
+from text2ct.diffusion.build import run_summary
 from text2ct.diffusion.clip import Clip3D
 from text2ct.diffusion.ddpm import Ddpm, DdpmConfig
 from text2ct.diffusion.flow import RectifiedFlow
@@ -33,8 +34,8 @@ from text2ct.diffusion.training import (
     train_vae,
 )
 from text2ct.diffusion.training.cases import Cases, render_patients, write_cases
-from text2ct.diffusion.training.clip import label_text
-from text2ct.diffusion.training.diffusion import first_batch_scale
+from text2ct.diffusion.training.clip import STATEMENTS, label_text
+from text2ct.diffusion.training.diffusion import DiffusionModule, first_batch_scale
 from text2ct.diffusion.training.gaussian import fit_gaussian
 from text2ct.diffusion.training.judges import perceptual_network
 from text2ct.diffusion.training.linear import fit_linear_blocks, sample_blocks
@@ -43,6 +44,7 @@ from text2ct.diffusion.training.vae import VaeModule, hu_to_unit
 from text2ct.diffusion.unet import Unet
 from text2ct.diffusion.vae import LinearBlocksConfig, SpaceToDepthVae
 from text2ct.errors import UserError
+from text2ct.evaluation.zero_shot import UNTAUGHT_PHRASINGS
 from text2ct.findings import FINDINGS
 from text2ct.simulation.cohort import COHORT_VERSION
 from text2ct.simulation.patients import PACK_PATIENTS
@@ -70,9 +72,22 @@ def test_a_text_of_labels_states_what_it_says_it_states(seed: int) -> None:
     for finding, label, stated in zip(FINDINGS, labels, told, strict=True):
         said = [sentence for sentence in sentences if finding.lower() in sentence]
         assert len(said) == stated
-        assert all(("no " in sentence or " not " in sentence) == (label == 0) for sentence in said)
+        ways = [pair[int(label == 0)].format(x=finding).lower().rstrip(".") for pair in STATEMENTS]
+        assert all(sentence in ways for sentence in said)
     assert not told[np.isnan(labels)].any()
     assert label_text(np.full(len(FINDINGS), np.nan), draw)[0] == ""
+
+
+def test_what_affirms_never_denies_and_held_out_words_are_not_taught() -> None:
+    present, absent = ({template for pair in STATEMENTS for template in pair[i : i + 1]} for i in (0, 1))
+    assert len(present) == len(absent) == len(STATEMENTS)
+    assert not present & absent
+    taught, held_out = (
+        {word for pair in pairs for text in pair for word in text.lower().strip(".").split()} - {"{x}", "was"}
+        for pairs in (STATEMENTS, UNTAUGHT_PHRASINGS)
+    )
+    assert held_out
+    assert not taught & held_out
 
 
 @pytest.fixture(scope="module")
@@ -277,8 +292,32 @@ def test_a_time_budget_ends_a_run(cases: Cases, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_the_run(cases: Cases, tmp_path: Path) -> None:
     vae = SpaceToDepthVae(TINY.vae)
     nn.init.constant_(vae.inner.quant_conv_mu.conv.bias, float("nan"))
-    with pytest.raises(UserError, match="no longer finite at step 1"):
+    with pytest.raises(UserError, match="no longer finite by step 1"):
         train_vae(cases, vae, VaeTraining(steps=2, batch_size=1, patch=8), tmp_path, device="cpu")
+
+
+def test_no_checkpoint_is_written_of_a_loss_that_is_not_finite(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = DiffusionModule.losses
+
+    def broken(self: DiffusionModule, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        found = losses(self, batch)
+        return found if self.trainer.global_step < 1 else {name: value * torch.nan for name, value in found.items()}
+
+    monkeypatch.setattr(DiffusionModule, "losses", broken)
+    rarely = {"log_every": 100, "checkpoint_every": 3}
+    with pytest.raises(UserError, match="no longer finite by step 3"):
+        train("velocity", tmp_path / "checkpoint", **rarely)
+    with pytest.raises(UserError, match="no longer finite by step 2"):
+        train("velocity", tmp_path / "stopped", stop_at=2, **rarely)
+    assert not list(tmp_path.rglob(LAST))
+
+
+def test_a_run_says_how_long_it_took_and_on_what(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("text2ct.diffusion.training.loop.device_name", lambda device: f"the {device.type}'s name")
+    train("velocity", tmp_path)
+    assert run_summary(tmp_path) == {"steps": COMMON["steps"], "minutes": 0.0, "device": "the cpu's name"}
 
 
 def test_patches_must_fit(cases: Cases, tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ CONTRADICTIONS = {
         r"[Pp]leural (calcification|plaques|thickening) (is|was|are|were)|Minimal pleural",
         r"Pleural .*hickening.* not (observed|detected|seen)|[Pp]leural( or |-).*effusion-thickening",
     ),
-    "breast": (r"ynecomastia|breast", r"[Ss]oft tissues .*(natural|normal)"),
+    "breast": (r"breast", r"[Ss]oft tissues .*(natural|normal)"),
     "air cyst": (r"air cyst", r"aeration, no |no (nodular|nodule) or|No (nodule, mass|infiltra).*both"),
     "aorta": (
         r"aorta is (ectatic|wide|dilated)|aorta.* (wider|increased)|(Ectasia|Dilatation) of the asc",

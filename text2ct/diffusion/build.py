@@ -94,7 +94,7 @@ class BuildConfig(BaseModel):
         components=40,
         context_shape=(1 + len(FINDINGS), 128),
     )
-    # What a whole chest looks like is decided near pure noise, what its findings look like halfway.
+    # What a whole chest looks like is decided near pure noise, texture near the data: wide times reach both.
     flow: FlowConfig = FlowConfig(
         training_times="logit-normal", time_location=0.0, time_scale=1.8, timestep_transform=False
     )
@@ -104,7 +104,7 @@ class BuildConfig(BaseModel):
         label_texts=0.2, short_steps=300, text_only_steps=450,
     )  # fmt: skip
     train_diffusion: DiffusionTraining = DiffusionTraining(
-        steps=20000, minutes=300, batch_size=32, learning_rate=1e-3, warmup_steps=200, poly_power=1, gradient_clip=1.0,
+        steps=9000, minutes=300, batch_size=32, learning_rate=1e-3, warmup_steps=200, poly_power=1, gradient_clip=1.0,
         ema_decay=0.9995, loss="l2",
     )  # fmt: skip
     defaults: Sampling = Sampling(

@@ -21,8 +21,8 @@ PHRASINGS: tuple[tuple[str, str], ...] = (
     ("{x} is present.", "{x} is not present."),
 )
 """What is said of a volume with the finding, and of one without. CT-CLIP's script uses one such pair."""
-UNTAUGHT_PHRASINGS: tuple[tuple[str, str], ...] = (("Findings consistent with {x}.", "Without evidence of {x}."),)
-"""Words that the bundled pack's CLIP never learnt labels from, as it did from those above."""
+UNTAUGHT_PHRASINGS: tuple[tuple[str, str], ...] = (("Imaging suggests {x}.", "{x} was ruled out."),)
+"""In words that share nothing with those the bundled pack's CLIP learnt labels from."""
 # CLIP's temperature before training (Radford et al. 2021); a trained model's own gives its confidence.
 LOGIT_SCALE = 1 / 0.07
 THRESHOLD = 0.5

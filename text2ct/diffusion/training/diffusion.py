@@ -85,7 +85,7 @@ def checkpoint_blocks(unet: Unet) -> None:
 
 
 def diffusion_batches(encoded: Encoded, module: DiffusionModule) -> MakeBatch:
-    """Latents, contexts and draws by step; the noise, which is most of it, is drawn on the module's device."""
+    """Latents, contexts and draws by step; the noise, which is most of it, is drawn on a GPU where there is one."""
     scheduler, config = module.scheduler, module.settings
     spacing = torch.tensor(encoded.info["spacing_mm"], dtype=torch.float32) * SPACING_UNITS_PER_MM
     variants = encoded.contexts.shape[1]
@@ -98,10 +98,12 @@ def diffusion_batches(encoded: Encoded, module: DiffusionModule) -> MakeBatch:
         generator = torch_generator(config.seed, step)
         time_draw = scheduler.draw(len(indices), generator)
         drop_draw = torch.rand(len(indices), generator=generator)
+        # Not on MPS, where one thread must not compute beside another.
+        where = module.device if module.device.type == "cuda" else torch.device("cpu")
         noise = torch.randn(
             (len(indices), *encoded.latents.shape[1:]),
-            generator=torch_generator(config.seed, step, stream=NOISE, device=module.device),
-            device=module.device,
+            generator=torch_generator(config.seed, step, stream=NOISE, device=where),
+            device=where,
         )
         mine = share.of(len(indices))
         latent = encoded.latents[indices[mine]]

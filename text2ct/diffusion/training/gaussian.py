@@ -39,8 +39,8 @@ def fit_gaussian(network: GaussianUnet, encoded: Encoded, scale_factor: float) -
     count = len(encoded.latents)
     if count < 3:
         raise UserError(f"{count} cases cannot fit a Gaussian; give at least 3 training volumes with reports")
-    rank = min(network.config.components, count - 1)
     latents = torch.from_numpy(encoded.latents.astype(np.float32)).flatten(1) * scale_factor
+    rank = min(network.config.components, count - 1, latents.shape[1])
     mean = latents.mean(dim=0)
     latents -= mean
     basis, values = _leading(latents, rank)
@@ -69,7 +69,7 @@ def _leading(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     and not n³.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         _, singular, basis = torch.svd_lowrank(rows, q=min(rank + OVERSAMPLING, *rows.shape), niter=POWER_ITERATIONS)
     return basis[:, :rank], singular[:rank].square()
 

@@ -1,7 +1,8 @@
 """The loop that all three trainings share: Lightning, with randomness that depends on (seed, step) alone.
 
 A batch and every draw made from it come from generators seeded by the run's seed and the step's number, so a
-run resumed at any checkpoint sees the data and the noise that an uninterrupted run would have seen. Optimisation
+run resumed at any checkpoint sees the data and the noise that an uninterrupted run would have seen; noise that is
+drawn on a GPU, on a GPU of the same model. Optimisation
 is Lightning's manual one, since a step may compute its gradient in parts: micro-batches, devices, two players.
 """
 
@@ -51,7 +52,7 @@ def step_generator(seed: int, step: int, stream: int = 0) -> np.random.Generator
 
 
 def torch_generator(seed: int, step: int, stream: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """Torch's generator of one step; each kind of device has its own numbers."""
+    """Torch's generator of one step; numbers drawn on a GPU depend on its model."""
     return torch.Generator(device).manual_seed(_torch_seed(seed, step, stream))
 
 
@@ -227,9 +228,11 @@ class _Bookkeeping(Callback):
     def __init__(self, out: Path, module: StepModule, advance: Callable[[int], None]) -> None:
         self._out, self._module, self._advance = out, module, advance
         self._tick = time.monotonic()
+        self._device: str | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._tick = time.monotonic()
+        self._device = device_name(pl_module.device)  # afterwards Lightning moves the module to the CPU
         if trainer.is_global_zero:
             self._forget_after(trainer.global_step)
 
@@ -245,20 +248,21 @@ class _Bookkeeping(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         module, config = self._module, self._module.config
+        step = trainer.global_step
+        self._advance(1)
+        logs = step % config.log_every == 0 or step == 1
+        saves = step % config.checkpoint_every == 0 or step >= trainer.max_steps
+        losses = module.last_losses() if logs or saves else {}  # at other steps nobody waits for a GPU
         now = time.monotonic()
         module.spent_s += now - self._tick
         self._tick = now
-        step = trainer.global_step
-        self._advance(1)
         finished = module.progress() >= 1
-        logs = step % config.log_every == 0 or step == 1
-        saves = step % config.checkpoint_every == 0 or finished
-        if logs or saves:  # at other steps nobody waits for a GPU
-            losses = module.last_losses()
-            if not all(np.isfinite(value) for value in losses.values()):
-                raise UserError(f"the loss is no longer finite at step {step}; lower the learning rate")
-            if logs and trainer.is_global_zero:
-                self._log(step, losses)
+        if finished:
+            saves, losses = True, module.last_losses()
+        if not all(np.isfinite(value) for value in losses.values()):
+            raise UserError(f"the loss is no longer finite by step {step}; lower the learning rate")
+        if logs and trainer.is_global_zero:
+            self._log(step, losses)
         if finished:
             trainer.should_stop = True
         if saves:
@@ -276,7 +280,7 @@ class _Bookkeeping(Callback):
             writer.writerow(row)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"spent_s": self._module.spent_s, "device": device_name(self._module.device)}
+        return {"spent_s": self._module.spent_s, "device": self._device}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._module.spent_s = state_dict["spent_s"]
@@ -357,7 +361,6 @@ def fit(
             num_nodes=nodes,
             strategy=AveragingStrategy() if devices * nodes > 1 else "auto",
             precision=_precision(config, where),
-            benchmark=where.type == "cuda",  # batches keep their shape, so cuDNN's fastest kernels are worth a search
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -396,4 +399,6 @@ def load_result(module: StepModule, out: Path) -> nn.Module:
     """The trained network of a run's checkpoint, in evaluation mode."""
     checkpoint = torch.load(out / LAST, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
-    return module.result.eval().requires_grad_(False)
+    result = module.result.eval().requires_grad_(False)
+    result._compiled_call_impl = None  # what was compiled for training is not for any other device or shape
+    return result
