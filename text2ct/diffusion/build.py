@@ -108,7 +108,7 @@ class BuildConfig(BaseModel):
         ema_decay=0.9995, loss="l2",
     )  # fmt: skip
     defaults: Sampling = Sampling(
-        steps=12, guidance_scale=2.0, solver="adams-bashforth", time_location=2.3, time_scale=2.0
+        steps=12, guidance_scale=2.0, solver="adams-bashforth", time_location=1.5, time_scale=2.0
     )
 
 
