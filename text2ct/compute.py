@@ -42,7 +42,7 @@ def device_name(device: torch.device) -> str:
     """What a device is called: the GPU's own name, else its kind."""
     import torch
 
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else {"cpu": "CPU"}.get(device.type, device.type)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
 
 
 def has_fast_bf16(device: torch.device, *, backward: bool = False) -> bool:

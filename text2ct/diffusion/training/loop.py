@@ -2,8 +2,8 @@
 
 A batch and every draw made from it come from generators seeded by the run's seed and the step's number, so a
 run resumed at any checkpoint sees the data and the noise that an uninterrupted run would have seen; noise that is
-drawn on a GPU, on a GPU of the same model. Optimisation
-is Lightning's manual one, since a step may compute its gradient in parts: micro-batches, devices, two players.
+drawn on a GPU, on a GPU of the same model. Optimisation is Lightning's manual one, since a step may compute its
+gradient in parts: micro-batches, devices, two players.
 """
 
 from __future__ import annotations
@@ -258,13 +258,12 @@ class _Bookkeeping(Callback):
         self._tick = now
         finished = module.progress() >= 1
         if finished:
-            saves, losses = True, module.last_losses()
+            trainer.should_stop = saves = True
+            losses = module.last_losses()
         if not all(np.isfinite(value) for value in losses.values()):
             raise UserError(f"the loss is no longer finite by step {step}; lower the learning rate")
         if logs and trainer.is_global_zero:
             self._log(step, losses)
-        if finished:
-            trainer.should_stop = True
         if saves:
             save_checkpoint(trainer, self._out)
 
@@ -369,7 +368,6 @@ def fit(
         )
         resume = str(checkpoint) if checkpoint.is_file() else None
         _fit_until_interrupted(trainer, module, _Batches(module, make_batch), resume)
-        save_checkpoint(trainer, out)
     return trainer.global_step >= config.steps or module.progress() >= 1
 
 
