@@ -43,14 +43,14 @@ class BuildConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = "simulated-64"
-    version: str = "0.4.0"
+    version: str = "0.5.0"
     patients: int = Field(default=8000, ge=1)
     first_patient: int = PACK_PATIENTS.start
     grid: tuple[int, int, int] = (64, 64, 64)
     spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0)
     vocab_size: int = 4096
     text_length: int = 384
-    vae: LinearBlocksConfig = LinearBlocksConfig(factor=4, latent_channels=16)
+    vae: LinearBlocksConfig = LinearBlocksConfig(factor=4, latent_channels=24)
     clip: ClipConfig = ClipConfig(
         text=TextConfig(
             vocab_size=4096,
@@ -80,8 +80,8 @@ class BuildConfig(BaseModel):
     )
     unet: GaussianUnetConfig = GaussianUnetConfig(
         unet=UnetConfig(
-            in_channels=32,
-            out_channels=16,
+            in_channels=48,
+            out_channels=24,
             num_channels=(64, 96),
             attention_levels=(False, True),
             num_head_channels=(0, 32),
@@ -90,9 +90,10 @@ class BuildConfig(BaseModel):
             norm_num_groups=16,
             resblock_updown=False,
         ),
-        latent_shape=(16, 16, 16, 16),
-        components=40,
+        latent_shape=(24, 16, 16, 16),
+        components=24,
         context_shape=(1 + len(FINDINGS), 128),
+        text_embedding=64,
     )
     # What a whole chest looks like is decided near pure noise, texture near the data: wide times reach both.
     flow: FlowConfig = FlowConfig(
@@ -104,8 +105,8 @@ class BuildConfig(BaseModel):
         label_texts=0.2, short_steps=300, text_only_steps=450,
     )  # fmt: skip
     train_diffusion: DiffusionTraining = DiffusionTraining(
-        steps=9000, minutes=300, batch_size=32, learning_rate=1e-3, warmup_steps=200, poly_power=1, gradient_clip=1.0,
-        ema_decay=0.9995, loss="l2",
+        steps=7334, minutes=300, batch_size=128, learning_rate=6e-4, warmup_steps=200, poly_power=1,
+        gradient_clip=1.0, ema_decay=0.9995, loss="l2",
     )  # fmt: skip
     defaults: Sampling = Sampling(
         steps=12, guidance_scale=2.0, solver="adams-bashforth", time_location=1.5, time_scale=2.0

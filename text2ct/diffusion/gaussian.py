@@ -30,6 +30,11 @@ class GaussianUnetConfig(BaseModel):
     latent_shape: tuple[int, int, int, int] = Field(default=(4, 8, 8, 8), description="(C, x, y, z)")
     components: int = Field(default=64, ge=1, description="rank of the Gaussian's covariance")
     context_shape: tuple[int, int] = Field(default=(1, 768), description="(tokens, width) of the text context")
+    text_embedding: int = Field(
+        default=0,
+        ge=0,
+        description="width through which the context joins the UNet's embedding of the time; 0: cross-attention alone",
+    )
 
     @property
     def in_channels(self) -> int:
@@ -71,6 +76,14 @@ class GaussianUnet(nn.Module):
         self.register_buffer("text_mean", torch.zeros(features))
         self.register_buffer("text_weight", torch.zeros(features, rank))
         self.unet = Unet(config.unet)
+        if config.text_embedding:
+            # So that the text reaches every block, also those too fine for attention (Saharia et al. 2022, arXiv
+            # 2205.11487, section 2.3: pooled text added to the embedding of the time).
+            self.text_embedding = nn.Sequential(
+                nn.Linear(features, config.text_embedding),
+                nn.SiLU(),
+                nn.Linear(config.text_embedding, 4 * config.unet.num_channels[0]),
+            )
 
     @property
     def downsampling(self) -> int:
@@ -115,6 +128,11 @@ class GaussianUnet(nn.Module):
             data, noise = self.gaussian(x_t, timesteps, context.float())
         seen = torch.cat([x_t, data], dim=1).contiguous(memory_format=torch.channels_last_3d)
         more = self.unet(
-            x=seen, timesteps=timesteps, context=context, class_labels=class_labels, spacing_tensor=spacing_tensor
+            x=seen,
+            timesteps=timesteps,
+            context=context,
+            class_labels=class_labels,
+            spacing_tensor=spacing_tensor,
+            more_embedding=self.text_embedding(context.flatten(1)) if self.config.text_embedding else None,
         )
         return data - noise + more

@@ -83,7 +83,13 @@ class Unet(DiffusionModelUNetMaisi):
         return self.config.downsampling
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, timesteps: Tensor, context: Tensor, class_labels: Tensor, spacing_tensor: Tensor
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        class_labels: Tensor,
+        spacing_tensor: Tensor,
+        more_embedding: Tensor | None = None,
     ) -> Tensor:
         """What the network says at x.
 
@@ -96,6 +102,7 @@ class Unet(DiffusionModelUNetMaisi):
             context: (k·B, tokens, width); rows b, B + b, 2·B + b, ... belong to latent b.
             class_labels: (B,) int64 of modalities; 1 is CT.
             spacing_tensor: (B, 3) float32, mm · 100.
+            more_embedding: (B, 4·first channels) added to the embedding of the time, or None.
 
         Returns:
             (k·B, C, x, y, z), in the order of ``context``.
@@ -106,6 +113,8 @@ class Unet(DiffusionModelUNetMaisi):
         if len(context) % len(x):
             raise ValueError(f"{len(context)} contexts cannot share {len(x)} latents")
         embedding = self._get_time_and_class_embedding(x, timesteps, class_labels)
+        if more_embedding is not None:
+            embedding = embedding + more_embedding
         embedding = self._get_input_embeddings(embedding, None, None, spacing_tensor)
         copies = len(context) // len(x)
         h = self.conv_in(x)
