@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from text2ct.compute import free_memory
 from text2ct.diffusion.components import Scheduler, type_of
 from text2ct.diffusion.gaussian import GaussianUnet
 from text2ct.diffusion.training.config import DiffusionTraining
@@ -29,6 +31,7 @@ from text2ct.diffusion.training.loop import (
 from text2ct.diffusion.training.processes import Share
 from text2ct.diffusion.unet import CT_CLASS, SPACING_UNITS_PER_MM, Unet
 
+HELD_SHARE = 1 / 4  # of a GPU's free memory, for cases
 NOISE = -1  # the stream of a step's draws that is no process's own
 
 
@@ -85,8 +88,13 @@ def checkpoint_blocks(unet: Unet) -> None:
 
 
 def diffusion_batches(encoded: Encoded, module: DiffusionModule) -> MakeBatch:
-    """Latents, contexts and draws by step; the noise, which is most of it, is drawn on a GPU where there is one."""
+    """Latents, contexts and draws by step.
+
+    On a GPU the noise is drawn there, and the cases are held there where they fill no more than a quarter of what
+    is free: otherwise a small network waits for its batches.
+    """
     scheduler, config = module.scheduler, module.settings
+    latents, contexts = _Rows(encoded.latents), _Rows(encoded.contexts)
     spacing = torch.tensor(encoded.info["spacing_mm"], dtype=torch.float32) * SPACING_UNITS_PER_MM
     variants = encoded.contexts.shape[1]
     # The whole report is what most prompts are.
@@ -106,10 +114,10 @@ def diffusion_batches(encoded: Encoded, module: DiffusionModule) -> MakeBatch:
             device=where,
         )
         mine = share.of(len(indices))
-        latent = encoded.latents[indices[mine]]
+        latent = latents.take(where, indices[mine])
         return {
-            "latent": torch.from_numpy(latent),
-            "context": torch.from_numpy(encoded.contexts[indices[mine], chosen[mine]]),
+            "latent": latent,
+            "context": contexts.take(where, indices[mine], chosen[mine]),
             "spacing": spacing.expand(len(latent), 3),
             "noise": noise[mine],
             "time_draw": time_draw[mine],
@@ -117,6 +125,28 @@ def diffusion_batches(encoded: Encoded, module: DiffusionModule) -> MakeBatch:
         }
 
     return make
+
+
+class _Rows:
+    """An array of cases, read from its file, or from a GPU that has room for all of it.
+
+    Args:
+        array: (n, ...).
+    """
+
+    def __init__(self, array: NDArray[np.float16]) -> None:
+        self._array = array
+        self._held: Tensor | None = None
+
+    def take(self, device: torch.device, *indices: NDArray[np.int64]) -> Tensor:
+        """``array[indices]`` as a tensor, on ``device`` if the array is held there, else in the host's memory."""
+        if self._held is None and device.type == "cuda":
+            free = free_memory(device)
+            if free is not None and self._array.nbytes <= HELD_SHARE * free:
+                self._held = torch.from_numpy(np.array(self._array)).to(device)
+        if self._held is None:
+            return torch.from_numpy(self._array[indices])
+        return self._held[tuple(torch.from_numpy(index).to(device) for index in indices)]
 
 
 def first_batch_scale(encoded: Encoded, config: DiffusionTraining) -> float:
