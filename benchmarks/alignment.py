@@ -122,12 +122,19 @@ def trainings(name: str, work: Path, arm: Path) -> dict[str, Any]:
     }
 
 
-def study(work: Path, steps: int, batch_size: int, patients: int, encoders: Sequence[str]) -> None:
+def study(
+    work: Path,
+    steps: int,
+    batch_size: int,
+    patients: int,
+    encoders: Sequence[str],
+    measure: MeasureConfig | None = None,
+) -> None:
     """Train the arms that are missing, read their volumes and write what is found after each."""
     keep_freed_memory()
     stored = {key: value for key, value in read_json(work / "build.json").items() if key != "text2ct"}
     config = BuildConfig.model_validate(stored)
-    measure = MeasureConfig()
+    measure = measure or MeasureConfig()
     grid: dict[str, Any] = {"size": config.grid, "spacing_mm": config.spacing_mm}
     new = render_patients(work / "new-cases", FIRST_MEASURED, measure.patients, **grid)
     judges = trained_judges(work, measure.judge_patients, minutes=measure.judge_minutes, **grid)

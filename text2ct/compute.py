@@ -77,6 +77,19 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def check_compiler() -> None:
+    """Ask before hours of work whether ``torch.compile`` can work here.
+
+    Raises:
+        UserError: There is no C++ compiler.
+    """
+    import os
+    import shutil
+
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "c++", "clang++") if name):
+        raise UserError('"compile" needs a C++ compiler; install g++ or clang++ (or name one in CXX), or leave it out')
+
+
 def lightning_precision(device: torch.device) -> Literal["bf16-mixed", "32-true"]:
     """The Lightning ``precision`` of training: bfloat16 where its gradients can be trusted."""
     return "bf16-mixed" if has_fast_bf16(device, backward=True) else "32-true"

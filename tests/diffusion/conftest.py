@@ -4,10 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from text2ct.diffusion import Pack, init_pack
+from text2ct.diffusion.clip import Clip3D
+from text2ct.diffusion.init import PRESETS
+from text2ct.diffusion.tokenizer import TextTokenizer
+from text2ct.diffusion.training import Encoded, encode
 from text2ct.diffusion.training.cases import Cases, CaseText, write_cases
+from text2ct.diffusion.vae import SpaceToDepthVae
 from text2ct.findings import FINDINGS
+
+TINY = PRESETS["tiny"]
 
 # The numeric fixtures lie beside a checkout in development; without them their tests are skipped.
 PARITY = Path(__file__).parents[3] / "shared" / "parity"
@@ -40,3 +48,16 @@ def stand_in_case(index: int) -> tuple[np.ndarray, CaseText]:
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Cases:
     folder = tmp_path_factory.mktemp("cases")
     return write_cases(folder, stand_in_case, 6, size=(16, 16, 16), spacing_mm=(20.0, 20.0, 20.0), source="stand-in")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> TextTokenizer:
+    return TextTokenizer.train(["pleural effusion is seen", "normal"], TINY.clip.text.vocab_size)
+
+
+@pytest.fixture(scope="session")
+def encoded(cases: Cases, tokenizer: TextTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Encoded:
+    torch.manual_seed(0)
+    vae, clip = SpaceToDepthVae(TINY.vae), Clip3D(TINY.clip)
+    out = tmp_path_factory.mktemp("encoded")
+    return encode(cases, vae, clip, tokenizer, out, conditioning="tokens", text_length=32, device="cpu")

@@ -176,6 +176,21 @@ def test_the_record_says_what_it_learnt_from(kind: str, trained: dict[str, tuple
     assert record["kind"] == kind
 
 
+def test_trees_fitted_by_another_scikit_learn_say_so(
+    trained: dict[str, tuple[Judge, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import json
+    import shutil
+
+    shutil.copytree(trained["blocks"][1], tmp_path / "judge")
+    BlockJudge.load(tmp_path / "judge")
+    assert "scikit-learn" not in capsys.readouterr().err
+    record = json.loads((tmp_path / "judge" / "judge.json").read_text())
+    (tmp_path / "judge" / "judge.json").write_text(json.dumps(record | {"scikit-learn": "0.1"}))
+    BlockJudge.load(tmp_path / "judge")
+    assert "fitted by scikit-learn 0.1" in " ".join(capsys.readouterr().err.split())
+
+
 @KINDS
 def test_unknown_labels_are_refused(kind: str, tmp_path: Path) -> None:
     cases = make_cases(tmp_path / "cases", 8, unknown=True)

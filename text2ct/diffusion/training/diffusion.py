@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from text2ct.compute import free_memory
+from text2ct.compute import check_compiler, free_memory
 from text2ct.diffusion.components import Scheduler, type_of
 from text2ct.diffusion.gaussian import GaussianUnet
 from text2ct.diffusion.training.config import DiffusionTraining
@@ -55,6 +55,7 @@ class DiffusionModule(StepModule):
         if config.gradient_checkpointing:
             checkpoint_blocks(network.unet if isinstance(network, GaussianUnet) else network)
         if config.compile:
+            check_compiler()
             network.compile()  # in place, at its first call; names of parameters stay
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -229,10 +229,16 @@ class _Bookkeeping(Callback):
         self._out, self._module, self._advance = out, module, advance
         self._tick = time.monotonic()
         self._device: str | None = None
+        self._began_on: str | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._tick = time.monotonic()
         self._device = device_name(pl_module.device)  # afterwards Lightning moves the module to the CPU
+        if self._began_on not in (None, self._device):
+            console.warn(
+                f"the training in {self._out} began on {self._began_on} and goes on on {self._device}: numbers drawn "
+                "there differ, so it will not end where an uninterrupted training would have"
+            )
         if trainer.is_global_zero:
             self._forget_after(trainer.global_step)
 
@@ -283,6 +289,7 @@ class _Bookkeeping(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._module.spent_s = state_dict["spent_s"]
+        self._began_on = state_dict.get("device")
 
 
 def save_checkpoint(trainer: lightning.Trainer, out: Path) -> None:
@@ -360,6 +367,7 @@ def fit(
             num_nodes=nodes,
             strategy=AveragingStrategy() if devices * nodes > 1 else "auto",
             precision=_precision(config, where),
+            benchmark=where.type == "cuda",  # steps have one size; cuDNN's guess for 3D convolutions is often slow
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
@@ -98,7 +99,7 @@ class BlockJudge:
         with atomic_path(folder / FEATURES_FILE) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, features=self.features, labels=self.labels, columns=self.columns)
         record = {"config": self.config.model_dump(mode="json"), "size": list(self.size), "trained_on": self.trained_on}
-        write_json(folder / JUDGE_FILE, {"kind": self.kind, **record})
+        write_json(folder / JUDGE_FILE, {"kind": self.kind, **record, "scikit-learn": sklearn.__version__})
 
     @classmethod
     def load(cls, folder: Path) -> BlockJudge:
@@ -108,6 +109,11 @@ class BlockJudge:
             UserError: The folder holds no such judge.
         """
         record = read_judge_file(folder, cls.kind)
+        if record.get("scikit-learn", sklearn.__version__) != sklearn.__version__:
+            console.warn(
+                f"the judge in {folder} was fitted by scikit-learn {record['scikit-learn']} and is fitted again by "
+                f"{sklearn.__version__}; its scores may differ in the last digits"
+            )
         config = parse_config(BlockJudgeConfig, record["config"], folder / JUDGE_FILE)
         with np.load(folder / FEATURES_FILE, allow_pickle=False) as kept:
             features, labels, columns = kept["features"], kept["labels"], kept["columns"]
