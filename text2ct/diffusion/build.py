@@ -97,7 +97,7 @@ class BuildConfig(BaseModel):
     )
     # What a whole chest looks like is decided near pure noise, texture near the data: wide times reach both.
     flow: FlowConfig = FlowConfig(
-        training_times="logit-normal", time_location=0.0, time_scale=1.8, timestep_transform=False
+        training_times="logit-normal", time_location=0.4, time_scale=2.0, timestep_transform=False
     )
     train_clip: ClipTraining = ClipTraining(
         steps=6000, minutes=14, batch_size=24, learning_rate=2e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
@@ -105,11 +105,16 @@ class BuildConfig(BaseModel):
         label_texts=0.2, short_steps=300, text_only_steps=450,
     )  # fmt: skip
     train_diffusion: DiffusionTraining = DiffusionTraining(
-        steps=7334, minutes=300, batch_size=128, learning_rate=6e-4, warmup_steps=200, poly_power=1,
+        steps=7334, minutes=300, batch_size=128, learning_rate=5e-4, warmup_steps=200, poly_power=1,
         gradient_clip=1.0, ema_decay=0.9995, loss="l2",
     )  # fmt: skip
     defaults: Sampling = Sampling(
-        steps=12, guidance_scale=2.0, solver="adams-bashforth", time_location=1.5, time_scale=2.0
+        steps=12,
+        guidance_scale=3.0,
+        guidance_interval=(0.0, 0.9),
+        solver="adams-bashforth",
+        time_location=1.0,
+        time_scale=2.0,
     )
 
 
