@@ -43,7 +43,7 @@ class BuildConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = "simulated-64"
-    version: str = "0.4.0"
+    version: str = "0.4.1"
     patients: int = Field(default=8000, ge=1)
     first_patient: int = PACK_PATIENTS.start
     grid: tuple[int, int, int] = (64, 64, 64)
@@ -108,7 +108,12 @@ class BuildConfig(BaseModel):
         ema_decay=0.9995, loss="l2",
     )  # fmt: skip
     defaults: Sampling = Sampling(
-        steps=12, guidance_scale=2.0, solver="adams-bashforth", time_location=1.5, time_scale=2.0
+        steps=12,
+        guidance_scale=3.0,
+        guidance_interval=(0.0, 0.9),
+        solver="adams-bashforth",
+        time_location=1.0,
+        time_scale=2.0,
     )
 
 
