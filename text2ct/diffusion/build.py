@@ -28,7 +28,7 @@ from text2ct.diffusion.training.diffusion import DiffusionModule, train_diffusio
 from text2ct.diffusion.training.encode import Encoded, encode
 from text2ct.diffusion.training.gaussian import fit_gaussian
 from text2ct.diffusion.training.linear import fit_linear_blocks
-from text2ct.diffusion.training.loop import LAST, load_result
+from text2ct.diffusion.training.loop import load_result, read_clock
 from text2ct.diffusion.unet import UnetConfig
 from text2ct.diffusion.vae import LinearBlocksConfig, LinearBlocksVae
 from text2ct.errors import UserError
@@ -225,13 +225,8 @@ def pack_info(config: BuildConfig, std: float) -> PackInfo:
 
 def run_summary(folder: Path) -> dict[str, Any]:
     """``steps``, ``minutes`` and ``device`` of a training of the work folder."""
-    checkpoint = torch.load(folder / LAST, map_location="cpu", weights_only=True)
-    clock = next(s for s in checkpoint["callbacks"].values() if "spent_s" in s)
-    return {
-        "steps": int(checkpoint["global_step"]),
-        "minutes": round(clock["spent_s"] / 60, 1),
-        "device": clock.get("device"),
-    }
+    steps, clock = read_clock(folder)
+    return {"steps": steps, "minutes": round(clock["spent_s"] / 60, 1), "device": clock.get("device")}
 
 
 def make_tokenizer(cases: Cases, config: BuildConfig, work: Path) -> TextTokenizer:
