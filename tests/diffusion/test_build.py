@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,12 @@ from pydantic import ValidationError
 from tiny_build import CONFIG
 
 from text2ct.diffusion import Pack, generate, verify_pack
-from text2ct.diffusion.build import build_pack, estimate_build, pack_info
+from text2ct.diffusion.build import TRAINED_ON, build_pack, estimate_build, is_trained_on, pack_info
 from text2ct.diffusion.ctvit import CTViT, CTViTConfig
 from text2ct.diffusion.info import Sampling
+from text2ct.diffusion.training.cases import Cases
 from text2ct.errors import UserError
+from text2ct.files import read_json, write_json
 from text2ct.simulation.patients import FIRST_JUDGED, PACK_PATIENTS
 
 
@@ -55,6 +59,25 @@ def test_another_configuration_does_not_go_on(built: tuple[Path, Pack]) -> None:
     other = CONFIG.model_copy(update={"text_length": 32})
     with pytest.raises(UserError, match="begun with another configuration"):
         build_pack(folder / "work", folder / "other", other, device="cpu")
+
+
+def test_stages_of_other_cases_are_refused_and_named(built: tuple[Path, Pack], tmp_path: Path) -> None:
+    """A folder from before that record says what its 3D CLIP and its latents learnt from."""
+    work = tmp_path / "work"
+    shutil.copytree(built[0] / "work", work)
+    record = work / "cases" / "chunk-00000" / "cases.json"
+    texts = read_json(record)
+    texts[0]["impression"] += " As another simulator says."
+    write_json(record, texts)
+    named = re.escape("remove tokenizer.json, vae, clip, encoded, diffusion there")
+    with pytest.raises(UserError, match=named):
+        build_pack(work, tmp_path / "pack", CONFIG, device="cpu")
+    (work / TRAINED_ON).unlink()
+    with pytest.raises(UserError, match=named):
+        build_pack(work, tmp_path / "pack", CONFIG, device="cpu")
+    shutil.rmtree(work / "clip")
+    (work / "encoded" / "encoded.json").unlink()
+    assert is_trained_on(work, Cases(work / "cases")), "what says nothing counts as of the present cases"
 
 
 @pytest.mark.parametrize(

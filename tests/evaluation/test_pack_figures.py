@@ -16,10 +16,18 @@ from typer.testing import CliRunner
 
 from text2ct.cli import app
 from text2ct.diffusion import Pack, load_pack
+from text2ct.diffusion.build import TRAINED_ON
 from text2ct.diffusion.info import TrainingData
 from text2ct.errors import UserError
 from text2ct.evaluation.judges import macro, trained_judges
-from text2ct.evaluation.pack_figures import MeasureConfig, autoencoder_figures, factual_figures, measure_pack, psnr
+from text2ct.evaluation.pack_figures import (
+    MeasureConfig,
+    _training_cases,
+    autoencoder_figures,
+    factual_figures,
+    measure_pack,
+    psnr,
+)
 from text2ct.evaluation.real_data import RealData
 from text2ct.files import read_json, write_json
 from text2ct.findings import FINDINGS
@@ -118,6 +126,17 @@ def test_without_real_data_their_figures_are_left_out(measured: tuple[Path, Pack
     assert "real_chest_psnr_db" not in figures["autoencoder"]
     assert "real_reports_probe" not in figures["clip"]
     assert {path: path.stat().st_mtime_ns for path in before} == before, "the volumes stay, the sections do not"
+
+
+def test_copies_of_cases_that_the_pack_never_saw_are_not_looked_for(
+    measured: tuple[Path, Pack, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, pack, _ = measured
+    for name in ("cases", "clip"):
+        shutil.copytree(folder / name, tmp_path / name)
+    assert _training_cases(pack, tmp_path) is not None
+    write_json(tmp_path / TRAINED_ON, {"cases": "another"})
+    assert _training_cases(pack, tmp_path) is None
 
 
 @pytest.mark.parametrize("first", [FIRST_JUDGED, FIRST_MEASURED])

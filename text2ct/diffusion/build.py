@@ -36,6 +36,10 @@ from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
 from text2ct.simulation.patients import FIRST_JUDGED, PACK_PATIENTS
 
+# What a work folder holds that is made of its cases, the ablation's arms included, and the record of which these were.
+STAGES = ("tokenizer.json", "vae", "clip", "encoded", "diffusion", "alignment")
+TRAINED_ON = "trained-on.json"
+
 
 class BuildConfig(BaseModel):
     """Everything that decides a pack built from simulated patients; unknown keys are refused."""
@@ -122,7 +126,8 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
         device: As for :func:`text2ct.compute.pick_device`.
 
     Raises:
-        UserError: Patients not reserved for packs, or ``work`` belongs to another configuration.
+        UserError: Patients not reserved for packs, or ``work`` belongs to another configuration, or what was
+            trained there to other cases.
     """
     keep_freed_memory()
     check_pack_patients(config.first_patient, config.patients)
@@ -131,6 +136,7 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
     _claim(work, config)
     grid: dict[str, Any] = {"size": config.grid, "spacing_mm": config.spacing_mm}
     cases = render_patients(work / "cases", config.first_patient, config.patients, **grid)
+    _claim_cases(work, cases)
     make_tokenizer(cases, config, work)
     if not _done(work / "vae"):
         console.info("fitting the autoencoder")
@@ -289,6 +295,22 @@ def _claim(work: Path, config: BuildConfig) -> None:
             f"{work} was begun with another configuration or version of text2ct; choose another --work folder"
         )
     write_json(path, resolved)
+
+
+def _claim_cases(work: Path, cases: Cases) -> None:
+    begun = [name for name in STAGES if (work / name).exists()]
+    if begun and not is_trained_on(work, cases):
+        raise UserError(
+            f"what was trained in {work} learnt from other cases than those in {cases.folder}; remove "
+            f"{', '.join(begun)} there to train on these"
+        )
+    write_json(work / TRAINED_ON, {"cases": cases.digest})
+
+
+def is_trained_on(work: Path, cases: Cases) -> bool:
+    """Whether nothing in the work folder says that its stages learnt from other cases."""
+    records = [work / TRAINED_ON, work / "clip" / "config.json", work / "encoded" / "encoded.json"]
+    return all(read_json(path).get("cases", cases.digest) == cases.digest for path in records if path.is_file())
 
 
 def _done(folder: Path) -> bool:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from text2ct import __version__, console
 from text2ct.compute import keep_freed_memory, pick_device
+from text2ct.diffusion.build import is_trained_on
 from text2ct.diffusion.generate import decode_latents
 from text2ct.diffusion.pack import Pack
 from text2ct.diffusion.training.cases import Cases, render_patients
@@ -198,7 +199,7 @@ def _training_cases(pack: Pack, work: Path) -> Cases | None:
     first = cases.info.get("first")
     here = None if first is None else (first, first + len(cases) - 1)
     same = [here] == [(data.first, data.last) for data in pack.info.trained_on] and cases.size == pack.info.grid
-    return cases if same else None
+    return cases if same and is_trained_on(work, cases) else None
 
 
 def psnr(reference_hu: NDArray[Any], other_hu: NDArray[Any]) -> float:
