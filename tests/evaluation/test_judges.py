@@ -24,8 +24,10 @@ from text2ct.evaluation.judges import (
     macro,
     train_cnn_judge,
 )
+from text2ct.evaluation.judges.blocks import cases_features
 from text2ct.evaluation.judges.features import lung_mask, volume_features
 from text2ct.evaluation.reserved import TextReader, reserved_reports
+from text2ct.files import write_json
 from text2ct.findings import FINDINGS
 from text2ct.simulation import draw_patient
 from text2ct.simulation.patients import FIRST_JUDGED
@@ -159,12 +161,25 @@ def test_an_interrupted_cnn_goes_on_to_the_same_weights(
 
 def test_cached_features_are_those_computed(cases: Cases, tmp_path: Path) -> None:
     train_blocks(cases, tmp_path)
-    files = sorted((tmp_path / "cache").iterdir())
-    assert len(files) == 1
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["features-000000.npy", "features.json"]
     first = BlockJudge.train(cases, TREES).scores(volumes_of(cases))
     np.testing.assert_array_equal(
         BlockJudge.train(cases, TREES, cache=tmp_path / "cache").scores(volumes_of(cases)), first
     )
+
+
+@pytest.mark.parametrize("kept", ["of other cases", "of fewer features", "of nobody knows what"])
+def test_a_cache_of_other_features_is_replaced(kept: str, cases: Cases, new: Cases, tmp_path: Path) -> None:
+    of_cases, of_new = cases_features(cases), cases_features(new, tmp_path)
+    record = tmp_path / "features.json"
+    if kept != "of other cases":
+        np.save(tmp_path / "features-000000.npy", of_cases[:, :5])
+        write_json(record, {"cases": cases.digest, "features": 5})
+    if kept == "of nobody knows what":
+        record.unlink()
+    for _ in range(2):
+        np.testing.assert_array_equal(cases_features(cases, tmp_path), of_cases)
+    np.testing.assert_array_equal(cases_features(new, tmp_path), of_new)
 
 
 @KINDS
