@@ -127,6 +127,7 @@ def test_other_code_and_other_judges_are_measured_again(
         measure_pack(pack, work, MEASURE, real=real, device="cpu")
         return sorted(asked)
 
+    measured_again()
     assert measured_again() == []
     texts = work / "judge-cases" / "chunk-00000" / "cases.json"
     records = read_json(texts)
