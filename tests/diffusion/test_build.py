@@ -104,6 +104,15 @@ def test_an_estimate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not list(tmp_path.iterdir())
 
 
+def test_an_estimate_says_which_times_are_unknown(capfd: pytest.CaptureFixture[str]) -> None:
+    assert estimate_build(CONFIG)["not_counted"] == ["clip", "diffusion"]
+    assert "clip and diffusion has no limit of minutes" in " ".join(capfd.readouterr().err.split())
+    limited = CONFIG.model_copy(update={"train_clip": CONFIG.train_clip.model_copy(update={"minutes": 10})})
+    would = estimate_build(limited, more_minutes=5)
+    assert would["not_counted"] == ["diffusion"]
+    assert 900 < would["seconds"] < 1000
+
+
 def test_a_pack_says_what_its_configuration_says() -> None:
     other = CONFIG.model_copy(update={"patients": 7, "grid": (32, 32, 64), "defaults": Sampling(steps=3)})
     info = pack_info(other, std=4.0)

@@ -169,6 +169,8 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
 def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes: float = 0.0) -> dict[str, Any]:
     """``cases``, ``seconds`` and ``bytes`` of :func:`build_pack`: a case is rendered, trainings have their budgets.
 
+    Those without a limit of ``minutes`` are not in the ``seconds``: they are named, in ``not_counted`` and a warning.
+
     Args:
         config: What would be built.
         more_patients: Patients rendered besides, to measure on.
@@ -179,12 +181,19 @@ def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes:
     begun = time.perf_counter()
     simulated_case(config.first_patient, config.grid, config.spacing_mm)
     rendering = (time.perf_counter() - begun) * cases / len(os.sched_getaffinity(0))
-    minutes = sum(run.minutes or 0.0 for run in (config.train_clip, config.train_diffusion)) + more_minutes
+    budgets = {"clip": config.train_clip.minutes, "diffusion": config.train_diffusion.minutes}
+    minutes = sum(budget or 0.0 for budget in budgets.values()) + more_minutes
+    not_counted = [name for name, budget in budgets.items() if budget is None]
+    if not_counted:
+        console.warn(
+            f"the training of {' and '.join(not_counted)} has no limit of minutes: its time is unknown and not counted"
+        )
     voxels = int(np.prod(config.grid))
     latent = config.vae.latent_channels * voxels // config.vae.factor**3
     return {
         "cases": cases,
         "seconds": round(rendering + 60 * minutes, 1),
+        "not_counted": not_counted,
         "bytes": cases * 2 * (voxels + latent) + 10**9,  # and at most a GB of contexts and checkpoints
     }
 
