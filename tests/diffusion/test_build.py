@@ -16,6 +16,7 @@ from text2ct.diffusion.build import TRAINED_ON, build_pack, estimate_build, is_t
 from text2ct.diffusion.ctvit import CTViT, CTViTConfig
 from text2ct.diffusion.info import Sampling
 from text2ct.diffusion.training.cases import Cases
+from text2ct.diffusion.vae import LinearBlocksConfig
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
 from text2ct.simulation.patients import FIRST_JUDGED, PACK_PATIENTS
@@ -135,6 +136,11 @@ def test_a_pack_says_what_its_configuration_says() -> None:
 def test_each_channel_of_the_ct_tower_needs_its_window(change: dict, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         CTViTConfig(**change)
+
+
+def test_blocks_that_decode_have_a_middle_one() -> None:
+    with pytest.raises(ValidationError, match="2 blocks have no middle one; it must be odd"):
+        LinearBlocksConfig(decoder_kernel=2)
 
 
 @torch.inference_mode()
