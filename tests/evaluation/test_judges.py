@@ -33,6 +33,8 @@ from text2ct.simulation import draw_patient
 from text2ct.simulation.patients import FIRST_JUDGED
 from text2ct.simulation.render import render
 
+from .conftest import load_benchmark
+
 SIZE = (16, 16, 16)
 # A finding is a cube of 5 voxels that is bright when it is present; four by four findings share a place.
 PLACES = [(1, 1, 4), (10, 1, 4), (1, 10, 8), (10, 10, 8)]
@@ -316,14 +318,7 @@ def test_a_text_reader_reads_what_it_was_shown() -> None:
 def test_the_reserved_reports_are_read_only_when_asked_for(
     options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import importlib.util
-
-    path = Path(__file__).parents[2] / "benchmarks" / "cohort.py"
-    spec = importlib.util.spec_from_file_location("cohort_benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    cohort = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(cohort)
+    cohort = load_benchmark("cohort")
 
     texts = [f"report {k}" for k in [*range(330), *range(0, 330, 5)]]  # some twice
     labels = dict(zip(texts, np.random.default_rng(0).integers(0, 2, (len(texts), len(FINDINGS))), strict=True))
@@ -365,3 +360,27 @@ def test_the_reserved_reports_are_read_only_when_asked_for(
     assert all(set(one).isdisjoint(other) for one, other in zip(learnt, real, strict=True))
     assert found["reports"] == ("reserved" if wanted is reserved else "development")
     assert found["simulated"]["macro_auc"] == found["real"]["macro_auc"] == 1  # texts stay with their labels
+
+
+def test_litres_count_whole_tissues_and_hu_their_inside() -> None:
+    """A body of 40 x 40 x 40 voxels of 5 mm, with a lung of 20 x 20 x 20 whose surface averages two tissues."""
+    hu = np.full((60, 60, 60), -1000.0)
+    hu[10:50, 10:50, 10:50] = 40
+    hu[20:40, 20:40, 20:40] = -500
+    hu[21:39, 21:39, 21:39] = -850
+    found, litres = load_benchmark("cohort").tissues(hu)
+    assert litres["body"] == pytest.approx(40**3 * 125e-6, rel=0.02)  # an opening rounds its corners
+    assert litres["lungs"] == pytest.approx(20**3 * 125e-6)
+    assert litres["soft tissue"] == pytest.approx(litres["body"] - litres["lungs"])
+    assert set(found["lungs"]) == {-850}
+    assert len(found["lungs"]) == 18**3
+    assert set(found["soft tissue"]) == {40}
+    assert litres["bone"] == 0
+
+
+def test_a_patient_is_compared_with_the_pool_of_the_others() -> None:
+    to_all, among = load_benchmark("cohort").pool_distances(
+        np.array([10.0]), [np.array([0.0]), np.array([3.0]), np.array([6.0])]
+    )
+    assert to_all == pytest.approx((10 + 7 + 4) / 3)
+    assert among == pytest.approx([4.5, 3.0, 4.5])
