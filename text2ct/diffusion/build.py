@@ -28,13 +28,17 @@ from text2ct.diffusion.training.diffusion import DiffusionModule, train_diffusio
 from text2ct.diffusion.training.encode import Encoded, encode
 from text2ct.diffusion.training.gaussian import fit_gaussian
 from text2ct.diffusion.training.linear import fit_linear_blocks
-from text2ct.diffusion.training.loop import LAST, load_result
+from text2ct.diffusion.training.loop import load_result, read_clock
 from text2ct.diffusion.unet import UnetConfig
 from text2ct.diffusion.vae import LinearBlocksConfig, LinearBlocksVae
 from text2ct.errors import UserError
 from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
 from text2ct.simulation.patients import FIRST_JUDGED, PACK_PATIENTS
+
+# What a work folder holds that is made of its cases, the ablation's arms included, and the record of which these were.
+STAGES = ("tokenizer.json", "vae", "clip", "encoded", "diffusion", "alignment")
+TRAINED_ON = "trained-on.json"
 
 
 class BuildConfig(BaseModel):
@@ -127,7 +131,8 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
         device: As for :func:`text2ct.compute.pick_device`.
 
     Raises:
-        UserError: Patients not reserved for packs, or ``work`` belongs to another configuration.
+        UserError: Patients not reserved for packs, or ``work`` belongs to another configuration, or what was
+            trained there to other cases.
     """
     keep_freed_memory()
     check_pack_patients(config.first_patient, config.patients)
@@ -136,6 +141,7 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
     _claim(work, config)
     grid: dict[str, Any] = {"size": config.grid, "spacing_mm": config.spacing_mm}
     cases = render_patients(work / "cases", config.first_patient, config.patients, **grid)
+    _claim_cases(work, cases)
     make_tokenizer(cases, config, work)
     if not _done(work / "vae"):
         console.info("fitting the autoencoder")
@@ -168,6 +174,8 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
 def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes: float = 0.0) -> dict[str, Any]:
     """``cases``, ``seconds`` and ``bytes`` of :func:`build_pack`: a case is rendered, trainings have their budgets.
 
+    Those without a limit of ``minutes`` are not in the ``seconds``: they are named, in ``not_counted`` and a warning.
+
     Args:
         config: What would be built.
         more_patients: Patients rendered besides, to measure on.
@@ -178,12 +186,19 @@ def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes:
     begun = time.perf_counter()
     simulated_case(config.first_patient, config.grid, config.spacing_mm)
     rendering = (time.perf_counter() - begun) * cases / len(os.sched_getaffinity(0))
-    minutes = sum(run.minutes or 0.0 for run in (config.train_clip, config.train_diffusion)) + more_minutes
+    budgets = {"clip": config.train_clip.minutes, "diffusion": config.train_diffusion.minutes}
+    minutes = sum(budget or 0.0 for budget in budgets.values()) + more_minutes
+    not_counted = [name for name, budget in budgets.items() if budget is None]
+    if not_counted:
+        console.warn(
+            f"the training of {' and '.join(not_counted)} has no limit of minutes: its time is unknown and not counted"
+        )
     voxels = int(np.prod(config.grid))
     latent = config.vae.latent_channels * voxels // config.vae.factor**3
     return {
         "cases": cases,
         "seconds": round(rendering + 60 * minutes, 1),
+        "not_counted": not_counted,
         "bytes": cases * 2 * (voxels + latent) + 10**9,  # and at most a GB of contexts and checkpoints
     }
 
@@ -230,13 +245,8 @@ def pack_info(config: BuildConfig, std: float) -> PackInfo:
 
 def run_summary(folder: Path) -> dict[str, Any]:
     """``steps``, ``minutes`` and ``device`` of a training of the work folder."""
-    checkpoint = torch.load(folder / LAST, map_location="cpu", weights_only=True)
-    clock = next(s for s in checkpoint["callbacks"].values() if "spent_s" in s)
-    return {
-        "steps": int(checkpoint["global_step"]),
-        "minutes": round(clock["spent_s"] / 60, 1),
-        "device": clock.get("device"),
-    }
+    steps, clock = read_clock(folder)
+    return {"steps": steps, "minutes": round(clock["spent_s"] / 60, 1), "device": clock.get("device")}
 
 
 def make_tokenizer(cases: Cases, config: BuildConfig, work: Path) -> TextTokenizer:
@@ -299,6 +309,22 @@ def _claim(work: Path, config: BuildConfig) -> None:
             f"{work} was begun with another configuration or version of text2ct; choose another --work folder"
         )
     write_json(path, resolved)
+
+
+def _claim_cases(work: Path, cases: Cases) -> None:
+    begun = [name for name in STAGES if (work / name).exists()]
+    if begun and not is_trained_on(work, cases):
+        raise UserError(
+            f"what was trained in {work} learnt from other cases than those in {cases.folder}; remove "
+            f"{', '.join(begun)} there to train on these"
+        )
+    write_json(work / TRAINED_ON, {"cases": cases.digest})
+
+
+def is_trained_on(work: Path, cases: Cases) -> bool:
+    """Whether nothing in the work folder says that its stages learnt from other cases."""
+    records = [work / TRAINED_ON, work / "clip" / "config.json", work / "encoded" / "encoded.json"]
+    return all(read_json(path).get("cases", cases.digest) == cases.digest for path in records if path.is_file())
 
 
 def _done(folder: Path) -> bool:
