@@ -96,6 +96,15 @@ def test_only_reserved_patients_train(tmp_path: Path, change: dict, message: str
     assert not list(tmp_path.iterdir())
 
 
+def test_parts_that_do_not_fit_are_refused_before_anything_is_rendered(tmp_path: Path) -> None:
+    """As a grid that is changed alone."""
+    other = CONFIG.model_copy(update={"grid": (64, 64, 64), "vocab_size": 10**6})
+    for build in (lambda: build_pack(tmp_path / "work", tmp_path / "pack", other), lambda: estimate_build(other)):
+        with pytest.raises(UserError, match=r"would not fit(.|\n)*latents are(.|\n)*image_size is(.|\n)*vocab_size is"):
+            build()
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_estimate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     would = estimate_build(CONFIG)

@@ -16,6 +16,7 @@ from text2ct import __version__, console
 from text2ct.compute import keep_freed_memory
 from text2ct.diffusion.clip import Clip3D, ClipConfig, TextConfig
 from text2ct.diffusion.ctvit import CTViTConfig
+from text2ct.diffusion.fit import misfits
 from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
 from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
 from text2ct.diffusion.info import PackInfo, Sampling, TrainingData
@@ -131,13 +132,11 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
         device: As for :func:`text2ct.compute.pick_device`.
 
     Raises:
-        UserError: Patients not reserved for packs, or ``work`` belongs to another configuration, or what was
-            trained there to other cases.
+        UserError: As :func:`check_build`; ``work`` belongs to another configuration, or what was trained there to
+            other cases.
     """
     keep_freed_memory()
-    check_pack_patients(config.first_patient, config.patients)
-    if config.first_patient + config.patients > FIRST_JUDGED:
-        raise UserError(f"patients from {FIRST_JUDGED} on only judge and measure packs; train on earlier ones")
+    check_build(config)
     _claim(work, config)
     grid: dict[str, Any] = {"size": config.grid, "spacing_mm": config.spacing_mm}
     cases = render_patients(work / "cases", config.first_patient, config.patients, **grid)
@@ -171,6 +170,24 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
     return export_pack(work, out, config)
 
 
+def check_build(config: BuildConfig) -> None:
+    """Refuse what could not be built, before anything is rendered.
+
+    Raises:
+        UserError: Patients not reserved for packs, or components that do not fit each other or the grid.
+    """
+    check_pack_patients(config.first_patient, config.patients)
+    if config.first_patient + config.patients > FIRST_JUDGED:
+        raise UserError(f"patients from {FIRST_JUDGED} on only judge and measure packs; train on earlier ones")
+    problems = misfits(pack_info(config, 1.0), {"clip": config.clip, "vae": config.vae, "unet": config.unet})
+    if config.clip.vision.image_size != config.grid:
+        problems.append(f"the grid is {config.grid}, but clip.vision.image_size is {config.clip.vision.image_size}")
+    if config.vocab_size > config.clip.text.vocab_size:
+        problems.append(f"vocab_size is {config.vocab_size}, but the text tower has {config.clip.text.vocab_size}")
+    if problems:
+        raise UserError("the parts of the pack would not fit together", problems)
+
+
 def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes: float = 0.0) -> dict[str, Any]:
     """``cases``, ``seconds`` and ``bytes`` of :func:`build_pack`: a case is rendered, trainings have their budgets.
 
@@ -180,7 +197,11 @@ def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes:
         config: What would be built.
         more_patients: Patients rendered besides, to measure on.
         more_minutes: Time that is known besides.
+
+    Raises:
+        UserError: As :func:`check_build`.
     """
+    check_build(config)
     cases = config.patients + more_patients
     simulated_case(config.first_patient, config.grid, config.spacing_mm)  # the first one also loads and caches
     begun = time.perf_counter()
