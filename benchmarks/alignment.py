@@ -172,6 +172,9 @@ def main() -> None:
     for name in ("steps", "batch_size", "patients"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; expected 1 or more")
+    new = MeasureConfig().patients
+    if arguments.patients > new:
+        parser.error(f"--patients is {arguments.patients}; there are {new} new patients")
     torch.manual_seed(0)
     study(arguments.work, arguments.steps, arguments.batch_size, arguments.patients, arguments.encoders)
 

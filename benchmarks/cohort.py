@@ -96,13 +96,14 @@ def _rounded(values: list[float] | None) -> list[float] | None:
 # b: HU histograms
 
 
-def tissues(hu: np.ndarray) -> dict[str, np.ndarray]:
-    """HU of body, lungs, soft tissue and bone, by thresholds and connected components.
+def tissues(hu: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """HU and litres of body, lungs, soft tissue and bone, by thresholds and connected components.
 
     The body is the largest component above -500 HU after an opening that drops the table, filled slice by
     slice; the lungs are its air components of over 0.5% of it; bone is what is above 200 HU in components of
-    over 30 voxels, filled; soft tissue is -200 to 200 HU without bone and a voxel away from the body's and
-    the lungs' surface, where voxels are averages of two tissues.
+    over 30 voxels, filled; soft tissue is -200 to 200 HU without bone. The HU of lungs and of soft tissue are
+    those a voxel away from the body's and the lungs' surface, where voxels are averages of two tissues; the litres
+    are of all.
     """
     solid = ndimage.binary_opening(hu > -500, iterations=1)
     body = _largest(solid)
@@ -117,9 +118,14 @@ def tissues(hu: np.ndarray) -> dict[str, np.ndarray]:
     kept = sizes > 30
     kept[0] = False
     bone = np.stack([ndimage.binary_fill_holes(kept[labels][:, :, z]) for z in range(hu.shape[2])], axis=2)
-    deep = ndimage.binary_erosion(body) & ~ndimage.binary_dilation(lungs) & ~bone
-    soft = deep & (hu > -200) & (hu < 200)
-    return {"body": hu[body], "lungs": hu[ndimage.binary_erosion(lungs)], "soft tissue": hu[soft], "bone": hu[bone]}
+    soft = body & ~lungs & ~bone & (hu > -200) & (hu < 200)
+    masks = {"body": body, "lungs": lungs, "soft tissue": soft, "bone": bone}
+    deep = {
+        "lungs": ndimage.binary_erosion(lungs),
+        "soft tissue": soft & ndimage.binary_erosion(body) & ~ndimage.binary_dilation(lungs),
+    }
+    litres = {name: int(mask.sum()) * float(np.prod(SPACING_MM)) / 1e6 for name, mask in masks.items()}
+    return {name: hu[deep.get(name, mask)] for name, mask in masks.items()}, litres
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
@@ -148,28 +154,38 @@ def quiet_patients(count: int, seed: int) -> list[np.ndarray]:
 
 def part_b(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """HU of tissues of one real chest and of simulated patients: distances and an overlaid plot."""
-    real = tissues(real_chest(arguments.real))
-    simulated = [tissues(hu) for hu in quiet_patients(arguments.hu_patients, HU_SEED)]
+    real, real_litres = tissues(real_chest(arguments.real))
+    simulated, litres = zip(*(tissues(hu) for hu in quiet_patients(arguments.hu_patients, HU_SEED)), strict=True)
     pooled = {name: np.concatenate([one[name] for one in simulated]) for name in real}
-    # A distance to every 50th of ten million sorted values is that to all of them, sooner.
-    thinned = {name: np.sort(values)[:: max(1, len(values) // 200_000)] for name, values in pooled.items()}
     found: dict[str, Any] = {"patients": len(simulated), "tissues": {}}
     for name, values in real.items():
         own = [wasserstein_distance(values, one[name]) for one in simulated if len(one[name])]
-        # The distance of a patient to the pool of the others says what one real chest could reach.
-        among = [wasserstein_distance(one[name], thinned[name]) for one in simulated if len(one[name])]
+        to_all, among = pool_distances(values, [one[name] for one in simulated])
         found["tissues"][name] = {
-            "wasserstein_hu": round(float(wasserstein_distance(values, thinned[name])), 1),
+            "wasserstein_hu": round(to_all, 1),
             "wasserstein_hu_nearest_patient": round(float(np.min(own)), 1),
             "wasserstein_hu_median_patient": round(float(np.median(own)), 1),
             "wasserstein_hu_among_simulated": round(float(np.median(among)), 1),
             "median_hu_real": round(float(np.median(values)), 1),
             "median_hu_simulated": round(float(np.median(pooled[name])), 1),
-            "litres_real": round(len(values) * float(np.prod(SPACING_MM)) / 1e6, 2),
-            "litres_simulated": round(len(pooled[name]) / len(simulated) * float(np.prod(SPACING_MM)) / 1e6, 2),
+            "litres_real": round(real_litres[name], 2),
+            "litres_simulated": round(float(np.mean([one[name] for one in litres])), 2),
         }
-    plot_tissues(real, simulated, pooled, found, arguments.docs / "cohort-hu.png")
+    plot_tissues(real, list(simulated), pooled, found, arguments.docs / "cohort-hu.png")
     return found
+
+
+def pool_distances(values: np.ndarray, patients: list[np.ndarray]) -> tuple[float, list[float]]:
+    """Wasserstein distance of ``values`` to the pool of all patients, and of each patient to the pool of the others.
+
+    The latter says what one real chest could reach. A distance to every 50th of ten million sorted values is that to
+    all of them, sooner.
+    """
+    pool, whose = np.concatenate(patients), np.repeat(np.arange(len(patients)), [len(one) for one in patients])
+    order = np.argsort(pool)[:: max(1, len(pool) // 200_000)]
+    pool, whose = pool[order], whose[order]
+    others = [wasserstein_distance(one, pool[whose != k]) for k, one in enumerate(patients) if len(one)]
+    return float(wasserstein_distance(values, pool)), [float(distance) for distance in others]
 
 
 def plot_tissues(
@@ -308,11 +324,10 @@ def _cuts(hu: np.ndarray) -> list[tuple[str, np.ndarray, str]]:
 
     cuts = [(f"axial {share:.0%}, lung", hu[:, :, level(share)], "lung") for share in (0.8, 0.55, 0.3)]
     cuts += [(f"axial {share:.0%}, soft tissue", hu[:, :, level(share)], "soft_tissue") for share in (0.65, 0.3)]
-    side = int(0.5 * (low[0] + middle[0]))
     return [
         *cuts,
         ("coronal, lung", hu[:, middle[1], :], "lung"),
-        ("sagittal, bone", hu[middle[0] if side < 1 else (low[0] + high[0]) // 2, :, :], "bone"),
+        ("sagittal, bone", hu[(low[0] + high[0]) // 2, :, :], "bone"),
     ]
 
 
@@ -391,7 +406,7 @@ def tables(results: dict[str, Any]) -> str:
     if "b" in results:
         lines += [
             f"One real chest against {results['b']['patients']} simulated patients:", "",
-            "| tissue | Wasserstein distance, HU | of the nearest patient | median of patients to their own pool "
+            "| tissue | Wasserstein distance, HU | of the nearest patient | median of patients to the others "
             "| median HU, real | simulated | litres, real | simulated |", "|---|---|---|---|---|---|---|---|",
         ]  # fmt: skip
         lines += [
@@ -482,6 +497,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.real is None and set(arguments.parts) & set("bcde"):
         parser.error("parts b to e compare with real data: name their folder with --real, or choose --parts a t")
+    if arguments.hu_patients < 2:
+        parser.error(f"--hu-patients is {arguments.hu_patients}; expected 2 or more, to compare each with the others")
     path = arguments.work / "cohort.json"
     for part in arguments.parts:
         found = PARTS[part](arguments.work, arguments)

@@ -24,7 +24,7 @@ from text2ct.cli import app
 from text2ct.diffusion import Pack, init_pack, load_pack
 from text2ct.diffusion.gaussian import GaussianUnet
 from text2ct.diffusion.pack import save_pack
-from text2ct.diffusion.training import Encoded, parse_config
+from text2ct.diffusion.training import Encoded, estimate, parse_config
 from text2ct.diffusion.training.on_manifest import CONFIGS, _check_shapes, _parts
 from text2ct.errors import UserError
 
@@ -90,6 +90,39 @@ def test_fine_tuning_changes_the_unet_alone(
     frame = manifests.read_manifest(space / "real" / "manifest.csv")
     train = tuple(sorted(set(frame.loc[frame["split"] == "train", "patient"])))
     assert [data.patients for data in tuned.info.trained_on] == [train, train]
+
+
+@pytest.mark.parametrize(
+    ("component", "settings", "trial", "seconds"),
+    [
+        ("clip", {"short_steps": 5, "text_only_steps": 9}, {"short_steps": 0, "text_only_steps": 0}, 3.0),
+        ("vae", {"adversarial_start": 9}, {"adversarial_start": 0, "whole_every": 2}, 0.25 * 2 + 0.75 * 4),
+        ("vae", {"whole_every": 1}, {"adversarial_start": 0}, 2.0),
+        ("vae", {"whole_every": 0}, {"adversarial_start": 0}, 3.0),
+        ("unet", {}, {}, 3.0),
+    ],
+)
+def test_an_estimate_measures_what_most_steps_are(
+    component: Any, settings: dict[str, Any], trial: dict[str, Any], seconds: float, base: Pack, space: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Neither a step without volumes or a player, nor patches alone. The trial's steps take 1, 2 and 4 seconds."""
+    tried: dict[str, Any] = {}
+
+    def train(name: str, *_: Any, work: Path, settings: dict[str, Any], **__: Any) -> None:
+        tried.update(settings)
+        parse_config(estimate.CONFIGS[component], settings)
+        log = work / {"unet": "diffusion"}.get(name, name) / "log.csv"
+        log.parent.mkdir(parents=True)
+        log.write_text("step,seconds\n1,1.0\n2,3.0\n3,7.0\n")
+
+    monkeypatch.setattr(estimate, "train_component", train)
+    frame = manifests.read_manifest(space / "real" / "manifest.csv")
+    steps = {"steps": 1000, "batch_size": 2}
+    given = steps | settings
+    would = estimate.estimate_training(component, frame, manifests.Workspace.open(space), base, settings=given)
+    assert would["seconds"] == 1000 * seconds
+    assert tried == settings | {"steps": 3, "log_every": 1, "minutes": None, "batch_size": 2} | trial
 
 
 def test_noise_prediction_from_scratch_samples(base: Pack, place: tuple[str | Path, ...], tmp_path: Path) -> None:

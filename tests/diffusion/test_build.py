@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,13 @@ from pydantic import ValidationError
 from tiny_build import CONFIG
 
 from text2ct.diffusion import Pack, generate, verify_pack
-from text2ct.diffusion.build import build_pack, estimate_build, pack_info
+from text2ct.diffusion.build import TRAINED_ON, build_pack, estimate_build, is_trained_on, pack_info
 from text2ct.diffusion.ctvit import CTViT, CTViTConfig
 from text2ct.diffusion.info import Sampling
+from text2ct.diffusion.training.cases import Cases
+from text2ct.diffusion.vae import LinearBlocksConfig
 from text2ct.errors import UserError
+from text2ct.files import read_json, write_json
 from text2ct.simulation.patients import FIRST_JUDGED, PACK_PATIENTS
 
 
@@ -57,6 +62,25 @@ def test_another_configuration_does_not_go_on(built: tuple[Path, Pack]) -> None:
         build_pack(folder / "work", folder / "other", other, device="cpu")
 
 
+def test_stages_of_other_cases_are_refused_and_named(built: tuple[Path, Pack], tmp_path: Path) -> None:
+    """A folder from before that record says what its 3D CLIP and its latents learnt from."""
+    work = tmp_path / "work"
+    shutil.copytree(built[0] / "work", work)
+    record = work / "cases" / "chunk-00000" / "cases.json"
+    texts = read_json(record)
+    texts[0]["impression"] += " As another simulator says."
+    write_json(record, texts)
+    named = re.escape("remove tokenizer.json, vae, clip, encoded, diffusion there")
+    with pytest.raises(UserError, match=named):
+        build_pack(work, tmp_path / "pack", CONFIG, device="cpu")
+    (work / TRAINED_ON).unlink()
+    with pytest.raises(UserError, match=named):
+        build_pack(work, tmp_path / "pack", CONFIG, device="cpu")
+    shutil.rmtree(work / "clip")
+    (work / "encoded" / "encoded.json").unlink()
+    assert is_trained_on(work, Cases(work / "cases")), "what says nothing counts as of the present cases"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -72,6 +96,15 @@ def test_only_reserved_patients_train(tmp_path: Path, change: dict, message: str
     assert not list(tmp_path.iterdir())
 
 
+def test_parts_that_do_not_fit_are_refused_before_anything_is_rendered(tmp_path: Path) -> None:
+    """As a grid that is changed alone."""
+    other = CONFIG.model_copy(update={"grid": (64, 64, 64), "vocab_size": 10**6})
+    for build in (lambda: build_pack(tmp_path / "work", tmp_path / "pack", other), lambda: estimate_build(other)):
+        with pytest.raises(UserError, match=r"would not fit(.|\n)*latents are(.|\n)*image_size is(.|\n)*vocab_size is"):
+            build()
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_estimate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     would = estimate_build(CONFIG)
@@ -79,6 +112,15 @@ def test_an_estimate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert would["seconds"] > 0
     assert would["bytes"] > 24 * 32**3
     assert not list(tmp_path.iterdir())
+
+
+def test_an_estimate_says_which_times_are_unknown(capfd: pytest.CaptureFixture[str]) -> None:
+    assert estimate_build(CONFIG)["not_counted"] == ["clip", "diffusion"]
+    assert "clip and diffusion has no limit of minutes" in " ".join(capfd.readouterr().err.split())
+    limited = CONFIG.model_copy(update={"train_clip": CONFIG.train_clip.model_copy(update={"minutes": 10})})
+    would = estimate_build(limited, more_minutes=5)
+    assert would["not_counted"] == ["diffusion"]
+    assert 900 < would["seconds"] < 1000
 
 
 def test_a_pack_says_what_its_configuration_says() -> None:
@@ -103,6 +145,11 @@ def test_a_pack_says_what_its_configuration_says() -> None:
 def test_each_channel_of_the_ct_tower_needs_its_window(change: dict, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         CTViTConfig(**change)
+
+
+def test_blocks_that_decode_have_a_middle_one() -> None:
+    with pytest.raises(ValidationError, match="2 blocks have no middle one; it must be odd"):
+        LinearBlocksConfig(decoder_kernel=2)
 
 
 @torch.inference_mode()

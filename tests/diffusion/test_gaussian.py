@@ -10,7 +10,7 @@ from torch import Tensor
 from text2ct.diffusion.flow import TIMESTEPS, FlowConfig, RectifiedFlow
 from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
 from text2ct.diffusion.training import Encoded
-from text2ct.diffusion.training.gaussian import _leading, fit_gaussian
+from text2ct.diffusion.training.gaussian import _leading, _mean_squares, fit_gaussian
 from text2ct.diffusion.unet import UnetConfig
 from text2ct.errors import UserError
 
@@ -123,6 +123,17 @@ def test_the_fit_finds_the_gaussian(network: GaussianUnet) -> None:
     assert shares["told"] == pytest.approx(4 / (5 + 4 + 2.25), abs=0.05)
     first = fitted.basis.T @ network.basis[:, 0]
     assert abs(float(fitted.text_weight[0] @ first)) == pytest.approx(2.0, rel=0.05)
+
+
+@pytest.mark.parametrize("columns", [1, 7, 32, 100])
+def test_squares_are_the_same_in_blocks_of_columns(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("text2ct.diffusion.training.gaussian.COLUMNS", columns)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(50, SIZE, generator=generator)
+    basis = torch.linalg.qr(torch.randn(SIZE, RANK, generator=generator))[0]
+    total, rest = _mean_squares(rows, rows @ basis, basis)
+    torch.testing.assert_close(total, rows.square().mean(dim=0))
+    torch.testing.assert_close(rest, (rows - rows @ basis @ basis.T).square().mean(dim=0))
 
 
 @pytest.mark.parametrize("shape", [(200, 400), (400, 200), (60, 20)])

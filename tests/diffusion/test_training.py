@@ -277,7 +277,10 @@ def test_other_settings_do_not_continue_a_run(train: Train, cases: Cases, encode
 def test_a_time_budget_ends_a_run(cases: Cases, tmp_path: Path) -> None:
     config = VaeTraining(steps=10**6, minutes=1e-6, batch_size=1, patch=8)
     train_vae(cases, SpaceToDepthVae(TINY.vae), config, tmp_path, device="cpu")
+    first = (tmp_path / LAST).read_bytes()
     assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 1
+    train_vae(cases, SpaceToDepthVae(TINY.vae), config, tmp_path, device="cpu")
+    assert (tmp_path / LAST).read_bytes() == first, "a finished run is not trained again"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(cases: Cases, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -17,19 +16,15 @@ from text2ct.diffusion.training.encode import Encoded
 from text2ct.evaluation.pack_figures import MeasureConfig
 from text2ct.files import read_json
 
+from .conftest import load_benchmark
+
 MEASURE = MeasureConfig(patients=8, generated=4, judge_patients=16, judge_minutes=0.01)
 STEPS, BATCH, PATIENTS = 2, 3, 4
 
 
 @pytest.fixture(scope="module")
 def alignment() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "alignment.py"
-    spec = importlib.util.spec_from_file_location("alignment_benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("alignment")
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +64,21 @@ def test_the_same_command_trains_nothing_again(alignment: ModuleType, work: Path
     before = {path: path.stat().st_mtime_ns for path in work.rglob("last.ckpt")}
     alignment.study(work, STEPS, BATCH, PATIENTS, ["aligned"], MEASURE)
     assert {path: path.stat().st_mtime_ns for path in work.rglob("last.ckpt")} == before
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [(("--patients", "1001"), "--patients is 1001; there are 1000 new"), (("--steps", "0"), "expected 1 or more")],
+)
+def test_impossible_options_are_refused(
+    alignment: ModuleType,
+    option: tuple[str, str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["alignment.py", "--work", str(tmp_path), *option])
+    with pytest.raises(SystemExit, match="2"):
+        alignment.main()
+    assert message in capsys.readouterr().err

@@ -24,12 +24,16 @@ from text2ct.evaluation.judges import (
     macro,
     train_cnn_judge,
 )
+from text2ct.evaluation.judges.blocks import cases_features
 from text2ct.evaluation.judges.features import lung_mask, volume_features
 from text2ct.evaluation.reserved import TextReader, reserved_reports
+from text2ct.files import write_json
 from text2ct.findings import FINDINGS
 from text2ct.simulation import draw_patient
 from text2ct.simulation.patients import FIRST_JUDGED
 from text2ct.simulation.render import render
+
+from .conftest import load_benchmark
 
 SIZE = (16, 16, 16)
 # A finding is a cube of 5 voxels that is bright when it is present; four by four findings share a place.
@@ -159,12 +163,25 @@ def test_an_interrupted_cnn_goes_on_to_the_same_weights(
 
 def test_cached_features_are_those_computed(cases: Cases, tmp_path: Path) -> None:
     train_blocks(cases, tmp_path)
-    files = sorted((tmp_path / "cache").iterdir())
-    assert len(files) == 1
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["features-000000.npy", "features.json"]
     first = BlockJudge.train(cases, TREES).scores(volumes_of(cases))
     np.testing.assert_array_equal(
         BlockJudge.train(cases, TREES, cache=tmp_path / "cache").scores(volumes_of(cases)), first
     )
+
+
+@pytest.mark.parametrize("kept", ["of other cases", "of fewer features", "of nobody knows what"])
+def test_a_cache_of_other_features_is_replaced(kept: str, cases: Cases, new: Cases, tmp_path: Path) -> None:
+    of_cases, of_new = cases_features(cases), cases_features(new, tmp_path)
+    record = tmp_path / "features.json"
+    if kept != "of other cases":
+        np.save(tmp_path / "features-000000.npy", of_cases[:, :5])
+        write_json(record, {"cases": cases.digest, "features": 5})
+    if kept == "of nobody knows what":
+        record.unlink()
+    for _ in range(2):
+        np.testing.assert_array_equal(cases_features(cases, tmp_path), of_cases)
+    np.testing.assert_array_equal(cases_features(new, tmp_path), of_new)
 
 
 @KINDS
@@ -301,14 +318,7 @@ def test_a_text_reader_reads_what_it_was_shown() -> None:
 def test_the_reserved_reports_are_read_only_when_asked_for(
     options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import importlib.util
-
-    path = Path(__file__).parents[2] / "benchmarks" / "cohort.py"
-    spec = importlib.util.spec_from_file_location("cohort_benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    cohort = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(cohort)
+    cohort = load_benchmark("cohort")
 
     texts = [f"report {k}" for k in [*range(330), *range(0, 330, 5)]]  # some twice
     labels = dict(zip(texts, np.random.default_rng(0).integers(0, 2, (len(texts), len(FINDINGS))), strict=True))
@@ -350,3 +360,27 @@ def test_the_reserved_reports_are_read_only_when_asked_for(
     assert all(set(one).isdisjoint(other) for one, other in zip(learnt, real, strict=True))
     assert found["reports"] == ("reserved" if wanted is reserved else "development")
     assert found["simulated"]["macro_auc"] == found["real"]["macro_auc"] == 1  # texts stay with their labels
+
+
+def test_litres_count_whole_tissues_and_hu_their_inside() -> None:
+    """A body of 40 x 40 x 40 voxels of 5 mm, with a lung of 20 x 20 x 20 whose surface averages two tissues."""
+    hu = np.full((60, 60, 60), -1000.0)
+    hu[10:50, 10:50, 10:50] = 40
+    hu[20:40, 20:40, 20:40] = -500
+    hu[21:39, 21:39, 21:39] = -850
+    found, litres = load_benchmark("cohort").tissues(hu)
+    assert litres["body"] == pytest.approx(40**3 * 125e-6, rel=0.02)  # an opening rounds its corners
+    assert litres["lungs"] == pytest.approx(20**3 * 125e-6)
+    assert litres["soft tissue"] == pytest.approx(litres["body"] - litres["lungs"])
+    assert set(found["lungs"]) == {-850}
+    assert len(found["lungs"]) == 18**3
+    assert set(found["soft tissue"]) == {40}
+    assert litres["bone"] == 0
+
+
+def test_a_patient_is_compared_with_the_pool_of_the_others() -> None:
+    to_all, among = load_benchmark("cohort").pool_distances(
+        np.array([10.0]), [np.array([0.0]), np.array([3.0]), np.array([6.0])]
+    )
+    assert to_all == pytest.approx((10 + 7 + 4) / 3)
+    assert among == pytest.approx([4.5, 3.0, 4.5])

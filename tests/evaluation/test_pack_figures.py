@@ -16,10 +16,21 @@ from typer.testing import CliRunner
 
 from text2ct.cli import app
 from text2ct.diffusion import Pack, load_pack
+from text2ct.diffusion.build import TRAINED_ON
 from text2ct.diffusion.info import TrainingData
 from text2ct.errors import UserError
+from text2ct.evaluation import pack_figures
+from text2ct.evaluation._kept import CHUNK, Kept
 from text2ct.evaluation.judges import macro, trained_judges
-from text2ct.evaluation.pack_figures import MeasureConfig, autoencoder_figures, factual_figures, measure_pack, psnr
+from text2ct.evaluation.model_card import _place
+from text2ct.evaluation.pack_figures import (
+    MeasureConfig,
+    _training_cases,
+    autoencoder_figures,
+    factual_figures,
+    measure_pack,
+    psnr,
+)
 from text2ct.evaluation.real_data import RealData
 from text2ct.files import read_json, write_json
 from text2ct.findings import FINDINGS
@@ -99,11 +110,65 @@ def test_an_interrupted_measurement_goes_on(measured: tuple[Path, Pack, dict[str
     assert again["factual"] == figures["factual"]
 
 
+def test_other_code_and_other_judges_are_measured_again(
+    measured: tuple[Path, Pack, dict[str, Any]], real: RealData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, pack, _ = measured
+    work = tmp_path / "work"
+    shutil.copytree(folder, work)
+    asked: list[str] = []
+    for name in ("autoencoder", "clip", "factual", "fidelity", "diversity", "memorisation"):
+        monkeypatch.setattr(pack_figures, f"{name}_figures", lambda *_, name=name: asked.append(name) or {})
+    monkeypatch.setattr(pack_figures, "trained_judges", lambda *_, **__: [])
+    monkeypatch.setattr(pack_figures, "_slice_network", lambda *_: None)
+
+    def measured_again() -> list[str]:
+        asked.clear()
+        measure_pack(pack, work, MEASURE, real=real, device="cpu")
+        return sorted(asked)
+
+    measured_again()
+    assert measured_again() == []
+    texts = work / "judge-cases" / "chunk-00000" / "cases.json"
+    records = read_json(texts)
+    records[0]["impression"] += " As another simulator says."
+    write_json(texts, records)
+    assert measured_again() == ["factual", "factual", "fidelity"]  # of simulated and of real reports
+    monkeypatch.setattr(pack_figures, "MEASURE_VERSION", pack_figures.MEASURE_VERSION + 1)
+    assert measured_again() == [
+        "autoencoder", "clip", "diversity", "factual", "factual", "fidelity", "memorisation"
+    ]  # fmt: skip
+    assert measured_again() == []
+
+
+@pytest.mark.parametrize(
+    ("count", "files", "expected", "row"),
+    [
+        (40, [("CPU", 2, 1.0)], (40, 1.0, "CPU", 2), "on CPU, 2 cores"),
+        (80, [("CPU", 1, 1.0), ("CPU", 1, 3.0)], (80, 2.0, "CPU", 1), "on CPU, 1 core"),
+        (80, [("Some GPU", 8, 0.1), ("CPU", 8, 3.0)], (40, 0.1, "Some GPU", 8), "on Some GPU"),
+        (90, [("CPU", 1, 3.0), ("CPU", 2, 1.0), ("CPU", 2, 2.0)], (50, 1.5, "CPU", 2), "on CPU, 2 cores"),
+        (40, [(None, None, 3.0)], (40, 3.0, None, None), "on a machine that was not recorded"),
+    ],
+    ids=["one", "two-files", "a-gpu", "the-most", "unknown"],
+)
+def test_times_of_different_machines_are_not_mixed(
+    count: int, files: list[tuple[Any, ...]], expected: tuple[Any, ...], row: str, tmp_path: Path
+) -> None:
+    for number, (device, cores, seconds) in enumerate(files):
+        record = {"seconds_per_volume": seconds} | ({"device": device, "cores": cores} if device else {})
+        write_json(tmp_path / "reports" / f"{CHUNK * number:05d}.json", record)
+    speed = Kept(tmp_path, {}).speed("reports", count)
+    assert tuple(speed.values()) == expected
+    assert _place(speed) == row
+
+
 def test_the_card_holds_what_was_measured(measured: tuple[Path, Pack, dict[str, Any]]) -> None:
     _, pack, figures = measured
     card = (pack.path / "MODEL_CARD.md").read_text()
     assert f"{figures['autoencoder']['psnr_db']} dB" in card
     assert "| diffusion | 3 |" in card
+    assert f"| generation on CPU, {figures['generation']['cores']} core" in card
     judges = figures["factual"]["judges"].values()
     for name in next(iter(judges))["auc_real"]:
         cells = [value for judge in judges for value in (judge["auc_real"][name], judge["auc_synthetic"][name])]
@@ -118,6 +183,17 @@ def test_without_real_data_their_figures_are_left_out(measured: tuple[Path, Pack
     assert "real_chest_psnr_db" not in figures["autoencoder"]
     assert "real_reports_probe" not in figures["clip"]
     assert {path: path.stat().st_mtime_ns for path in before} == before, "the volumes stay, the sections do not"
+
+
+def test_copies_of_cases_that_the_pack_never_saw_are_not_looked_for(
+    measured: tuple[Path, Pack, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, pack, _ = measured
+    for name in ("cases", "clip"):
+        shutil.copytree(folder / name, tmp_path / name)
+    assert _training_cases(pack, tmp_path) is not None
+    write_json(tmp_path / TRAINED_ON, {"cases": "another"})
+    assert _training_cases(pack, tmp_path) is None
 
 
 @pytest.mark.parametrize("first", [FIRST_JUDGED, FIRST_MEASURED])

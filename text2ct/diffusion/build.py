@@ -16,6 +16,7 @@ from text2ct import __version__, console
 from text2ct.compute import keep_freed_memory
 from text2ct.diffusion.clip import Clip3D, ClipConfig, TextConfig
 from text2ct.diffusion.ctvit import CTViTConfig
+from text2ct.diffusion.fit import misfits
 from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
 from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
 from text2ct.diffusion.info import PackInfo, Sampling, TrainingData
@@ -28,13 +29,17 @@ from text2ct.diffusion.training.diffusion import DiffusionModule, train_diffusio
 from text2ct.diffusion.training.encode import Encoded, encode
 from text2ct.diffusion.training.gaussian import fit_gaussian
 from text2ct.diffusion.training.linear import fit_linear_blocks
-from text2ct.diffusion.training.loop import LAST, load_result
+from text2ct.diffusion.training.loop import load_result, read_clock
 from text2ct.diffusion.unet import UnetConfig
 from text2ct.diffusion.vae import LinearBlocksConfig, LinearBlocksVae
 from text2ct.errors import UserError
 from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
 from text2ct.simulation.patients import FIRST_JUDGED, PACK_PATIENTS
+
+# What a work folder holds that is made of its cases, the ablation's arms included, and the record of which these were.
+STAGES = ("tokenizer.json", "vae", "clip", "encoded", "diffusion", "alignment")
+TRAINED_ON = "trained-on.json"
 
 
 class BuildConfig(BaseModel):
@@ -128,15 +133,15 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
         device: As for :func:`text2ct.compute.pick_device`.
 
     Raises:
-        UserError: Patients not reserved for packs, or ``work`` belongs to another configuration.
+        UserError: As :func:`check_build`; ``work`` belongs to another configuration, or what was trained there to
+            other cases.
     """
     keep_freed_memory()
-    check_pack_patients(config.first_patient, config.patients)
-    if config.first_patient + config.patients > FIRST_JUDGED:
-        raise UserError(f"patients from {FIRST_JUDGED} on only judge and measure packs; train on earlier ones")
+    check_build(config)
     _claim(work, config)
     grid: dict[str, Any] = {"size": config.grid, "spacing_mm": config.spacing_mm}
     cases = render_patients(work / "cases", config.first_patient, config.patients, **grid)
+    _claim_cases(work, cases)
     make_tokenizer(cases, config, work)
     if not _done(work / "vae"):
         console.info("fitting the autoencoder")
@@ -166,25 +171,56 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
     return export_pack(work, out, config)
 
 
+def check_build(config: BuildConfig) -> None:
+    """Refuse what could not be built, before anything is rendered.
+
+    Raises:
+        UserError: Patients not reserved for packs, or components that do not fit each other or the grid.
+    """
+    check_pack_patients(config.first_patient, config.patients)
+    if config.first_patient + config.patients > FIRST_JUDGED:
+        raise UserError(f"patients from {FIRST_JUDGED} on only judge and measure packs; train on earlier ones")
+    problems = misfits(pack_info(config, 1.0), {"clip": config.clip, "vae": config.vae, "unet": config.unet})
+    if config.clip.vision.image_size != config.grid:
+        problems.append(f"the grid is {config.grid}, but clip.vision.image_size is {config.clip.vision.image_size}")
+    if config.vocab_size > config.clip.text.vocab_size:
+        problems.append(f"vocab_size is {config.vocab_size}, but the text tower has {config.clip.text.vocab_size}")
+    if problems:
+        raise UserError("the parts of the pack would not fit together", problems)
+
+
 def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes: float = 0.0) -> dict[str, Any]:
     """``cases``, ``seconds`` and ``bytes`` of :func:`build_pack`: a case is rendered, trainings have their budgets.
+
+    Those without a limit of ``minutes`` are not in the ``seconds``: they are named, in ``not_counted`` and a warning.
 
     Args:
         config: What would be built.
         more_patients: Patients rendered besides, to measure on.
         more_minutes: Time that is known besides.
+
+    Raises:
+        UserError: As :func:`check_build`.
     """
+    check_build(config)
     cases = config.patients + more_patients
     simulated_case(config.first_patient, config.grid, config.spacing_mm)  # the first one also loads and caches
     begun = time.perf_counter()
     simulated_case(config.first_patient, config.grid, config.spacing_mm)
     rendering = (time.perf_counter() - begun) * cases / len(os.sched_getaffinity(0))
-    minutes = sum(run.minutes or 0.0 for run in (config.train_clip, config.train_diffusion)) + more_minutes
+    budgets = {"clip": config.train_clip.minutes, "diffusion": config.train_diffusion.minutes}
+    minutes = sum(budget or 0.0 for budget in budgets.values()) + more_minutes
+    not_counted = [name for name, budget in budgets.items() if budget is None]
+    if not_counted:
+        console.warn(
+            f"the training of {' and '.join(not_counted)} has no limit of minutes: its time is unknown and not counted"
+        )
     voxels = int(np.prod(config.grid))
     latent = config.vae.latent_channels * voxels // config.vae.factor**3
     return {
         "cases": cases,
         "seconds": round(rendering + 60 * minutes, 1),
+        "not_counted": not_counted,
         "bytes": cases * 2 * (voxels + latent) + 10**9,  # and at most a GB of contexts and checkpoints
     }
 
@@ -231,13 +267,8 @@ def pack_info(config: BuildConfig, std: float) -> PackInfo:
 
 def run_summary(folder: Path) -> dict[str, Any]:
     """``steps``, ``minutes`` and ``device`` of a training of the work folder."""
-    checkpoint = torch.load(folder / LAST, map_location="cpu", weights_only=True)
-    clock = next(s for s in checkpoint["callbacks"].values() if "spent_s" in s)
-    return {
-        "steps": int(checkpoint["global_step"]),
-        "minutes": round(clock["spent_s"] / 60, 1),
-        "device": clock.get("device"),
-    }
+    steps, clock = read_clock(folder)
+    return {"steps": steps, "minutes": round(clock["spent_s"] / 60, 1), "device": clock.get("device")}
 
 
 def make_tokenizer(cases: Cases, config: BuildConfig, work: Path) -> TextTokenizer:
@@ -300,6 +331,22 @@ def _claim(work: Path, config: BuildConfig) -> None:
             f"{work} was begun with another configuration or version of text2ct; choose another --work folder"
         )
     write_json(path, resolved)
+
+
+def _claim_cases(work: Path, cases: Cases) -> None:
+    begun = [name for name in STAGES if (work / name).exists()]
+    if begun and not is_trained_on(work, cases):
+        raise UserError(
+            f"what was trained in {work} learnt from other cases than those in {cases.folder}; remove "
+            f"{', '.join(begun)} there to train on these"
+        )
+    write_json(work / TRAINED_ON, {"cases": cases.digest})
+
+
+def is_trained_on(work: Path, cases: Cases) -> bool:
+    """Whether nothing in the work folder says that its stages learnt from other cases."""
+    records = [work / TRAINED_ON, work / "clip" / "config.json", work / "encoded" / "encoded.json"]
+    return all(read_json(path).get("cases", cases.digest) == cases.digest for path in records if path.is_file())
 
 
 def _done(folder: Path) -> bool:

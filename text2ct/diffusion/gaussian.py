@@ -1,12 +1,14 @@
-"""A velocity network that adds to a Gaussian's exact velocity.
+"""A velocity network that adds to a Gaussian's velocity.
 
 Simulated chests share one anatomy, so a Gaussian fitted to whole latents already knows most of where things
 are, and its velocity has a closed form. The MAISI UNet adds what is not Gaussian. On a small machine this saves
 the many thousand steps in which a UNet alone would learn the common anatomy.
 
 With data z ~ N(m, C) and ``x_t = (1 - t)·z + t·noise``, the expected velocity is
-``E[z - noise | x_t]``, linear in x_t (the Gaussian case of Lipman et al. 2023, arXiv 2210.02747). Here C is
-low-rank plus diagonal, ``U·diag(s²)·Uᵀ + diag(r²)``, and the mean moves linearly with the text.
+``E[z - noise | x_t]``, linear in x_t (the Gaussian case of Lipman et al. 2023, arXiv 2210.02747). Here z has
+components of deviations s along U, and a rest outside of them of deviations r, voxel by voxel; the mean moves
+linearly with the text. The components and the rest are taken as independent, given x_t too. That is exact where r is
+constant; where it is not, a rest of diagonal covariance lies partly along U, and the velocity is an approximation.
 """
 
 from __future__ import annotations
@@ -93,6 +95,7 @@ class GaussianUnet(nn.Module):
     def gaussian(self, x_t: Tensor, timesteps: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """The Gaussian's expectations of data and of noise at x_t, both of the latent's shape.
 
+        The components and the rest are taken as independent: exact where the rest's deviation is constant.
         A context of zeros means no text, as everywhere: then the mean and the spread of all data are used.
         """
         flat = x_t.flatten(1)

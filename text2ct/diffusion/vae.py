@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from text2ct.diffusion import slabs
@@ -132,6 +132,13 @@ class LinearBlocksConfig(BaseModel):
     factor: int = Field(default=8, ge=2, description="voxels along one edge of a block")
     latent_channels: int = Field(default=32, ge=1, description="principal components of a block")
     decoder_kernel: int = Field(default=3, ge=1, description="blocks along one edge that decode the middle one; odd")
+
+    @field_validator("decoder_kernel")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"{value} blocks have no middle one; it must be odd")
+        return value
 
     @property
     def downsampling(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from text2ct import console
+from text2ct.compute import device_name
 from text2ct.diffusion.generate import generate
 from text2ct.diffusion.pack import Pack
 from text2ct.files import atomic_path, read_json, write_json
@@ -34,12 +36,12 @@ class Kept:
         self.folder = folder
         self.question = question
 
-    def section(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What ``measure`` said the first time."""
-        path = self.folder / f"{name}.json"
-        if not path.is_file() or read_json(path)["question"] != self.question:
+    def section(self, name: str, measure: Callable[[], dict[str, Any]], **more: Any) -> dict[str, Any]:
+        """What ``measure`` said the first time; ``more`` is what decides this section besides."""
+        path, question = self.folder / f"{name}.json", self.question | more
+        if not path.is_file() or read_json(path)["question"] != question:
             console.info(f"measuring: {name}")
-            write_json(path, {"question": self.question, "found": measure()})
+            write_json(path, {"question": question, "found": measure()})
         found: dict[str, Any] = read_json(path)["found"]
         return found
 
@@ -58,12 +60,32 @@ class Kept:
                     seconds = (time.monotonic() - begun) / len(some)
                     with atomic_path(path) as temporary, temporary.open("wb") as stream:
                         np.save(stream, np.rint(made).astype(np.int16))
-                    write_json(record, {"prompts_sha256": made_of, "seconds_per_volume": seconds})
+                    speed = {"seconds_per_volume": seconds, **_machine(device)}
+                    write_json(record, {"prompts_sha256": made_of, **speed})
                 out += list(np.load(path, mmap_mode="r"))
                 advance(len(some))
         return out
 
-    def seconds_per_volume(self, name: str, count: int) -> float:
-        """The median over the files of the first ``count`` volumes."""
-        files = [self.folder / name / f"{start:05d}.json" for start in range(0, count, CHUNK)]
-        return float(np.median([read_json(path)["seconds_per_volume"] for path in files]))
+    def speed(self, name: str, count: int) -> dict[str, Any]:
+        """``n``, ``seconds_per_volume``, ``device`` and ``cores`` of the first ``count`` volumes.
+
+        The time is the median over their files. Where several machines made them, it is that of the one that made
+        most, and ``n`` how many these are; ``device`` and ``cores`` are None where they were not recorded.
+        """
+        by_machine: dict[tuple[str | None, int | None], list[tuple[int, float]]] = {}
+        for start in range(0, count, CHUNK):
+            record = read_json(self.folder / name / f"{start:05d}.json")
+            made = min(CHUNK, count - start), record["seconds_per_volume"]
+            by_machine.setdefault((record.get("device"), record.get("cores")), []).append(made)
+        (device, cores), files = max(by_machine.items(), key=lambda item: sum(n for n, _ in item[1]))
+        seconds = float(np.median([seconds for _, seconds in files]))
+        return {
+            "n": sum(n for n, _ in files),
+            "seconds_per_volume": round(seconds, 2),
+            "device": device,
+            "cores": cores,
+        }
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    return {"device": device_name(device), "cores": len(os.sched_getaffinity(0))}

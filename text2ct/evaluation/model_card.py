@@ -102,6 +102,13 @@ def _of(share: float | None) -> str:
     return "" if share is None else f": {share:.1%} of that"
 
 
+def _place(generation: Mapping[str, Any]) -> str:
+    device, cores = generation["device"], generation["cores"]
+    if device is None:
+        return "on a machine that was not recorded"
+    return f"on {device}, {cores} core{'s' if cores != 1 else ''}" if device == "CPU" else f"on {device}"
+
+
 def _figures(figures: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Rows of the table of all figures but the findings'."""
     vae, clip, generation = figures["autoencoder"], figures["clip"], figures["generation"]
@@ -136,7 +143,7 @@ def _figures(figures: Mapping[str, Any]) -> list[tuple[Any, ...]]:
                 f"macro AUC {probe['macro_auc']}",
             )
         )
-    rows.append(("generation on the machine that made the pack", f"{generation['seconds_per_volume']} s a volume"))
+    rows.append((f"generation {_place(generation)}", f"{generation['seconds_per_volume']} s a volume"))
     for name, judge in figures["factual"]["judges"].items():
         rows += [
             (

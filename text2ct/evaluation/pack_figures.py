@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from text2ct import __version__, console
 from text2ct.compute import keep_freed_memory, pick_device
+from text2ct.diffusion.build import is_trained_on
 from text2ct.diffusion.generate import decode_latents
 from text2ct.diffusion.pack import Pack
 from text2ct.diffusion.training.cases import Cases, render_patients
@@ -41,6 +42,8 @@ from text2ct.simulation.patients import FIRST_JUDGED, FIRST_MEASURED
 from text2ct.simulation.text import compose
 from text2ct.volumes import Volume, to_grid
 
+# Raised by hand when a figure is measured in another way: what was kept before is measured again.
+MEASURE_VERSION = 1
 BATCH = 8
 BOOTSTRAP = 1000
 
@@ -138,6 +141,7 @@ def measure_pack(
 
     question = {
         "text2ct": __version__,
+        "version": MEASURE_VERSION,
         "measure": config.model_dump(mode="json"),
         "real_sha256": real.sha256,
         "patients": cases.digest,
@@ -151,27 +155,32 @@ def measure_pack(
         "clip": kept.section("clip", lambda: clip_figures(pack, cases, real, where)),
     }
     made = kept.volumes("reports", pack, prompts, where)
-    seconds = kept.seconds_per_volume("reports", len(made))
-    found["generation"] = {"n": len(made), "seconds_per_volume": round(seconds, 2)}
-    own = volumes[: config.generated]
-    found["factual"] = kept.section("factual", lambda: factual_figures(judges(), labels, own, made))
+    found["generation"] = kept.speed("reports", len(made))
+    own, held_out = volumes[: config.generated], volumes[config.generated :]
+    judge_cases = render_patients(work / "judge-cases", FIRST_JUDGED, config.judge_patients, **grid)
+    learnt = {"judges": judge_cases.digest}
+    found["factual"] = kept.section("factual", lambda: factual_figures(judges(), labels, own, made), **learnt)
     found["fidelity"] = kept.section(
         "fidelity",
-        lambda: fidelity_figures(_slice_network(work, config, grid, device), own, volumes[config.generated :], made),
+        lambda: fidelity_figures(_slice_network(work, judge_cases, config, device), own, held_out, made),
+        **learnt,
     )
     found["diversity"] = kept.section("diversity", lambda: diversity_figures(pack, kept, cases, config, where))
     training = _training_cases(pack, work)
     if training is None:
         console.warn(f"{work / 'cases'} are not the patients that the pack learnt from; copies were not looked for")
     else:
-        held_out = volumes[config.generated :]
-        found["memorisation"] = kept.section("memorisation", lambda: memorisation_figures(made, training, held_out))
+        found["memorisation"] = kept.section(
+            "memorisation", lambda: memorisation_figures(made, training, held_out), training=training.digest
+        )
     if real.reports is not None:
         _, reserved = real.split()
         texts = reserved["report_text"].astype(str).tolist()
         from_real = kept.volumes("real-reports", pack, texts, where)
         truth = reserved[list(FINDINGS)].to_numpy(dtype=np.float32)
-        found["real_reports"] = kept.section("real-reports", lambda: factual_figures(judges(), truth, None, from_real))
+        found["real_reports"] = kept.section(
+            "real-reports", lambda: factual_figures(judges(), truth, None, from_real), **learnt
+        )
     return found
 
 
@@ -198,7 +207,7 @@ def _training_cases(pack: Pack, work: Path) -> Cases | None:
     first = cases.info.get("first")
     here = None if first is None else (first, first + len(cases) - 1)
     same = [here] == [(data.first, data.last) for data in pack.info.trained_on] and cases.size == pack.info.grid
-    return cases if same else None
+    return cases if same and is_trained_on(work, cases) else None
 
 
 def psnr(reference_hu: NDArray[Any], other_hu: NDArray[Any]) -> float:
@@ -352,9 +361,8 @@ def _interval(samples: NDArray[np.float64]) -> list[float] | None:
     return None if found is None else [round(value, 3) for value in found]
 
 
-def _slice_network(work: Path, config: MeasureConfig, grid: dict[str, Any], device: str) -> SliceNetwork:
+def _slice_network(work: Path, cases: Cases, config: MeasureConfig, device: str) -> SliceNetwork:
     folder = work / "slice-network"
-    cases = render_patients(work / "judge-cases", FIRST_JUDGED, config.judge_patients, **grid)
     if (folder / "config.json").is_file():
         network = SliceNetwork.load(folder)
         if (network.config.trained_on, network.config.steps) == (cases.digest, config.slice_steps):

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from text2ct.manifests import Workspace
 
 
+# Settings that make a training's first steps cheaper than its others.
+FIRST_STEPS = ("short_steps", "text_only_steps", "adversarial_start")
+
+
 def estimate_training(
     component: Component,
     frame: pd.DataFrame,
@@ -42,7 +46,9 @@ def estimate_training(
 ) -> dict[str, Any]:
     """How long :func:`train_component` will take and how much disk, from three steps on a few cases.
 
-    With several devices, one of them measures its share of a batch; their exchange is not counted.
+    They are steps as they are at the end of the training, with volumes and all players; where some take whole volumes
+    and others patches, one of each is measured. With several devices, one of them measures its share of a batch;
+    their exchange is not counted.
 
     Args:
         component: As for :func:`train_component`, and so the rest.
@@ -67,6 +73,10 @@ def estimate_training(
     check_processes(**asdict(machines), batch_size=config.batch_size, minutes=config.minutes)
     share = config.batch_size // (machines.devices * machines.nodes)
     trial = dict(settings or {}) | {"steps": 3, "log_every": 1, "minutes": None, "batch_size": share}
+    trial |= {name: 0 for name in FIRST_STEPS if name in CONFIGS[component].model_fields}
+    whole_every = getattr(config, "whole_every", 0)
+    if whole_every:
+        trial["whole_every"] = min(whole_every, 2)  # the second step takes whole volumes
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work"
         begun = time.perf_counter()
@@ -82,15 +92,16 @@ def estimate_training(
             architecture=architecture,
             machines=Machines(machines.device),
         )
-        whole = time.perf_counter() - begun
+        elapsed = time.perf_counter() - begun
         log = work / {"unet": "diffusion"}.get(component, component) / "log.csv"
-        times = [float(line.split(",")[1]) for line in log.read_text().splitlines()[1:]] if log.is_file() else [0.0]
+        times = [float(line.split(",")[1]) for line in log.read_text().splitlines()[1:]] if log.is_file() else [0.0] * 3
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-    per_step = (times[-1] - times[0]) / 2
-    seconds = per_step * config.steps
+    second, third = np.diff(times)  # the first one warms up
+    share = 1 / (whole_every or 2)
+    seconds = float(share * second + (1 - share) * third) * config.steps
     if config.minutes is not None:
         seconds = min(seconds, 60 * config.minutes)
-    reading = max(whole - times[-1], 0.0) * len(rows) / len(few)
+    reading = max(elapsed - times[-1], 0.0) * len(rows) / len(few)
     return {
         "cases": len(rows),
         "steps": config.steps,

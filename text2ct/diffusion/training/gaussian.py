@@ -16,6 +16,7 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 # Deviations below this share of the latents' (1) are rounding in float16.
 MIN_DEVIATION = 1e-2
 OVERSAMPLING, POWER_ITERATIONS = 16, 4
+COLUMNS = 1024  # at a time: all latents in float32 are gigabytes, of which there should be one copy
 
 
 @torch.no_grad()
@@ -39,14 +40,13 @@ def fit_gaussian(network: GaussianUnet, encoded: Encoded, scale_factor: float) -
     count = len(encoded.latents)
     if count < 3:
         raise UserError(f"{count} cases cannot fit a Gaussian; give at least 3 training volumes with reports")
-    latents = torch.from_numpy(encoded.latents.astype(np.float32)).flatten(1) * scale_factor
+    latents = torch.from_numpy(encoded.latents.astype(np.float32)).flatten(1).mul_(scale_factor)
     rank = min(network.config.components, count - 1, latents.shape[1])
     mean = latents.mean(dim=0)
-    latents -= mean
+    latents.sub_(mean)
     basis, values = _leading(latents, rank)
     inside = latents @ basis
-    total = latents.square().mean(dim=0)
-    rest = (latents - inside @ basis.T).square().mean(dim=0)
+    total, rest = _mean_squares(latents, inside, basis)
     text_mean, weight, open_variance = _fit_text(encoded, inside)
     variance = values / count
     network.mean.copy_(mean)
@@ -60,6 +60,16 @@ def fit_gaussian(network: GaussianUnet, encoded: Encoded, scale_factor: float) -
     network.text_weight[:, :rank] = weight
     told = 1 - float(open_variance.clamp(max=variance).sum() / variance.sum())
     return {"explained": float(variance.sum() / total.sum()), "told": told}
+
+
+def _mean_squares(rows: Tensor, inside: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each column of (n, d) ``rows``, and of what the components leave of it; few columns at a time."""
+    total, rest = torch.empty(rows.shape[1]), torch.empty(rows.shape[1])
+    for start in range(0, rows.shape[1], COLUMNS):
+        part = slice(start, start + COLUMNS)
+        total[part] = rows[:, part].square().mean(dim=0)
+        rest[part] = (rows[:, part] - inside @ basis[part].T).square_().mean(dim=0)
+    return total, rest
 
 
 def _leading(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -81,6 +81,13 @@ def micro_batches(batch: Batch, size: int | None, device: torch.device) -> Itera
         yield part, min(size, count - start) / count
 
 
+def _progress(config: TrainingConfig, steps: int, spent_s: float) -> float:
+    done = steps / config.steps
+    if config.minutes is not None:
+        done = max(done, spent_s / (60 * config.minutes))
+    return min(done, 1.0)
+
+
 class StepModule(lightning.LightningModule):
     """A network in training.
 
@@ -152,10 +159,7 @@ class StepModule(lightning.LightningModule):
 
     def progress(self) -> float:
         """Share of the run that is done, in [0, 1], by steps or by time, whichever is further."""
-        done = self.trainer.global_step / self.config.steps
-        if self.config.minutes is not None:
-            done = max(done, self.spent_s / (60 * self.config.minutes))
-        return min(done, 1.0)
+        return _progress(self.config, self.trainer.global_step, self.spent_s)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """What the (first) optimiser changes."""
@@ -352,6 +356,8 @@ def fit(
     )
     where = pick_device(device)
     checkpoint = out / LAST
+    if checkpoint.is_file() and _is_complete(out, config):
+        return True
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         # Lightning advises on logging, workers and hardware, none of which is the user's to change here.
@@ -377,6 +383,17 @@ def fit(
         resume = str(checkpoint) if checkpoint.is_file() else None
         _fit_until_interrupted(trainer, module, _Batches(module, make_batch), resume)
     return trainer.global_step >= config.steps or module.progress() >= 1
+
+
+def _is_complete(out: Path, config: TrainingConfig) -> bool:
+    steps, clock = read_clock(out)
+    return _progress(config, steps, clock["spent_s"]) >= 1
+
+
+def read_clock(out: Path) -> tuple[int, dict[str, Any]]:
+    """Steps of a run's checkpoint, and its clock: ``spent_s`` and ``device``."""
+    checkpoint = torch.load(out / LAST, map_location="cpu", weights_only=True, mmap=True)
+    return int(checkpoint["global_step"]), next(s for s in checkpoint["callbacks"].values() if "spent_s" in s)
 
 
 def _fit_until_interrupted(

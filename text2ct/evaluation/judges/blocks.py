@@ -17,10 +17,11 @@ from text2ct.diffusion.training.cases import Cases
 from text2ct.diffusion.training.config import parse_config
 from text2ct.evaluation.judges.features import BLOCKS, volume_features
 from text2ct.evaluation.judges.judge import JUDGE_FILE, VolumesHu, check_cases, check_volumes, origin, read_judge_file
-from text2ct.files import atomic_path, write_json
+from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
 
 FEATURES_FILE = "features.npz"
+CACHE_FILE = "features.json"  # what the features of a cache are of
 CHUNK = 100  # cases whose features are kept in one file
 
 
@@ -73,8 +74,8 @@ class BlockJudge:
         Args:
             cases: Volumes with known labels.
             config: Settings; the defaults if None.
-            cache: Folder for features of each 100 cases, from which an interrupted call goes on; it is only of
-                use for the same cases.
+            cache: Folder for features of each 100 cases, from which an interrupted call goes on; those of other
+                cases are replaced.
 
         Raises:
             UserError: Unknown labels, or a grid that has no 8x8x8 blocks.
@@ -152,6 +153,8 @@ class _Reader:
 
 def cases_features(cases: Cases, cache: Path | None = None) -> NDArray[np.float16]:
     """(n, f) features of all cases; with a ``cache``, of those only that it lacks."""
+    if cache is not None:
+        _claim_cache(cache, cases)
     parts = []
     with console.progress("reading features", len(cases)) as advance:
         for start in range(0, len(cases), CHUNK):
@@ -166,6 +169,18 @@ def cases_features(cases: Cases, cache: Path | None = None) -> NDArray[np.float1
                         np.save(stream, parts[-1])
             advance(stop - start)
     return np.concatenate(parts)
+
+
+def _claim_cache(cache: Path, cases: Cases) -> None:
+    """Empty a cache of other cases, or of features of another number."""
+    path = cache / CACHE_FILE
+    of = {"cases": cases.digest, "features": _features([cases.volume_hu(0)]).shape[1]}
+    if path.is_file() and read_json(path) == of:
+        return
+    path.unlink(missing_ok=True)
+    for kept in cache.glob("features-*.npy"):
+        kept.unlink()
+    write_json(path, of)
 
 
 def _features(volumes_hu: Sequence[NDArray[np.generic]]) -> NDArray[np.float16]:
