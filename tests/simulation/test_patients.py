@@ -13,6 +13,7 @@ from text2ct.simulation.patients import (
     MAX_PATIENTS,
     MAX_SEED,
     PACK_PATIENTS,
+    TRANSIENT,
     draw_patient,
     generator,
     patient_number,
@@ -82,6 +83,21 @@ def test_a_patient_repeats_and_a_finding_shifts_nothing_else():
     labels[0] = True
     more = draw_patient(11, labels=labels)
     assert more.scans[0].instances[1:] == ill.scans[0].instances
+
+
+def test_a_finding_that_lasts_is_the_same_in_all_scans():
+    labels = np.ones(len(FINDINGS), bool)
+    several = [patient for patient in map(draw_patient, range(300)) if len(patient.scans) > 1]
+    several += [draw_patient(patient.number, labels=labels) for patient in several]
+    assert len(several) > 40
+    changed = 0
+    for patient in several:
+        first, *later = ({item.finding: item for item in scan.instances} for scan in patient.scans)
+        for scan in later:
+            assert scan.keys() - TRANSIENT == first.keys() - TRANSIENT
+            assert all(scan[name] == first[name] for name in scan.keys() - TRANSIENT)
+            changed += sum(scan[name] != first[name] for name in scan.keys() & first.keys() & TRANSIENT)
+    assert changed > 100
 
 
 def test_patients_vary_as_a_cohort_does():

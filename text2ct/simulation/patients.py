@@ -25,7 +25,7 @@ FIRST_MEASURED = PACK_PATIENTS.start + 9 * 10**6
 
 _MOTION_SHARE = 0.1  # of scans in which breath or heart beat blurs what lies near diaphragm and heart
 
-# Findings that come and go between two scans of a patient; the others stay.
+# Findings that come and go between two scans of a patient; the others stay, with their place and size.
 TRANSIENT = frozenset(
     {
         "Pericardial effusion",
@@ -133,6 +133,18 @@ def generator(number: int, *stream: int | str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(number, spawn_key=tuple(words)))
 
 
+def finding_generator(number: int, purpose: str, scan: int, finding: str) -> np.random.Generator:
+    """The stream of a finding in a scan, always from its start; one that lasts has the same in all scans.
+
+    Args:
+        number: The patient's number.
+        purpose: "finding" to draw the instance, "apply" to paint it.
+        scan: Index of the scan.
+        finding: Its name in `FINDINGS`.
+    """
+    return generator(number, purpose, scan if finding in TRANSIENT else 0, finding)
+
+
 def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bool_] | None = None) -> Patient:
     """Draw a patient: person, scans, findings and reconstructions.
 
@@ -174,7 +186,7 @@ def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bo
     for index in range(n_scans):
         present = _scan_labels(person, index, present) if labels is None else np.asarray(labels, bool)
         instances = tuple(
-            models.draw(name, generator(number, "finding", index, name), person)
+            models.draw(name, finding_generator(number, "finding", index, name), person)
             for name, positive in zip(FINDINGS, present, strict=True)
             if positive
         )
