@@ -72,7 +72,7 @@ class Bronchiectasis(FindingModel):
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
         """Paint tubes of up to the drawn calibre with walls of 2 to 3 mm, and cystic ends."""
-        lumen = float(instance.size_mm or 12.0) / 2
+        lumen = scene.anatomy.canonical_mm(instance.size_mm or 12.0) / 2
         tree = bronchi(scene, instance.lobes(), 1.15, 3.4)
         keep = rng.random(4000)[: len(tree.radius)] < 0.65 + 0.35 * instance.severity
         tree = tree.where(keep[: len(tree.radius)])
