@@ -88,7 +88,7 @@ class Patient:
     Args:
         number: The patient's number; every random stream of the patient starts from it.
         sex: "M" or "F".
-        age: Years, 18 to 92.
+        age: Years, 18 to 96.
         habitus: From 0 (thin) to 1 (obese).
         height_scale: Body height relative to the mean adult, about 0.9 to 1.1.
         scans: At least one.
@@ -159,6 +159,7 @@ def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bo
     """
     from text2ct.simulation import distractors
     from text2ct.simulation import findings as models
+    from text2ct.simulation.labels import draw_age, draw_count, draw_sex, fitted
 
     if not 0 <= number < PACK_PATIENTS.stop:
         raise UserError(f"there is no patient {number}; numbers go from 0 to {PACK_PATIENTS.stop - 1}")
@@ -169,21 +170,19 @@ def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bo
             f"labels have shape {np.shape(labels)}; expected one value for each of {len(FINDINGS)} findings"
         )
     rng = generator(number, "person")
-    sex = "M" if rng.random() < 0.58 else "F"  # CT-RATE: 58% men
-    age = int(np.clip(rng.normal(49.0, 16.5), 18, 92))  # CT-RATE: mean age 48.8 years
+    sex = draw_sex(rng)
     person = Patient(
         number=number,
         sex=sex,
-        age=age,
+        age=draw_age(rng),
         habitus=float(rng.beta(2.2, 2.6)),
         height_scale=float(np.clip(rng.normal(1.02 if sex == "M" else 0.97, 0.035), 0.88, 1.12)),
         scans=(),
     )
-    n_scans = 1 + int(rng.random() < 0.17) + int(rng.random() < 0.03)  # CT-RATE: 1.21 scans a patient
     beside = distractors.draw(generator(number, "distractors"), person)
     scans: list[Scan] = []
     present = np.zeros(len(FINDINGS), bool)
-    for index in range(n_scans):
+    for index in range(draw_count(rng, fitted().scans_per_patient)):
         present = _scan_labels(person, index, present) if labels is None else np.asarray(labels, bool)
         instances = tuple(
             models.draw(name, finding_generator(number, "finding", index, name), person)
@@ -206,6 +205,8 @@ def _scan_labels(person: Patient, index: int, before: NDArray[np.bool_]) -> NDAr
 
 
 def _draw_scan(number: int, index: int, instances: tuple[Instance, ...], beside: tuple[Distractor, ...]) -> Scan:
+    from text2ct.simulation.labels import draw_count, fitted
+
     moment = generator(number, "motion", index)
     moved = moment.random() < _MOTION_SHARE
     rng = generator(number, "scan", index)
@@ -213,21 +214,18 @@ def _draw_scan(number: int, index: int, instances: tuple[Instance, ...], beside:
     thickness = float(rng.choice([1.0, 1.5, 3.0]))
     soft = Acquisition("soft", noise, thickness)
     sharp = Acquisition("sharp", 2.0 * noise, 1.0)
-    draw = rng.random()
-    # CT-RATE: 1.95 reconstructions a scan, mostly one soft and one sharp.
-    if draw < 0.2:
-        reconstructions: tuple[Acquisition, ...] = (soft if rng.random() < 0.6 else sharp,)
-    elif draw < 0.9:
-        reconstructions = (soft, sharp)
-    else:
-        reconstructions = (soft, sharp, Acquisition("soft", 0.7 * noise, 5.0))
+    # Mostly one soft and one sharp.
+    reconstructions: tuple[Acquisition, ...] = (soft, sharp, Acquisition("soft", 0.7 * noise, 5.0))
+    count = draw_count(rng, fitted().reconstructions_per_scan)
+    if count == 1 and rng.random() < 0.4:
+        reconstructions = (sharp,)
     return Scan(
         letter="abcdefgh"[index],
         instances=instances,
         contrast=bool(rng.random() < 0.3),
         inspiration=float(np.clip(rng.normal(0.7, 0.2), 0.05, 1.0)),
         arms_up=bool(rng.random() < 0.85),
-        reconstructions=reconstructions,
+        reconstructions=reconstructions[:count],
         index=index,
         distractors=beside,
         motion_mm=float(moment.uniform(1.0, 4.0)) if moved else 0.0,
