@@ -17,9 +17,7 @@ def bronchi(scene: Scene, lobes: tuple[str, ...], low_mm: float, high_mm: float)
     arteries = scene.trees["arteries"]
     x, y, z = arteries.middle.astype(np.float32).T
     inside = np.max([lobe_depth(name, x, y, z) for name in lobes], axis=0) > 0
-    chosen = arteries.where(inside & (arteries.radius > low_mm) & (arteries.radius < high_mm))
-    offset = np.array([0.0, 0.75, 0.65]) * np.clip(2.1 * chosen.radius, 3.0, 9.0)[:, None]
-    return Tree(chosen.start + offset, chosen.end + offset, chosen.radius)
+    return arteries.where(inside & (arteries.radius > low_mm) & (arteries.radius < high_mm)).aside()
 
 
 def _paint(scene: Scene, tree: Tree, lumen_mm: float, wall_mm: float, factor: float, wall_hu: float) -> None:
