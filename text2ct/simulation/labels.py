@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtri
@@ -17,7 +18,9 @@ from scipy.special import ndtri
 from text2ct.errors import UserError
 from text2ct.files import read_json
 from text2ct.findings import FINDINGS
-from text2ct.simulation.patients import Scan
+
+if TYPE_CHECKING:  # patients are drawn from what is here
+    from text2ct.simulation.patients import Scan
 
 PREVALENCE_FILE = Path(__file__).with_name("prevalence.json")
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.simulation.instance import Distractor, Instance
+from text2ct.simulation.labels import draw_age, draw_count, draw_labels, draw_sex, fitted
 
 MAX_SEED = 10**6
 MAX_PATIENTS = 10**6
@@ -159,7 +160,6 @@ def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bo
     """
     from text2ct.simulation import distractors
     from text2ct.simulation import findings as models
-    from text2ct.simulation.labels import draw_age, draw_count, draw_sex, fitted
 
     if not 0 <= number < PACK_PATIENTS.stop:
         raise UserError(f"there is no patient {number}; numbers go from 0 to {PACK_PATIENTS.stop - 1}")
@@ -195,8 +195,6 @@ def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bo
 
 def _scan_labels(person: Patient, index: int, before: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Labels of scan ``index``; after the first scan only the transient findings are drawn anew."""
-    from text2ct.simulation.labels import draw_labels
-
     drawn = np.asarray(draw_labels(generator(person.number, "labels", index), person.age, person.sex), bool)
     if index == 0:
         return drawn
@@ -205,8 +203,6 @@ def _scan_labels(person: Patient, index: int, before: NDArray[np.bool_]) -> NDAr
 
 
 def _draw_scan(number: int, index: int, instances: tuple[Instance, ...], beside: tuple[Distractor, ...]) -> Scan:
-    from text2ct.simulation.labels import draw_count, fitted
-
     moment = generator(number, "motion", index)
     moved = moment.random() < _MOTION_SHARE
     rng = generator(number, "scan", index)
