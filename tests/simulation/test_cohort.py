@@ -254,3 +254,17 @@ def test_reconstructions_share_scanner_and_date():
         assert rows[0][column] == rows[1][column]
     assert (rows[0]["Rows"], rows[0]["Columns"], rows[0]["NumberofSlices"]) == (9, 8, 10)
     assert rows[0]["XYSpacing"] == "[2.0, 1.0]"
+
+
+def test_follow_ups_are_dated_after_what_they_follow():
+    several = [patient for patient in map(draw_patient, range(400)) if len(patient.scans) > 1]
+    assert len(several) > 25
+    for patient in several:
+        rows = [
+            metadata_row("v", patient, scan, record.reconstructions[0], (8, 8, 8), (1.0, 1.0, 1.0))
+            for scan, record in enumerate(patient.scans)
+        ]
+        days = pd.to_datetime([str(row["StudyDate"]) for row in rows], format="%Y%m%d")
+        assert days.min() >= pd.Timestamp(2017, 1, 1)
+        assert days.max() < pd.Timestamp(2023, 1, 1)
+        assert (np.diff(days) >= pd.Timedelta(days=30)).all()

@@ -10,7 +10,7 @@ from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.simulation import findings as models
 from text2ct.simulation.instance import SIDES, SITES
-from text2ct.simulation.patients import Patient, draw_patient, generator
+from text2ct.simulation.patients import TRANSIENT, Patient, draw_patient, generator
 from text2ct.simulation.render import render_ideal
 
 SIZE, SPACING = (40, 40, 40), (8.0, 8.0, 8.0)
@@ -80,6 +80,26 @@ def test_a_second_finding_does_not_redraw_the_first(finding: str):
     untouched = second == plain
     assert untouched.mean() > 0.9
     np.testing.assert_array_equal(both[untouched], alone[untouched])
+
+
+def test_a_finding_that_lasts_is_painted_alike_in_all_scans(monkeypatch: pytest.MonkeyPatch):
+    patient = draw_patient(31, labels=np.ones(len(FINDINGS), bool))
+    scan = patient.scans[0]
+    twice = dataclasses.replace(patient, scans=(scan, dataclasses.replace(scan, letter="b", index=1)))
+    drawn: dict[tuple[str, str], list[float]] = {}
+    for name, model in models.REGISTRY.items():
+        for step in ("prepare", "apply"):
+            key = (name, step)
+
+            def note(_, instance, rng: np.random.Generator, key: tuple[str, str] = key) -> None:
+                drawn.setdefault(key, []).append(rng.random())
+
+            monkeypatch.setattr(model, step, note)
+    for index in (0, 1):
+        render_ideal(twice, index, (24, 24, 24), (12.0, 12.0, 12.0))
+    assert len(drawn) == 2 * len(FINDINGS)
+    for (name, _), (first, second) in drawn.items():
+        assert (first == second) == (name not in TRANSIENT), name
 
 
 COARSE: tuple = ((30, 30, 30), (10.0, 10.0, 10.0))

@@ -13,6 +13,7 @@ from text2ct.simulation.patients import (
     MAX_PATIENTS,
     MAX_SEED,
     PACK_PATIENTS,
+    TRANSIENT,
     draw_patient,
     generator,
     patient_number,
@@ -84,13 +85,28 @@ def test_a_patient_repeats_and_a_finding_shifts_nothing_else():
     assert more.scans[0].instances[1:] == ill.scans[0].instances
 
 
+def test_a_finding_that_lasts_is_the_same_in_all_scans():
+    labels = np.ones(len(FINDINGS), bool)
+    several = [patient for patient in map(draw_patient, range(300)) if len(patient.scans) > 1]
+    several += [draw_patient(patient.number, labels=labels) for patient in several]
+    assert len(several) > 40
+    changed = 0
+    for patient in several:
+        first, *later = ({item.finding: item for item in scan.instances} for scan in patient.scans)
+        for scan in later:
+            assert scan.keys() - TRANSIENT == first.keys() - TRANSIENT
+            assert all(scan[name] == first[name] for name in scan.keys() - TRANSIENT)
+            changed += sum(scan[name] != first[name] for name in scan.keys() & first.keys() & TRANSIENT)
+    assert changed > 100
+
+
 def test_patients_vary_as_a_cohort_does():
     patients = [draw_patient(n) for n in range(150)]
     scans = [scan for patient in patients for scan in patient.scans]
     assert 1.05 < len(scans) / len(patients) < 1.4
     assert 1.6 < np.mean([len(scan.reconstructions) for scan in scans]) < 2.2
     assert {patient.sex for patient in patients} == {"M", "F"}
-    assert 18 <= min(p.age for p in patients) < 35 < 65 < max(p.age for p in patients) <= 92
+    assert 18 <= min(p.age for p in patients) < 35 < 65 < max(p.age for p in patients) <= 96
     for scan in scans:
         order = [FINDINGS.index(item.finding) for item in scan.instances]
         assert order == sorted(set(order))
@@ -102,10 +118,17 @@ def test_scans_and_reconstructions_are_as_many_as_in_ct_rate():
     patients = [draw_patient(n) for n in range(2000)]
     scans = [scan for patient in patients for scan in patient.scans]
     for drawn, shares in (
-        (len(scans) / len(patients), fitted().scans_per_patient),
-        (np.mean([len(scan.reconstructions) for scan in scans]), fitted().reconstructions_per_scan),
+        ([len(patient.scans) for patient in patients], fitted().scans_per_patient),
+        ([len(scan.reconstructions) for scan in scans], fitted().reconstructions_per_scan),
     ):
-        assert drawn == pytest.approx(shares @ np.arange(1, len(shares) + 1), abs=0.08)
+        np.testing.assert_allclose(np.bincount(drawn, minlength=len(shares) + 1)[1:] / len(drawn), shares, atol=0.02)
+
+
+def test_ages_and_sexes_are_those_of_ct_rate():
+    patients = [draw_patient(n, labels=NONE) for n in range(2000)]
+    probabilities, ages = fitted().age_quantiles[1:-1].T
+    np.testing.assert_allclose(np.quantile([p.age for p in patients], probabilities), ages, atol=2.5)
+    assert np.mean([p.sex == "M" for p in patients]) == pytest.approx(fitted().male_share, abs=0.03)
 
 
 def test_every_finding_has_a_vocabulary_of_sites():

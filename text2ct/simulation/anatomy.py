@@ -68,6 +68,10 @@ class Anatomy:
     gallbladder: bool = True
     ascending_gain: float = 1.0
 
+    def canonical_mm(self, size_mm: float) -> float:
+        """Canonical length of what measures ``size_mm`` in the world, as reports do, whatever its direction."""
+        return size_mm / float(np.mean(self.scale))
+
     @property
     def myocardium_hu(self) -> float:
         """Heart muscle, about 45 HU plain and 100 HU enhanced."""

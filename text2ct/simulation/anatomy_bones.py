@@ -12,8 +12,9 @@ from text2ct.simulation.anatomy_shape import cage_depth, spine_x
 # much as water, so 1300 HU and more. It is thin: what a voxel shows of it is an average.
 CORTEX_HU = 1300.0
 _CORTEX_MM = 0.6  # of a vertebral body and its end plates, at middle age; from a real chest's HU, as the shares below
-_RIB_PITCH_MM = 23.0
-_RIB_SLOPE_MM = 78.0  # how far the front of a rib lies below its head
+VERTEBRA_PITCH_MM = 24.0
+RIB_PITCH_MM = 23.0
+RIB_SLOPE_MM = 78.0  # how far the front of a rib lies below its head
 
 
 def paint_ribs(scene: Scene, cage: Array) -> None:
@@ -26,9 +27,9 @@ def paint_ribs(scene: Scene, cage: Array) -> None:
     a = scene.anatomy
     # 0 at the spine, 1 at the sternum, by the angle around the cage.
     angle = np.arctan2(np.abs(scene.x), -(scene.y + np.float32(8.0))) * np.float32(1 / np.pi)
-    level = (scene.z + np.float32(_RIB_SLOPE_MM) * angle) * np.float32(1 / _RIB_PITCH_MM)
+    level = (scene.z + np.float32(RIB_SLOPE_MM) * angle) * np.float32(1 / RIB_PITCH_MM)
     number = np.floor(level)
-    offset = np.abs(level - number - np.float32(0.5)) * np.float32(_RIB_PITCH_MM)
+    offset = np.abs(level - number - np.float32(0.5)) * np.float32(RIB_PITCH_MM)
     height = np.float32(3.5) + np.float32(1.2) * angle
     shell = np.float32(2.8) - np.abs(cage + np.float32(4.8))
     depth = np.minimum(height - offset, shell)
@@ -47,7 +48,8 @@ def paint_spine(scene: Scene) -> None:
     x = x - spine_x(a, z)
     # Bodies grow downwards, the first thoracic one is three quarters as wide as the last; their backs are in line.
     grow = np.clip(np.float32(0.87) - np.float32(0.0009) * z, 0.7, 1.02)
-    phase = np.abs(((z + 6.0) / np.float32(24.0)) % 1.0 - 0.5) * 24.0  # 12 in the disc, 0 in mid-body
+    # 12 in the disc, 0 in mid-body.
+    phase = np.abs(((z + 6.0) / np.float32(VERTEBRA_PITCH_MM)) % 1.0 - 0.5) * VERTEBRA_PITCH_MM
     body = grow - np.sqrt((x / 18.0) ** 2 + ((y + 72.0 - 15.0 * grow) / 15.0) ** 2)
     body = body * np.float32(16.0)
     scene.mix(scene.coverage(body), 85.0, box)  # disc

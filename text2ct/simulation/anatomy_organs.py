@@ -11,7 +11,7 @@ from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.anatomy_shape import cage_depth, diaphragm_z, ellipsoid, heart_depth, heart_frame
 
 FLUID_HU = 8.0  # effusions and bile, 0 to 20 HU
-FAT_HU = -100.0
+FAT_HU = -102.0
 TRACHEA = np.array([[0, 6, 165], [0, -4, 120], [1, -12, 75], [2, -16, 40]], np.float32)
 RIGHT_MAIN = np.array([[2, -16, 40], [18, -15, 26], [34, -12, 18]], np.float32)
 # Centres and semi-axes: the fossa under the liver, and the right kidney, whose upper pole lies at the twelfth

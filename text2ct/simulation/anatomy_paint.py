@@ -6,7 +6,14 @@ import numpy as np
 
 from text2ct.simulation.anatomy import Anatomy, Array
 from text2ct.simulation.anatomy_bones import paint_front, paint_ribs, paint_shoulders, paint_spine
-from text2ct.simulation.anatomy_organs import paint_abdomen, paint_heart, paint_thyroid, paint_trachea, paint_vessels
+from text2ct.simulation.anatomy_organs import (
+    FAT_HU,
+    paint_abdomen,
+    paint_heart,
+    paint_thyroid,
+    paint_trachea,
+    paint_vessels,
+)
 from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.anatomy_shape import (
     cage_depth,
@@ -17,7 +24,6 @@ from text2ct.simulation.anatomy_shape import (
 from text2ct.simulation.anatomy_trees import Tree
 from text2ct.simulation.patients import generator
 
-FAT_HU = -102.0
 MUSCLE_HU = 52.0
 _RIB_WALL_MM = 10.0
 # Where the table is, behind the origin: this far, and further by this share of the fat's thickness.

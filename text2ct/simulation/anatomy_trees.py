@@ -7,7 +7,7 @@ exponent 2.7 measured in pulmonary arteries (Huang et al. 1996, J Appl Physiol 8
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,11 @@ class Tree:
     def middle(self) -> NDArray:
         """Midpoints ``(n, 3)``."""
         return (self.start + self.end) / 2
+
+    def aside(self) -> Tree:
+        """Where the bronchi run that accompany these arteries: moved by the sum of both radii."""
+        offset = np.array([0.0, 0.75, 0.65]) * np.clip(2.1 * self.radius, 3.0, 9.0)[:, None]
+        return Tree(self.start + offset, self.end + offset, self.radius)
 
     def points(self, step_mm: float, grow_mm: float = 0.0, factor: float = 1.0) -> tuple[NDArray, NDArray]:
         """Sample points ``(m, 3)`` that fill the segments, and the volume ``(m,)`` in mm^3 each stands for.
@@ -113,9 +118,8 @@ def grow_trees(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, Tree]:
         half = len(inside) // 2
         arteries = grow(np.array([sign * 27.0, -10.0, 20.0]), inside[: min(half, 380)], 0.35)
         veins = grow(np.array([sign * 24.0, -8.0, 0.0]), inside[half : half + min(half, 300)], 0.3)
-        large = arteries.where(arteries.radius > 1.9)
-        offset = np.array([0.0, 0.75, 0.65]) * np.clip(2.1 * large.radius, 3.0, 9.0)[:, None]
+        bronchi = arteries.where(arteries.radius > 1.9).aside()
         parts["arteries"].append(arteries)
         parts["veins"].append(veins)
-        parts["airways"].append(Tree(large.start + offset, large.end + offset, 0.95 * large.radius))
+        parts["airways"].append(replace(bronchi, radius=0.95 * bronchi.radius))
     return {name: join(*trees) for name, trees in parts.items()}

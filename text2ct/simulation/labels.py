@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtri
@@ -17,7 +18,9 @@ from scipy.special import ndtri
 from text2ct.errors import UserError
 from text2ct.files import read_json
 from text2ct.findings import FINDINGS
-from text2ct.simulation.patients import Scan
+
+if TYPE_CHECKING:  # patients are drawn from what is here
+    from text2ct.simulation.patients import Scan
 
 PREVALENCE_FILE = Path(__file__).with_name("prevalence.json")
 
@@ -28,7 +31,7 @@ class Prevalence:
 
     Attributes:
         prevalence: (18,) share of volumes with each finding.
-        joint: (18, 18) share of volumes with both findings.
+        joint: (18, 18) share of volumes with both findings; what is drawn is tested against it.
         correlation: (18, 18) positive-definite correlation of the latent liabilities.
         age_loading: (18,) correlation of each liability with the normal score of age.
         sex_loading: (18,) correlation of each liability with the normal score of male sex.
@@ -76,6 +79,11 @@ def draw_age(rng: np.random.Generator) -> int:
     """Draw an age in whole years from the population's quantiles."""
     probabilities, ages = fitted().age_quantiles.T
     return int(np.interp(rng.random(), probabilities, ages))
+
+
+def draw_count(rng: np.random.Generator, shares: np.ndarray) -> int:
+    """Draw 1, 2, ... with ``shares``: scans of a patient, reconstructions of a scan."""
+    return 1 + int(rng.choice(len(shares), p=shares / shares.sum()))
 
 
 def _age_score(rng: np.random.Generator, age: float) -> float:

@@ -7,6 +7,7 @@ validation metadata; geometry, patient and slice count are those of the file.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 import numpy as np
 
@@ -128,6 +129,18 @@ _SCANNERS = (
 )
 
 
+_FIRST_DAY, _LAST_DAY = date(2017, 1, 1), date(2022, 12, 31)
+_GAP_DAYS = (30, 365)  # between two scans of a patient, whose age is that of all of them
+
+
+def study_date(patient: Patient, scan: int) -> date:
+    """The day of a scan; a patient's scans follow each other in the order of their letters."""
+    rng = generator(patient.number, "dates")
+    gaps = rng.integers(*_GAP_DAYS, size=len(patient.scans) - 1, endpoint=True)
+    first = int(rng.integers((_LAST_DAY - _FIRST_DAY).days - gaps.sum(), endpoint=True))
+    return _FIRST_DAY + timedelta(days=first + int(gaps[:scan].sum()))
+
+
 def metadata_row(
     volume: str,
     patient: Patient,
@@ -154,7 +167,6 @@ def metadata_row(
     scanner = _SCANNERS[int(rng.choice(len(_SCANNERS), p=shares / shares.sum()))]
     current = int(np.clip(rng.lognormal(5.24, 0.42), 44, 794))  # CT-RATE: median 178 mA, 5 to 95%: 107 to 478
     dose = float(np.clip(rng.lognormal(1.55, 0.5), 0.9, 33.0))  # CTDIvol, CT-RATE: median 4.6 mGy
-    year, day = int(rng.integers(2017, 2023)), int(rng.integers(1, 29))
     corner = [-(count - 1) / 2 * step for count, step in zip(size, spacing_mm, strict=True)]
     row: dict[str, object] = dict.fromkeys(COLUMNS, "")
     row |= {
@@ -189,6 +201,6 @@ def metadata_row(
         "RescaleType": "HU",
         "NumberofSlices": size[2],
         "ZSpacing": spacing_mm[2],
-        "StudyDate": int(f"{year}{int(rng.integers(1, 13)):02d}{day:02d}"),
+        "StudyDate": int(f"{study_date(patient, scan):%Y%m%d}"),
     }
     return row

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.simulation.instance import Distractor, Instance
+from text2ct.simulation.labels import draw_age, draw_count, draw_labels, draw_sex, fitted
 
 MAX_SEED = 10**6
 MAX_PATIENTS = 10**6
@@ -25,7 +26,7 @@ FIRST_MEASURED = PACK_PATIENTS.start + 9 * 10**6
 
 _MOTION_SHARE = 0.1  # of scans in which breath or heart beat blurs what lies near diaphragm and heart
 
-# Findings that come and go between two scans of a patient; the others stay.
+# Findings that come and go between two scans of a patient; the others stay, with their place and size.
 TRANSIENT = frozenset(
     {
         "Pericardial effusion",
@@ -88,7 +89,7 @@ class Patient:
     Args:
         number: The patient's number; every random stream of the patient starts from it.
         sex: "M" or "F".
-        age: Years, 18 to 92.
+        age: Years, 18 to 96.
         habitus: From 0 (thin) to 1 (obese).
         height_scale: Body height relative to the mean adult, about 0.9 to 1.1.
         scans: At least one.
@@ -133,6 +134,18 @@ def generator(number: int, *stream: int | str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(number, spawn_key=tuple(words)))
 
 
+def finding_generator(number: int, purpose: str, scan: int, finding: str) -> np.random.Generator:
+    """The stream of a finding in a scan, always from its start; one that lasts has the same in all scans.
+
+    Args:
+        number: The patient's number.
+        purpose: "finding" to draw the instance, "apply" to paint it.
+        scan: Index of the scan.
+        finding: Its name in `FINDINGS`.
+    """
+    return generator(number, purpose, scan if finding in TRANSIENT else 0, finding)
+
+
 def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bool_] | None = None) -> Patient:
     """Draw a patient: person, scans, findings and reconstructions.
 
@@ -157,24 +170,22 @@ def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bo
             f"labels have shape {np.shape(labels)}; expected one value for each of {len(FINDINGS)} findings"
         )
     rng = generator(number, "person")
-    sex = "M" if rng.random() < 0.58 else "F"  # CT-RATE: 58% men
-    age = int(np.clip(rng.normal(49.0, 16.5), 18, 92))  # CT-RATE: mean age 48.8 years
+    sex = draw_sex(rng)
     person = Patient(
         number=number,
         sex=sex,
-        age=age,
+        age=draw_age(rng),
         habitus=float(rng.beta(2.2, 2.6)),
         height_scale=float(np.clip(rng.normal(1.02 if sex == "M" else 0.97, 0.035), 0.88, 1.12)),
         scans=(),
     )
-    n_scans = 1 + int(rng.random() < 0.17) + int(rng.random() < 0.03)  # CT-RATE: 1.21 scans a patient
     beside = distractors.draw(generator(number, "distractors"), person)
     scans: list[Scan] = []
     present = np.zeros(len(FINDINGS), bool)
-    for index in range(n_scans):
+    for index in range(draw_count(rng, fitted().scans_per_patient)):
         present = _scan_labels(person, index, present) if labels is None else np.asarray(labels, bool)
         instances = tuple(
-            models.draw(name, generator(number, "finding", index, name), person)
+            models.draw(name, finding_generator(number, "finding", index, name), person)
             for name, positive in zip(FINDINGS, present, strict=True)
             if positive
         )
@@ -184,8 +195,6 @@ def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bo
 
 def _scan_labels(person: Patient, index: int, before: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Labels of scan ``index``; after the first scan only the transient findings are drawn anew."""
-    from text2ct.simulation.labels import draw_labels
-
     drawn = np.asarray(draw_labels(generator(person.number, "labels", index), person.age, person.sex), bool)
     if index == 0:
         return drawn
@@ -201,21 +210,18 @@ def _draw_scan(number: int, index: int, instances: tuple[Instance, ...], beside:
     thickness = float(rng.choice([1.0, 1.5, 3.0]))
     soft = Acquisition("soft", noise, thickness)
     sharp = Acquisition("sharp", 2.0 * noise, 1.0)
-    draw = rng.random()
-    # CT-RATE: 1.95 reconstructions a scan, mostly one soft and one sharp.
-    if draw < 0.2:
-        reconstructions: tuple[Acquisition, ...] = (soft if rng.random() < 0.6 else sharp,)
-    elif draw < 0.9:
-        reconstructions = (soft, sharp)
-    else:
-        reconstructions = (soft, sharp, Acquisition("soft", 0.7 * noise, 5.0))
+    # Mostly one soft and one sharp.
+    reconstructions: tuple[Acquisition, ...] = (soft, sharp, Acquisition("soft", 0.7 * noise, 5.0))
+    count = draw_count(rng, fitted().reconstructions_per_scan)
+    if count == 1 and rng.random() < 0.4:
+        reconstructions = (sharp,)
     return Scan(
         letter="abcdefgh"[index],
         instances=instances,
         contrast=bool(rng.random() < 0.3),
         inspiration=float(np.clip(rng.normal(0.7, 0.2), 0.05, 1.0)),
         arms_up=bool(rng.random() < 0.85),
-        reconstructions=reconstructions,
+        reconstructions=reconstructions[:count],
         index=index,
         distractors=beside,
         motion_mm=float(moment.uniform(1.0, 4.0)) if moved else 0.0,

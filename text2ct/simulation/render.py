@@ -15,7 +15,7 @@ from text2ct.simulation.anatomy_frame import PERIOD_MM, Frame
 from text2ct.simulation.anatomy_paint import BACK_FAT, BACK_MM, paint
 from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.anatomy_trees import grow_trees
-from text2ct.simulation.patients import Patient, generator
+from text2ct.simulation.patients import Patient, finding_generator, generator
 
 MIN_FIELD_MM = 120.0  # a smaller field misses most of the chest
 MAX_SPACING_MM = 12.0  # coarser voxels hide nodules
@@ -70,7 +70,8 @@ def render_ideal(
         distractors.model(item.kind).prepare(anatomy, item, generator(patient.number, "distractor", item.kind))
     instances = models.in_painting_order(record.instances)
     for instance in instances:
-        models.model(instance.finding).prepare(anatomy, instance, _stream(patient, scan, instance.finding))
+        stream = finding_generator(patient.number, "apply", scan, instance.finding)
+        models.model(instance.finding).prepare(anatomy, instance, stream)
     scene = Scene(anatomy, frame, size, spacing_mm)
     x, y = scene.world[0][:, None, None], scene.world[1][None, :, None]
     back = float(frame.offset[1]) - (BACK_MM + BACK_FAT * anatomy.fat_mm) * float(frame.scale[1]) - 2.0
@@ -80,13 +81,9 @@ def render_ideal(
     for item in record.distractors:
         distractors.model(item.kind).apply(scene, item, generator(patient.number, "distractor", item.kind))
     for instance in instances:
-        models.model(instance.finding).apply(scene, instance, _stream(patient, scan, instance.finding))
+        stream = finding_generator(patient.number, "apply", scan, instance.finding)
+        models.model(instance.finding).apply(scene, instance, stream)
     return scene.hu
-
-
-def _stream(patient: Patient, scan: int, finding: str) -> np.random.Generator:
-    """The stream of one finding; always from its start."""
-    return generator(patient.number, "apply", scan, finding)
 
 
 def check_grid(size: Sequence[int], spacing_mm: Sequence[float]) -> None:

@@ -67,7 +67,7 @@ class DistractorModel:
 
 def radius_mm(scene: Scene, item: Distractor) -> float:
     """Half the diameter in canonical mm."""
-    return float(item.size_mm or 10.0) / 2 / float(scene.frame.scale.mean())
+    return scene.anatomy.canonical_mm(item.size_mm or 10.0) / 2
 
 
 def sign_of(item: Distractor) -> float:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from text2ct.simulation.anatomy import Anatomy
+from text2ct.simulation.anatomy_bones import RIB_PITCH_MM, RIB_SLOPE_MM, VERTEBRA_PITCH_MM
 from text2ct.simulation.anatomy_frame import FIELD_MM
 from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.anatomy_shape import cage_depth, spine_x
 from text2ct.simulation.distractors.base import BOTH, DistractorModel, radius_mm, sign_of
 from text2ct.simulation.instance import Distractor
 
-# As `anatomy_bones` paints them; tests check that what is painted here lies on bone.
-_VERTEBRA_PITCH_MM, _RIB_PITCH_MM, _RIB_SLOPE_MM = 24.0, 23.0, 78.0
-
 _CALLUS_MM = (7.5, 9.0, 8.0)  # semi-axes
 
 
 def _vertebra(scene: Scene, rng: np.random.Generator, low: int, high: int) -> tuple[float, float, float]:
     """The middle of one of the vertebral bodies ``low`` to ``high``, counted upwards from the origin."""
-    z = _VERTEBRA_PITCH_MM * float(rng.integers(low, high + 1)) + 6.0
+    z = VERTEBRA_PITCH_MM * float(rng.integers(low, high + 1)) + 6.0
     return _middle_x(scene, z), -57.0, z
 
 
@@ -50,7 +48,7 @@ class Osteophytes(DistractorModel):
         """Paint a spur in front and to the right of each of ``count`` discs, from one level downwards."""
         first = int(rng.integers(-1, 2))
         for k in range(item.count):
-            z = _VERTEBRA_PITCH_MM * (first - k) - 6.0
+            z = VERTEBRA_PITCH_MM * (first - k) - 6.0
             turn = np.radians(rng.uniform(25.0, 75.0))
             x = _middle_x(scene, z) + 18.0 * float(np.cos(turn))
             r = float(rng.uniform(4.0, 6.0))
@@ -105,7 +103,7 @@ class RibFracture(DistractorModel):
         point = (0.0, 0.0, 0.0)
         for part in np.arange(share, 0.8, 0.02):
             x, y = rho * np.float32(np.sin(np.pi * part)), -8.0 - rho * np.float32(np.cos(np.pi * part))
-            z = float(_RIB_PITCH_MM * (number + 0.5) - _RIB_SLOPE_MM * part)
+            z = float(RIB_PITCH_MM * (number + 0.5) - RIB_SLOPE_MM * part)
             at = int(np.argmax(cage_depth(scene.anatomy, x, y, np.full_like(x, z)) < -6.0))
             point = (sign * float(x[at]), float(y[at]), z)
             across = abs(float(scene.frame.to_world(np.array([point]))[0, 0]))

@@ -17,9 +17,7 @@ def bronchi(scene: Scene, lobes: tuple[str, ...], low_mm: float, high_mm: float)
     arteries = scene.trees["arteries"]
     x, y, z = arteries.middle.astype(np.float32).T
     inside = np.max([lobe_depth(name, x, y, z) for name in lobes], axis=0) > 0
-    chosen = arteries.where(inside & (arteries.radius > low_mm) & (arteries.radius < high_mm))
-    offset = np.array([0.0, 0.75, 0.65]) * np.clip(2.1 * chosen.radius, 3.0, 9.0)[:, None]
-    return Tree(chosen.start + offset, chosen.end + offset, chosen.radius)
+    return arteries.where(inside & (arteries.radius > low_mm) & (arteries.radius < high_mm)).aside()
 
 
 def _paint(scene: Scene, tree: Tree, lumen_mm: float, wall_mm: float, factor: float, wall_hu: float) -> None:
@@ -72,7 +70,7 @@ class Bronchiectasis(FindingModel):
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
         """Paint tubes of up to the drawn calibre with walls of 2 to 3 mm, and cystic ends."""
-        lumen = float(instance.size_mm or 12.0) / 2
+        lumen = scene.anatomy.canonical_mm(instance.size_mm or 12.0) / 2
         tree = bronchi(scene, instance.lobes(), 1.15, 3.4)
         keep = rng.random(4000)[: len(tree.radius)] < 0.65 + 0.35 * instance.severity
         tree = tree.where(keep[: len(tree.radius)])

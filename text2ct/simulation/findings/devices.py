@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from text2ct.simulation.anatomy_bones import VERTEBRA_PITCH_MM
 from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.anatomy_shape import cage_depth
 from text2ct.simulation.findings.base import FindingModel, choose, draw_severity, signs
@@ -99,9 +100,9 @@ class MedicalMaterial(FindingModel):
     def _spine(self, scene: Scene, sign: float, instance: Instance, rng: np.random.Generator) -> None:
         low = float(rng.uniform(-110.0, -10.0))
         for side in (1.0, -1.0):
-            rod = np.array([[side * 19.0, -92.0, low - 6], [side * 19.0, -92.0, low + 78]])
+            rod = np.array([[side * 19.0, -92.0, low - 6], [side * 19.0, -92.0, low + 3 * VERTEBRA_PITCH_MM + 6]])
             scene.mix(scene.tube(rod, 3.4), METAL_HU)
-            for z in (low, low + 24, low + 48, low + 72):
+            for z in low + VERTEBRA_PITCH_MM * np.arange(4):
                 screw = np.array([[side * 19.0, -92.0, z], [side * 10.0, -50.0, z]])
                 scene.mix(scene.tube(screw, 3.2), METAL_HU)
 

@@ -20,7 +20,7 @@ class PleuralEffusion(FindingModel):
     stage = 60
 
     def draw(self, rng: np.random.Generator, patient: Patient) -> Instance:
-        """Draw the side and the greatest depth: 16 to 75 mm."""
+        """Draw the side and the greatest depth: 19 to 75 mm."""
         side = choose(rng, {"right": 0.3, "left": 0.22, "bilateral": 0.48})
         severity = draw_severity(rng)
         depth = round(float(18.0 + 54.0 * severity + rng.uniform(-2, 3)))

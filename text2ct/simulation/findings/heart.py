@@ -25,16 +25,19 @@ class Cardiomegaly(FindingModel):
     stage = 5
 
     def draw(self, rng: np.random.Generator, patient: Patient) -> Instance:
-        """Draw the transverse diameter: 140 to 175 mm for a mean adult, 115 mm being normal."""
+        """Draw the transverse diameter: 142 to 171 mm for a mean adult, 115 mm being normal."""
         severity = draw_severity(rng)
         width = round(float((141.0 + 30.0 * severity) * patient.height_scale))
         return Instance(self.finding, severity, "", "heart", size_mm=float(width))
 
     def prepare(self, anatomy: Anatomy, instance: Instance, rng: np.random.Generator) -> None:
         """Scale the heart to the drawn width, more along its long axis, and shift it to the left."""
-        factor = float(instance.size_mm or 150.0) / heart_width_mm(anatomy)
+        wanted = float(instance.size_mm or 150.0)
+        factor = wanted / heart_width_mm(anatomy)
         for axis, power in enumerate((1.15, 0.85, 0.7)):
             anatomy.heart_axes[axis] *= factor**power
+        rest = wanted / heart_width_mm(anatomy)
+        anatomy.heart_axes = [rest * axis for axis in anatomy.heart_axes]
         anatomy.heart_centre[0] -= 26.0 * max(factor - 1.0, 0.0)
         anatomy.heart_centre[2] -= 8.0 * max(factor - 1.0, 0.0)
 
@@ -49,14 +52,14 @@ class PericardialEffusion(FindingModel):
     stage = 6
 
     def draw(self, rng: np.random.Generator, patient: Patient) -> Instance:
-        """Draw the thickness: 9 to 26 mm."""
+        """Draw the thickness: 10 to 26 mm."""
         severity = draw_severity(rng)
         thickness = round(float(9.0 + 16.0 * severity + rng.uniform(0, 1.5)))
         return Instance(self.finding, severity, "", "pericardium", size_mm=float(thickness))
 
     def prepare(self, anatomy: Anatomy, instance: Instance, rng: np.random.Generator) -> None:
         """Open the sac; the lungs give way."""
-        anatomy.pericardium_mm = float(instance.size_mm or 12.0)
+        anatomy.pericardium_mm = anatomy.canonical_mm(instance.size_mm or 12.0)
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
         """Nothing is left to paint: the heart was painted in its full sac."""

@@ -19,7 +19,7 @@ class HiatalHernia(FindingModel):
     stage = 45
 
     def draw(self, rng: np.random.Generator, patient: Patient) -> Instance:
-        """Draw the width of the sac: 42 to 85 mm."""
+        """Draw the width of the sac: 44 to 86 mm."""
         severity = draw_severity(rng)
         width = round(float(42.0 + 40.0 * severity + rng.uniform(0, 4)))
         return Instance(self.finding, severity, "", "oesophageal hiatus", size_mm=float(width))

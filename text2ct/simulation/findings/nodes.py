@@ -29,7 +29,7 @@ class Lymphadenopathy(FindingModel):
     stage = 50
 
     def draw(self, rng: np.random.Generator, patient: Patient) -> Instance:
-        """Draw the station, the short axis of the largest node (18 to 36 mm) and the number."""
+        """Draw the station, the short axis of the largest node (19 to 36 mm) and the number."""
         weights = {
             "right paratracheal": 0.12,
             "prevascular": 0.1,
@@ -47,7 +47,7 @@ class Lymphadenopathy(FindingModel):
         many = 2 if site == "mediastinal" or side == "bilateral" else 1
         return Instance(self.finding, severity, side, site, float(size), many * (5 + int(rng.integers(0, 4))))
 
-    def _nodes(self, instance: Instance, rng: np.random.Generator) -> list[Mass]:
+    def _nodes(self, anatomy: Anatomy, instance: Instance, rng: np.random.Generator) -> list[Mass]:
         """The nodes, the largest first; each station in turn gets one."""
         site = instance.site
         stations = (
@@ -62,9 +62,10 @@ class Lymphadenopathy(FindingModel):
             for sign in (signs(instance.side) if name in ("hilar", "axillary") else (1.0,))
         ]
         nodes = []
+        largest = anatomy.canonical_mm(instance.size_mm or 18.0)
         for k in range(instance.count):
             middle, spread = places[k % len(places)]
-            short = float(instance.size_mm or 18.0) * (1.0 if k == 0 else rng.uniform(0.6, 0.95))
+            short = largest * (1.0 if k == 0 else rng.uniform(0.6, 0.95))
             centre = middle + spread * np.clip(rng.normal(size=3), -1.5, 1.5) * (0.0 if k < len(places) else 1.0)
             long = short * rng.uniform(1.1, 1.5)
             nodes.append(Mass(tuple(float(v) for v in centre), (short / 2, short / 2 * 1.1, long / 2)))
@@ -73,12 +74,12 @@ class Lymphadenopathy(FindingModel):
     def prepare(self, anatomy: Anatomy, instance: Instance, rng: np.random.Generator) -> None:
         """Nodes bulge into the lungs."""
         if instance.site != "axillary":
-            anatomy.masses.extend(self._nodes(instance, rng))
+            anatomy.masses.extend(self._nodes(anatomy, instance, rng))
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
         """Paint soft tissue, without covering great vessels and airways."""
         hu = 85.0 if scene.anatomy.contrast else 42.0
-        for node in self._nodes(instance, rng):
+        for node in self._nodes(scene.anatomy, instance, rng):
             box = scene.box(node.centre, max(node.semi_axes) + 4)
             cover = scene.coverage(ellipsoid(*scene.coordinates(box), node.centre, node.semi_axes))
             here = scene.hu[box]

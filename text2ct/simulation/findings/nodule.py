@@ -17,7 +17,7 @@ class LungNodule(FindingModel):
     stage = 35
 
     def draw(self, rng: np.random.Generator, patient: Patient) -> Instance:
-        """Draw lobe, diameter of the largest (12 to 30 mm) and number."""
+        """Draw lobe, diameter of the largest (13 to 30 mm) and number."""
         severity = draw_severity(rng)
         several = rng.random() < 0.65
         site = "both lungs" if several else choose(rng, dict.fromkeys(LOBES, 1.0))
@@ -27,7 +27,7 @@ class LungNodule(FindingModel):
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
         """Paint slightly lobulated balls, the largest first."""
-        largest = float(instance.size_mm or 12.0) / float(scene.frame.scale.mean())
+        largest = scene.anatomy.canonical_mm(instance.size_mm or 12.0)
         calcified = rng.random() < 0.2
         hu = 260.0 if calcified else 90.0 if scene.anatomy.contrast else 40.0
         shrink = rng.uniform(0.7, 1.0, 64)
