@@ -262,6 +262,68 @@ def test_normal_limits_are_said_only_of_reports_without_anything_else(undiseased
         assert not [part for part in sentences(findings) for said in abnormal if affirmed(said, part)], findings
 
 
+@pytest.fixture(scope="module")
+def alone() -> list[tuple[Instance, str]]:
+    """Each instance of 2000 drawn patients, and what is said of it alone: no slips, no word of anything else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("text2ct.simulation.text.slips.REPORT_RATE", 0.0)
+        patch.setattr("text2ct.simulation.text.report.NORMALS", ())
+        patch.setattr("text2ct.simulation.text.report._draw_statements", lambda rng: [])
+        patch.setattr("text2ct.simulation.text.lungs.OPENINGS", ("",))
+        rng = np.random.default_rng(8)
+        patients = [draw_patient(patient_number(79, index)) for index in range(2000)]
+        instances = [instance for patient in patients for instance in patient.scans[0].instances]
+        return [(instance, write_report([instance], rng).text) for instance in instances]
+
+
+def test_no_other_side_is_said_than_that_of_the_instance(alone: list[tuple[Instance, str]]):
+    wrong = {"right": "left|both|bilateral|lungs", "left": "right|both|bilateral|lungs", "bilateral": "right|left"}
+    seen = set()
+    for instance, text in alone:
+        # The leads of devices end on the right, whichever side they come from.
+        if instance.side and instance.finding != "Medical material":
+            seen.add((instance.finding, instance.side))
+            assert not re.search(rf"(?i)\b({wrong[instance.side]})\b", text), text
+    assert len(seen) > 25
+
+
+def test_nodes_are_said_only_where_they_are(alone: list[tuple[Instance, str]]):
+    wrong = {
+        "axillary": "mediast|hil[au]|paratrach|aort|prevasc|subcar",
+        "hilar": "mediast|axill|paratrach|aort|prevasc|subcar",
+        "subcarinal": "axill|hil[au]|paratrach|aort|prevasc",
+        "prevascular": "axill|hil[au]|paratrach|aort|subcar",
+        "right paratracheal": "axill|hil[au]|aort|prevasc|subcar|left",
+        "mediastinal": "axill",
+    }
+    nodes = [(instance.site, text) for instance, text in alone if instance.finding == "Lymphadenopathy"]
+    assert {site for site, _ in nodes} == set(SITES["Lymphadenopathy"])
+    for site, text in nodes:
+        assert not re.search(wrong[site], text, re.IGNORECASE), text
+
+
+def test_a_smear_is_said_only_of_a_mild_effusion(alone: list[tuple[Instance, str]]):
+    grades = [instance.grade for instance, text in alone if re.search("(?i)smear", text)]
+    assert len(grades) > 3
+    assert set(grades) == {"mild"}
+
+
+def test_no_mass_is_denied_beside_one(monkeypatch):
+    monkeypatch.setattr("text2ct.simulation.text.slips.REPORT_RATE", 0.0)
+    rng = np.random.default_rng(9)
+    labels = np.array([name == "Lung nodule" for name in FINDINGS])
+    elsewhere, massive, denied = re.compile("adrenal|pancrea|thyroid|kidney"), 0, 0
+    for index in range(3000):
+        instances = draw_patient(patient_number(80, index), labels=labels).scans[0].instances
+        said = [part for part in sentences(write_report(instances, rng).text) if not elsewhere.search(part)]
+        denies = any(re.search(r"\bNo\b.* mass\b", part) for part in said)
+        affirms = any(re.search(r"(?i)\bmass\b", part) and not DENIAL.search(part) for part in said)
+        assert not (denies and affirms), said
+        massive, denied = massive + affirms, denied + denies
+    assert massive > 5
+    assert denied > 300
+
+
 def test_of_the_unknown_nothing_is_said():
     rng = np.random.default_rng(5)
     row = np.full(18, np.nan)
@@ -310,7 +372,8 @@ def test_joints_and_normals_name_known_findings_and_distractors():
         assert set(joint.pair) <= set(FINDINGS)
         assert joint.region in REGIONS
     for normal in NORMALS:
-        assert set(normal.unless) <= {*FINDINGS, *REGISTRY, *(statement.kind for statement in STATEMENTS)}
+        kinds = {*FINDINGS, *REGISTRY, *(statement.kind for statement in STATEMENTS)}
+        assert set(normal.unless) <= {*kinds, *(name for wording in WORDINGS.values() for name in wording.findings)}
         assert normal.region in REGIONS
 
 

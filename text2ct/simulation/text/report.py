@@ -96,8 +96,7 @@ def write_report(
     _say_findings(draft, instances, style, rng)
     chosen = _draw_statements(rng)
     beside = {item.kind for item in distractors} | {statement.kind for statement in chosen}
-    present = {instance.finding for instance in instances} | beside
-    _say_normals(draft, present | set(unknown), style, rng)
+    _say_normals(draft, _undeniable(instances, unknown) | beside, style, rng)
     _say_distractors(draft, distractors, style, rng)
     _say_statements(draft, chosen, style, rng)
     return Report(
@@ -106,6 +105,13 @@ def write_report(
         findings=slip(_findings_text(draft, contrast, motion, style, rng), rng),
         impression=slip(_impression_text(draft, bool(beside), bool(unknown), style, rng), rng),
     )
+
+
+def _undeniable(instances: Sequence[Instance], unknown: Collection[str]) -> set[str]:
+    """Findings, and variants of their wordings, that are present or of which nothing is known."""
+    variants = {WORDINGS[instance.finding].variant(instance) for instance in instances}
+    variants.update(*(WORDINGS[name].findings for name in unknown))
+    return {instance.finding for instance in instances} | set(unknown) | variants
 
 
 def _fitting(templates: Sequence[str], slots: dict[str, str]) -> list[str]:
