@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -267,9 +268,11 @@ def alone() -> list[tuple[Instance, str]]:
     """Each instance of 2000 drawn patients, and what is said of it alone: no slips, no word of anything else."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("text2ct.simulation.text.slips.REPORT_RATE", 0.0)
-        patch.setattr("text2ct.simulation.text.report.NORMALS", ())
-        patch.setattr("text2ct.simulation.text.report._draw_statements", lambda rng: [])
-        patch.setattr("text2ct.simulation.text.lungs.OPENINGS", ("",))
+        # By its module: the package gives a function of the same name.
+        patch.setattr(sys.modules[write_report.__module__], "NORMALS", ())
+        patch.setattr(sys.modules[write_report.__module__], "_draw_statements", lambda rng: [])
+        for module in ("lungs", "distractors"):
+            patch.setattr(f"text2ct.simulation.text.{module}.OPENINGS", ("Comment",))
         rng = np.random.default_rng(8)
         patients = [draw_patient(patient_number(79, index)) for index in range(2000)]
         instances = [instance for patient in patients for instance in patient.scans[0].instances]
