@@ -306,6 +306,36 @@ def test_nodes_are_said_only_where_they_are(alone: list[tuple[Instance, str]]):
         assert not re.search(wrong[site], text, re.IGNORECASE), text
 
 
+XY = re.compile(r"(\d+)x(\d+) mm")
+
+
+def test_axes_are_those_that_are_painted(alone: list[tuple[Instance, str]]):
+    axes = {
+        "Lung nodule": lambda size: (size, round(0.95 * size)),
+        "Lymphadenopathy": lambda size: (round(1.1 * size), size),
+    }
+    said = [(instance, pair) for instance, text in alone for pair in XY.findall(text)]
+    assert len(said) > 100
+    for instance, pair in said:
+        assert tuple(map(int, pair)) == axes[instance.finding](instance.size_mm)
+
+
+def test_nothing_is_measured_but_the_instance(alone: list[tuple[Instance, str]]):
+    measured = 0
+    for instance, text in alone:
+        for number, unit in re.findall(r"(\d+(?:\.\d+)?) (mm|cm)", XY.sub("", text)):
+            assert float(number) * (10 if unit == "cm" else 1) == pytest.approx(instance.size_mm), text
+            measured += 1
+    assert measured > 1000
+    assert not [kind for kind in STATEMENTS if re.search(r"\d", " ".join((*kind.findings, *kind.impression)))]
+
+
+def test_no_segment_of_a_lobe_is_named(alone: list[tuple[Instance, str]]):
+    segments = r"(?<!apical )segments? of|(antero|postero|latero|medio)\w*basal|lingul"
+    said = [found.group() for _, text in alone if (found := re.search(segments, text))]
+    assert not said
+
+
 def carriers(name: str, count: int) -> Iterator[tuple[Instance, list[str]]]:
     """The instance of ``count`` drawn patients who have one finding alone, and the sentences of a report."""
     rng = np.random.default_rng(9)
