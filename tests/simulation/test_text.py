@@ -387,6 +387,24 @@ def test_present_findings_are_mentioned_in_findings(monkeypatch):
         assert written.impression
 
 
+def test_an_impression_says_all_findings_but_those_it_is_said_to_leave_out(monkeypatch):
+    monkeypatch.setattr("text2ct.simulation.text.slips.REPORT_RATE", 0.0)
+    # Words that stand for one finding alone.
+    own = {"Emphysema": "emphysem", "Hiatal hernia": "hernia", "Lymphadenopathy": "lymph|LAP", "Cardiomegaly": "megaly"}
+    present, unsaid = 0, 0
+    for index in range(2000):
+        patient = draw_patient(patient_number(81, index))
+        made = report(patient, patient.scans[0])
+        names = {instance.finding for instance in patient.scans[0].instances}
+        assert set(made.unsaid) < names or not names
+        for name in names - set(made.unsaid):
+            assert re.search(MENTION[name], made.impression, re.IGNORECASE), (name, made.impression)
+        for name in own.keys() & set(made.unsaid):
+            assert not re.search(own[name], made.impression, re.IGNORECASE), (name, made.impression)
+        present, unsaid = present + len(names), unsaid + len(made.unsaid)
+    assert 0.1 < unsaid / present < 0.25
+
+
 def test_a_patient_decides_the_text():
     patient = draw_patient(patient_number(1, 2))
     assert report(patient, patient.scans[0]) == report(draw_patient(patient_number(1, 2)), patient.scans[0])

@@ -46,12 +46,14 @@ class Report:
         technique: How it was made.
         findings: What is seen.
         impression: What it amounts to.
+        unsaid: Findings that are present, and described in ``findings``, but left out of ``impression``.
     """
 
     clinical: str
     technique: str
     findings: str
     impression: str
+    unsaid: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -61,10 +63,11 @@ class Report:
 
 @dataclass
 class _Draft:
-    """Sentences by region and items of the Impression, as they are collected."""
+    """Sentences by region, items of the Impression and findings it leaves out, as they are collected."""
 
     sentences: dict[str, list[str]]
     items: list[str]
+    unsaid: list[str]
 
     def say(self, region: str, sentence: str) -> None:
         self.sentences[region].append(sentence)
@@ -92,7 +95,7 @@ def write_report(
         slice_thickness_mm: Named in the technique.
     """
     style = draw_style(rng)
-    draft = _Draft({region: [] for region in REGIONS}, [])
+    draft = _Draft({region: [] for region in REGIONS}, [], [])
     _say_findings(draft, instances, style, rng)
     chosen = _draw_statements(rng)
     beside = {item.kind for item in distractors} | {statement.kind for statement in chosen}
@@ -104,6 +107,7 @@ def write_report(
         technique=_technique(contrast, slice_thickness_mm, rng),
         findings=slip(_findings_text(draft, contrast, motion, style, rng), rng),
         impression=slip(_impression_text(draft, bool(beside), bool(unknown), style, rng), rng),
+        unsaid=tuple(draft.unsaid),
     )
 
 
@@ -123,7 +127,7 @@ def _say_findings(draft: _Draft, instances: Sequence[Instance], style: Style, rn
     by_name = {instance.finding: instance for instance in instances}
     slots = {name: style.slots() | instance_slots(instance, rng) for name, instance in by_name.items()}
     said: set[str] = set()
-    mentions: list[tuple[tuple[str, ...], dict[str, str]]] = []
+    mentions: list[tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]] = []
     for joint in JOINTS:
         first, second = joint.pair
         if first not in by_name or second not in by_name or said & set(joint.pair) or rng.random() >= joint.chance:
@@ -133,7 +137,7 @@ def _say_findings(draft: _Draft, instances: Sequence[Instance], style: Style, rn
         if not sentences:
             continue
         draft.say(joint.region, expand(choose(sentences, rng), both, rng))
-        mentions.append((tuple(_fitting(joint.impression, both)), both))
+        mentions.append((joint.pair, tuple(_fitting(joint.impression, both)), both))
         said |= set(joint.pair)
     for name, instance in by_name.items():
         if name in said:
@@ -144,13 +148,15 @@ def _say_findings(draft: _Draft, instances: Sequence[Instance], style: Style, rn
             wording.region,
             expand(choose(_fitting(wording.findings[variant], slots[name]), rng), slots[name], rng),
         )
-        mentions.append((tuple(_fitting(wording.impression[variant], slots[name])), slots[name]))
+        mentions.append(((name,), tuple(_fitting(wording.impression[variant], slots[name])), slots[name]))
     if "Medical material" in by_name and rng.random() < 0.4:
         draft.say("vessels", expand(choose(devices.SMALL_DEVICES, rng), style.slots(), rng))
     keep = rng.random(len(mentions)) < 0.8
-    for (templates, words), kept in zip(mentions, keep | (not keep.any()), strict=True):
+    for (names, templates, words), kept in zip(mentions, keep | (not keep.any()), strict=True):
         if kept:
             draft.items.append(expand(choose(templates, rng), words, rng))
+        else:
+            draft.unsaid.extend(names)
     for sentences in draft.sentences.values():
         rng.shuffle(sentences)
     rng.shuffle(draft.items)
