@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from text2ct.diffusion.training.linear import fit_linear_blocks, sample_blocks
 from text2ct.diffusion.training.vae import hu_to_unit
 from text2ct.diffusion.vae import LinearBlocksConfig, SpaceToDepthVae
 from text2ct.errors import UserError
+from text2ct.findings import FINDINGS
 from text2ct.simulation.cohort import COHORT_VERSION
 from text2ct.simulation.patients import PACK_PATIENTS
 
@@ -80,6 +82,23 @@ def test_interrupted_reading_of_volumes_goes_on(tmp_path: Path, monkeypatch: pyt
     assert read == [0, 1, 2, 3, 2, 3, 4]
     assert [text.id for text in cases.texts] == [f"case-{number}" for number in range(5)]
     assert all(np.array_equal(cases.volume_hu(number), stand_in_case(number)[0]) for number in range(5))
+
+
+def test_what_an_impression_leaves_out_is_kept(tmp_path: Path) -> None:
+    form: dict[str, Any] = {"size": (16, 16, 16), "spacing_mm": (1.0, 1.0, 1.0), "source": "stand-in"}
+    hu, plain = stand_in_case(0)
+    partial = replace(plain, unsaid=(FINDINGS[3], FINDINGS[5]))
+    before, cases = (
+        write_cases(tmp_path / name, lambda _, text=text: (hu, text), 1, **form)
+        for name, text in (("plain", plain), ("partial", partial))
+    )
+    assert "unsaid" not in (tmp_path / "plain" / "chunk-00000" / "cases.json").read_text()
+    assert before.texts[0].told(1).all()
+    assert cases.digest != before.digest
+    assert cases.texts[0].unsaid == partial.unsaid
+    assert [FINDINGS[row] for row in np.flatnonzero(~cases.texts[0].told(1))] == list(partial.unsaid)
+    assert cases.texts[0].told(0).all()
+    assert cases.texts[0].told(2).all()
 
 
 def test_patients_of_two_simulators_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -31,11 +32,12 @@ from text2ct.diffusion.training import (
     train_vae,
 )
 from text2ct.diffusion.training.cases import Cases, write_cases
-from text2ct.diffusion.training.clip import STATEMENTS, label_text
+from text2ct.diffusion.training.clip import STATEMENTS, clip_batches, label_text
 from text2ct.diffusion.training.diffusion import DiffusionModule, first_batch_scale
 from text2ct.diffusion.training.gaussian import fit_gaussian
 from text2ct.diffusion.training.judges import perceptual_network
 from text2ct.diffusion.training.loop import LAST, epoch_indices
+from text2ct.diffusion.training.processes import Share
 from text2ct.diffusion.training.vae import VaeModule
 from text2ct.diffusion.unet import Unet
 from text2ct.diffusion.vae import SpaceToDepthVae
@@ -51,6 +53,7 @@ TINY_GAUSSIAN = GaussianUnetConfig(
     components=3,
     context_shape=(1 + TINY.clip.text.queries, TINY.clip.projection_dim),
 )
+FORM: dict[str, Any] = {"size": (16, 16, 16), "spacing_mm": (20.0, 20.0, 20.0), "source": "stand-in"}
 COMMON = {"steps": 4, "batch_size": 2, "checkpoint_every": 1, "ema_decay": 0.5, "warmup_steps": 2, "log_every": 2}
 Train = Callable[..., nn.Module]
 
@@ -69,6 +72,21 @@ def test_a_text_of_labels_states_what_it_says_it_states(seed: int) -> None:
         assert all(sentence in ways for sentence in said)
     assert not told[np.isnan(labels)].any()
     assert label_text(np.full(len(FINDINGS), np.nan), draw)[0] == ""
+
+
+def test_an_impression_is_not_asked_for_what_it_leaves_out(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    hu, text = stand_in_case(0)
+    unsaid = tuple(name for name, label in zip(FINDINGS, text.labels, strict=True) if label == 1)[:1]
+    whole = write_cases(tmp_path, lambda _: (hu, replace(text, unsaid=unsaid)), 4, **FORM)
+    config = ClipTraining(steps=40, batch_size=4, short_steps=1, text_only_steps=40, label_texts=0.0)
+    make = clip_batches(whole, tokenizer, config)
+    left_out = torch.tensor([name in unsaid for name in FINDINGS])
+    assert left_out.any()
+    assert torch.equal(make(0, Share())["told"], ~left_out.expand(4, -1))
+    told = torch.cat([make(step, Share())["told"] for step in range(1, 40)])
+    masked = ~told[:, left_out].flatten()
+    assert masked.float().mean() == pytest.approx(0.2, abs=0.1)
+    assert told[:, ~left_out].all()
 
 
 def test_what_affirms_never_denies_and_held_out_words_are_not_taught() -> None:

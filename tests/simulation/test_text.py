@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +264,110 @@ def test_normal_limits_are_said_only_of_reports_without_anything_else(undiseased
         assert not [part for part in sentences(findings) for said in abnormal if affirmed(said, part)], findings
 
 
+@pytest.fixture(scope="module")
+def alone() -> list[tuple[Instance, str]]:
+    """Each instance of 2000 drawn patients, and what is said of it alone: no slips, no word of anything else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("text2ct.simulation.text.slips.REPORT_RATE", 0.0)
+        # By its module: the package gives a function of the same name.
+        patch.setattr(sys.modules[write_report.__module__], "NORMALS", ())
+        patch.setattr(sys.modules[write_report.__module__], "_draw_statements", lambda rng: [])
+        for module in ("lungs", "distractors"):
+            patch.setattr(f"text2ct.simulation.text.{module}.OPENINGS", ("Comment",))
+        rng = np.random.default_rng(8)
+        patients = [draw_patient(patient_number(79, index)) for index in range(2000)]
+        instances = [instance for patient in patients for instance in patient.scans[0].instances]
+        return [(instance, write_report([instance], rng).text) for instance in instances]
+
+
+def test_no_other_side_is_said_than_that_of_the_instance(alone: list[tuple[Instance, str]]):
+    wrong = {"right": "left|both|bilateral|lungs", "left": "right|both|bilateral|lungs", "bilateral": "right|left"}
+    seen = set()
+    for instance, text in alone:
+        # The leads of devices end on the right, whichever side they come from.
+        if instance.side and instance.finding != "Medical material":
+            seen.add((instance.finding, instance.side))
+            assert not re.search(rf"(?i)\b({wrong[instance.side]})\b", text), text
+    assert len(seen) > 25
+
+
+def test_nodes_are_said_only_where_they_are(alone: list[tuple[Instance, str]]):
+    wrong = {
+        "axillary": "mediast|hil[au]|paratrach|aort|prevasc|subcar",
+        "hilar": "mediast|axill|paratrach|aort|prevasc|subcar",
+        "subcarinal": "axill|hil[au]|paratrach|aort|prevasc",
+        "prevascular": "axill|hil[au]|paratrach|aort|subcar",
+        "right paratracheal": "axill|hil[au]|aort|prevasc|subcar|left",
+        "mediastinal": "axill",
+    }
+    nodes = [(instance.site, text) for instance, text in alone if instance.finding == "Lymphadenopathy"]
+    assert {site for site, _ in nodes} == set(SITES["Lymphadenopathy"])
+    for site, text in nodes:
+        assert not re.search(wrong[site], text, re.IGNORECASE), text
+
+
+XY = re.compile(r"(\d+)x(\d+) mm")
+
+
+def test_axes_are_those_that_are_painted(alone: list[tuple[Instance, str]]):
+    axes = {
+        "Lung nodule": lambda size: (size, round(0.95 * size)),
+        "Lymphadenopathy": lambda size: (round(1.1 * size), size),
+    }
+    said = [(instance, pair) for instance, text in alone for pair in XY.findall(text)]
+    assert len(said) > 100
+    for instance, pair in said:
+        assert tuple(map(int, pair)) == axes[instance.finding](instance.size_mm)
+
+
+def test_nothing_is_measured_but_the_instance(alone: list[tuple[Instance, str]]):
+    measured = 0
+    for instance, text in alone:
+        for number, unit in re.findall(r"(\d+(?:\.\d+)?) (mm|cm)", XY.sub("", text)):
+            assert float(number) * (10 if unit == "cm" else 1) == pytest.approx(instance.size_mm), text
+            measured += 1
+    assert measured > 1000
+    assert not [kind for kind in STATEMENTS if re.search(r"\d", " ".join((*kind.findings, *kind.impression)))]
+
+
+def test_no_segment_of_a_lobe_is_named(alone: list[tuple[Instance, str]]):
+    segments = r"(?<!apical )segments? of|(antero|postero|latero|medio)\w*basal|lingul"
+    said = [found.group() for _, text in alone if (found := re.search(segments, text))]
+    assert not said
+
+
+def carriers(name: str, count: int) -> Iterator[tuple[Instance, list[str]]]:
+    """The instance of ``count`` drawn patients who have one finding alone, and the sentences of a report."""
+    rng = np.random.default_rng(9)
+    for index in range(count):
+        labels = np.array([finding == name for finding in FINDINGS])
+        (instance,) = draw_patient(patient_number(80, index), labels=labels).scans[0].instances
+        yield instance, sentences(write_report([instance], rng).text)
+
+
+def test_a_smear_is_said_only_of_a_mild_effusion():
+    said = [
+        instance.grade
+        for instance, parts in carriers("Pericardial effusion", 1000)
+        if any("smear" in part.lower() for part in parts)
+    ]
+    assert len(said) > 10
+    assert set(said) == {"mild"}
+
+
+def test_no_mass_is_denied_beside_one(monkeypatch):
+    monkeypatch.setattr("text2ct.simulation.text.slips.REPORT_RATE", 0.0)
+    elsewhere, massive, denied = re.compile("adrenal|pancrea|thyroid|kidney"), 0, 0
+    for _, parts in carriers("Lung nodule", 3000):
+        said = [part for part in parts if not elsewhere.search(part)]
+        denies = any(re.search(r"\bNo\b.* mass\b", part) for part in said)
+        affirms = any(re.search(r"(?i)\bmass\b", part) and not DENIAL.search(part) for part in said)
+        assert not (denies and affirms), said
+        massive, denied = massive + affirms, denied + denies
+    assert massive > 5
+    assert denied > 300
+
+
 def test_of_the_unknown_nothing_is_said():
     rng = np.random.default_rng(5)
     row = np.full(18, np.nan)
@@ -279,6 +385,24 @@ def test_present_findings_are_mentioned_in_findings(monkeypatch):
         for index in np.flatnonzero(labels):
             assert re.search(MENTION[FINDINGS[index]], written.findings, re.IGNORECASE), FINDINGS[index]
         assert written.impression
+
+
+def test_an_impression_says_all_findings_but_those_it_is_said_to_leave_out(monkeypatch):
+    monkeypatch.setattr("text2ct.simulation.text.slips.REPORT_RATE", 0.0)
+    # Words that stand for one finding alone.
+    own = {"Emphysema": "emphysem", "Hiatal hernia": "hernia", "Lymphadenopathy": "lymph|LAP", "Cardiomegaly": "megaly"}
+    present, unsaid = 0, 0
+    for index in range(2000):
+        patient = draw_patient(patient_number(81, index))
+        made = report(patient, patient.scans[0])
+        names = {instance.finding for instance in patient.scans[0].instances}
+        assert set(made.unsaid) < names or not names
+        for name in names - set(made.unsaid):
+            assert re.search(MENTION[name], made.impression, re.IGNORECASE), (name, made.impression)
+        for name in own.keys() & set(made.unsaid):
+            assert not re.search(own[name], made.impression, re.IGNORECASE), (name, made.impression)
+        present, unsaid = present + len(names), unsaid + len(made.unsaid)
+    assert 0.1 < unsaid / present < 0.25
 
 
 def test_a_patient_decides_the_text():
@@ -310,7 +434,8 @@ def test_joints_and_normals_name_known_findings_and_distractors():
         assert set(joint.pair) <= set(FINDINGS)
         assert joint.region in REGIONS
     for normal in NORMALS:
-        assert set(normal.unless) <= {*FINDINGS, *REGISTRY, *(statement.kind for statement in STATEMENTS)}
+        kinds = {*FINDINGS, *REGISTRY, *(statement.kind for statement in STATEMENTS)}
+        assert set(normal.unless) <= {*kinds, *(name for wording in WORDINGS.values() for name in wording.findings)}
         assert normal.region in REGIONS
 
 

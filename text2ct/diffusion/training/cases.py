@@ -3,7 +3,7 @@
 A folder of cases is ``cases.json`` (what it was made with) and chunks, each written whole or not at all::
 
     chunk-00000/volumes.npy   (n, X, Y, Z) int16 HU, clipped to [-1000, 1000]
-    chunk-00000/cases.json    one record per volume: id, findings, impression, labels, details
+    chunk-00000/cases.json    one record per volume: id, findings, impression, labels, details, unsaid
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class CaseText:
         impression: Impression section, may be empty.
         labels: (18,) float32, NaN where unknown.
         details: (18, 3) float32 of ``DETAILS``, NaN where unknown or where the finding is absent.
+        unsaid: Findings that are present but known to be left out of the impression.
     """
 
     id: str
@@ -55,11 +56,16 @@ class CaseText:
     impression: str
     labels: NDArray[np.float32]
     details: NDArray[np.float32]
+    unsaid: tuple[str, ...] = ()
 
     def text(self, variant: int = 0) -> str:
         """A prompt made of this case: 0 is findings and impression, 1 the impression, 2 the findings alone."""
         options = (f"{self.findings} {self.impression}", self.impression, self.findings)
         return options[variant].strip() or options[0].strip()
+
+    def told(self, variant: int = 0) -> NDArray[np.bool_]:
+        """(18,) bool, of which findings such a prompt tells: all but those left out, for silence denies."""
+        return np.array([variant != 1 or name not in self.unsaid for name in FINDINGS])
 
 
 class Cases:
@@ -274,7 +280,7 @@ def simulated_case(number: int, size: Size, spacing_mm: Spacing) -> tuple[NDArra
         labels[row] = 1
         sides = (instance.side in ("right", "bilateral"), instance.side in ("left", "bilateral"))
         details[row] = (instance.severity, *(sides if instance.side else (np.nan, np.nan)))
-    return hu, CaseText(str(number), said.findings, said.impression, labels, details)
+    return hu, CaseText(str(number), said.findings, said.impression, labels, details, said.unsaid)
 
 
 def _write_chunk(folder: Path, volumes: list[NDArray[np.int16]], texts: list[CaseText]) -> None:
@@ -293,10 +299,13 @@ def _to_json(text: CaseText) -> dict[str, Any]:
         "impression": text.impression,
         "labels": known(text.labels),
         "details": [known(row) for row in text.details],
+        # Only where there are any: records without it, and their digest, stay what they were.
+        **({"unsaid": list(text.unsaid)} if text.unsaid else {}),
     }
 
 
 def _from_json(record: dict[str, Any]) -> CaseText:
     labels = np.array([np.nan if v is None else v for v in record["labels"]], dtype=np.float32)
     details = np.array([[np.nan if v is None else v for v in row] for row in record["details"]], dtype=np.float32)
-    return CaseText(record["id"], record["findings"], record["impression"], labels, details)
+    unsaid = tuple(record.get("unsaid", ()))
+    return CaseText(record["id"], record["findings"], record["impression"], labels, details, unsaid)

@@ -209,11 +209,13 @@ def clip_batches(cases: Cases, tokenizer: TextTokenizer, config: ClipTraining) -
         variants = draw.choice(VARIANTS + 1, size=len(indices), p=(*reports, config.label_texts))
         if step < config.short_steps:
             variants[:] = 1
-        texts, told = [], np.ones((len(indices), len(FINDINGS)), dtype=bool)
+        texts, told = [], np.zeros((len(indices), len(FINDINGS)), dtype=bool)
         for row, (index, variant) in enumerate(zip(indices, variants, strict=True)):
-            text, stated = label_text(cases.labels[index], draw) if variant == VARIANTS else ("", told[row])
-            told[row] = stated if text else True
-            texts.append(text or cases.texts[index].text(int(variant) % VARIANTS))
+            text, told[row] = label_text(cases.labels[index], draw) if variant == VARIANTS else ("", False)
+            if not text:
+                case, kind = cases.texts[index], int(variant) % VARIANTS
+                text, told[row] = case.text(kind), case.told(kind)
+            texts.append(text)
         # No longer than the longest text, in steps of 32: the padding is not read.
         longest = -(-min(config.text_length, max(tokenizer.lengths(texts))) // 32) * 32
         ids = tokenizer.encode(texts, min(config.text_length, longest))

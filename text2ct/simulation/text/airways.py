@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from text2ct.simulation.text.wording import Joint, Normal, Wording
+from text2ct.simulation.text.wording import Joint, Normal, Wording, one_or_both
 
 ECTASIA = "Bronchiectasis"
 WALLS = "Peribronchial thickening"
@@ -16,6 +16,25 @@ _WALLS = (
     "thickening|"
     "thickening of the peribronchial sheath|peribronchial thickness increase|increase in peribronchial "
     "thickness}"
+)
+
+
+_THICK = (
+    f"<mild> {_WALLS} <is> in <place>",
+    f"There is <mild> {_WALLS} in <place>",
+    f"{_WALLS} {{of <grade> degree|}} <is> in <place>",
+    f"In <place>, {_WALLS} <is>",
+    "The bronchial walls are <mildly> thickened in <place>, {peribronchial cuffing|peribronchial thickening} <is>",
+    "Thickening {of the peribronchovascular sheath|along the peribronchial sheath|in the "
+    "peribronchial area} <is> in <place>",
+    "<mild> {thickening of the bronchial walls|thickened bronchial walls} in <place> <is> {(bronchitis?)|}",
+    f"{_WALLS} extending from the hilar {{region|regions}} {{toward|to}} <place> <is>",
+    "Peribronchial thickness is increased in <place> {, of <grade> degree|}",
+)
+_THICK_ITEMS = (
+    f"<mild> {_WALLS} in <place>",
+    f"{_WALLS} {{|(bronchitis?)}}",
+    "Peribronchial {thickening|thickenings} {in <place>|}",
 )
 
 WORDINGS = {
@@ -47,28 +66,9 @@ WORDINGS = {
     ),
     WALLS: Wording(
         region="lung",
-        findings={
-            "": (
-                f"<mild> {_WALLS} <is> in <place>",
-                f"There is <mild> {_WALLS} in <place>",
-                f"{{Bilateral|}} {_WALLS} {{of <grade> degree|}} <is> in <place>",
-                f"In <place>, {_WALLS} <is>",
-                "The bronchial walls are <mildly> thickened in <place>, {peribronchial "
-                "cuffing|peribronchial thickening} <is>",
-                "Thickening {of the peribronchovascular sheath|along the peribronchial sheath|in the "
-                "peribronchial area} <is> in <place>",
-                "<mild> {thickening of the bronchial walls|thickened bronchial walls} in <place> <is> {(bronchitis?)|}",
-                f"{_WALLS} extending from the hilar {{region|regions}} {{toward|to}} <place> <is>",
-                "Peribronchial thickness is increased in <place> {, of <grade> degree|}",
-            )
-        },
-        impression={
-            "": (
-                f"<mild> {_WALLS} in <place>",
-                f"{_WALLS} {{|(bronchitis?)}}",
-                "Peribronchial {thickening|thickenings} {in <place>|}",
-            )
-        },
+        variant=one_or_both,
+        findings={"one": _THICK, "both": (*_THICK, f"Bilateral {_WALLS} {{of <grade> degree|}} <is> in <place>")},
+        impression={"one": _THICK_ITEMS, "both": _THICK_ITEMS},
     ),
 }
 

@@ -15,7 +15,12 @@ _NUMBERS = 10**12
 
 
 def report(patient: Patient, scan: Scan) -> Report:
-    """The report of one scan; every side, place, measurement and count is that of its records."""
+    """The report of one scan, true of its records.
+
+    Sides, lobes, stations, vessels and measurements are those of the records, and so are the numbers of nodules and
+    nodes. What a finding looks like and where in its lobe it lies ("spiculated", "subpleural") is manner, and so are
+    the statements of :mod:`text2ct.simulation.text.distractors`, of which nothing is painted.
+    """
     return write_report(
         scan.instances,
         generator(patient.number, "report", scan.index),

@@ -9,7 +9,7 @@ from text2ct.simulation.text.wording import Normal
 
 @dataclass(frozen=True)
 class Statement:
-    """An abnormal statement that belongs to none of the 18 findings and is not painted.
+    """An abnormal statement that belongs to none of the 18 findings and is not painted, so it gives no number.
 
     Attributes:
         kind: Its name, which `Normal.unless` knows.
@@ -34,7 +34,6 @@ _SPLEEN = ("splenomegaly",)
 _ADRENALS = ("adrenal lesion",)
 _ALIGNMENT = ("scoliosis", "kyphosis", "vertebral height loss")
 _BONES = (*_ALIGNMENT, "osteophytes", "old rib fracture", "vertebral haemangioma", "compact bone island")
-_MM = "{5|6|7|8|9|12|14|17|21|26}"
 
 # What is painted too has its words in `text2ct.simulation.distractors`.
 STATEMENTS = (
@@ -63,8 +62,7 @@ STATEMENTS = (
         "adrenal lesion",
         "abdomen",
         (
-            f"A hypodense nodular {{lesion|thickening}} of {_MM} mm <is> in the {{left|right}} adrenal "
-            f"gland (adenoma?)",
+            "A hypodense nodular {lesion|thickening} <is> in the {left|right} adrenal gland (adenoma?)",
             "{Thickening|Fullness} <is> in the left adrenal gland",
         ),
         ("{Adrenal adenoma?|Nodular thickening of the adrenal gland}",),
@@ -87,7 +85,7 @@ STATEMENTS = (
     Statement(
         "wide pulmonary trunk",
         "vessels",
-        ("{Pulmonary trunk|Pulmonary artery} diameter is {30|31|32|34} mm, wider than normal",),
+        ("{Pulmonary trunk|Pulmonary artery} {diameter|caliber} is wider than normal",),
         ("Dilatation of the pulmonary trunk",),
         weight=0.75,
     ),

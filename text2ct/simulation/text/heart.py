@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from text2ct.simulation.instance import Instance
 from text2ct.simulation.text.wording import Joint, Normal, Wording
 
 HEART = "Cardiomegaly"
 PERICARDIUM = "Pericardial effusion"
 _EFFUSION = "{pericardial effusion|effusion in the pericardial space|effusion in the pericardium|pericardial fluid}"
+
+
+def _variant(instance: Instance) -> str:
+    return "thin" if instance.grade == "mild" else "thick"
+
+
+_FLUID = (
+    f"<mild> {_EFFUSION} <is>",
+    f"There is <mild> {_EFFUSION}, measuring <size> {{at its thickest point|in its thickest "
+    f"part|at its deepest point}}",
+    "{An effusion|Effusion|Fluid} {reaching|measuring up to} <size> {in thickness|in its "
+    "thickest part} <is> in the {pericardial space|pericardium}",
+    "Pericardial effusion {with a depth of|with a thickness of|of} <size> <is>",
+    "<mild> {effusion|fluid} <is> between the pericardial {leaves|layers}",
+    "The pericardial space contains <mild> {fluid|effusion} {|, <size> at the thickest point}",
+    "{Pericardial thickening-effusion|Pericardial effusion-thickening} {of <size>|} <is>",
+    "There is {pericardial effusion|fluid around the heart} {in <grade> amount|}",
+    "A <size> thick pericardial effusion <is> {adjacent to|around} the {left ventricle|heart|right heart}",
+)
+_FLUID_ITEMS = (
+    "<mild> pericardial effusion",
+    "Pericardial effusion {|(<size>)}",
+    "{Effusion in the pericardium|Fluid in the pericardial space}",
+)
 
 WORDINGS = {
     HEART: Wording(
@@ -16,7 +41,7 @@ WORDINGS = {
                 "{Cardiothoracic index|The cardiothoracic index|The cardiothoracic ratio|Cardiothoracic "
                 "ratio|CTR} {has increased|increased|is increased} "
                 "in favor of the heart {|(cardiomegaly)}",
-                "{The heart|Heart} size {has increased|increased|is increased} {|slightly|(cardiomegaly)}",
+                "{The heart|Heart} size {has increased|increased|is increased} <mildly> {|(cardiomegaly)}",
                 "{The heart|Heart} {is|appears|was observed to be} <mildly> {larger than normal|larger than usual}",
                 "<mild> cardiomegaly <is>",
                 "There is <mild> {cardiomegaly|enlargement of the heart|increase in heart size}",
@@ -41,29 +66,12 @@ WORDINGS = {
     ),
     PERICARDIUM: Wording(
         region="pericardium",
+        variant=_variant,
         findings={
-            "": (
-                f"<mild> {_EFFUSION} <is>",
-                f"There is <mild> {_EFFUSION}, measuring <size> {{at its thickest point|in its thickest "
-                f"part|at its deepest point}}",
-                "{An effusion|Effusion|Fluid} {reaching|measuring up to} <size> {in thickness|in its "
-                "thickest part} <is> in the {pericardial space|pericardium}",
-                "Pericardial effusion {with a depth of|with a thickness of|of} <size> <is>",
-                "<mild> {effusion|fluid} <is> between the pericardial {leaves|layers}",
-                "{Smear-like|Smearing style|Thin smear} effusion <is> in the pericardial space",
-                "The pericardial space contains <mild> {fluid|effusion} {|, <size> at the thickest point}",
-                "{Pericardial thickening-effusion|Pericardial effusion-thickening} {of <size>|} <is>",
-                "There is {pericardial effusion|fluid around the heart} {in <grade> amount|}",
-                "A <size> thick pericardial effusion <is> {adjacent to|around} the {left ventricle|heart|right heart}",
-            )
+            "thin": (*_FLUID, "{Smear-like|Smearing style|Thin smear} effusion <is> in the pericardial space"),
+            "thick": _FLUID,
         },
-        impression={
-            "": (
-                "<mild> pericardial effusion",
-                "Pericardial effusion {|(<size>)}",
-                "{Effusion in the pericardium|Fluid in the pericardial space}",
-            )
-        },
+        impression={"thin": _FLUID_ITEMS, "thick": _FLUID_ITEMS},
     ),
 }
 

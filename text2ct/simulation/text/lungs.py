@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from text2ct.simulation.text.nodules import MASS
 from text2ct.simulation.text.wording import Normal
 
 _ANY = (
@@ -41,7 +42,7 @@ NORMALS = (
             "lesion} <no> {in the parenchyma|in either lung|}",
             "{There is no finding|No finding} {compatible with|suggesting} pneumonia {in both lungs|}",
         ),
-        unless=_ACUTE,
+        unless=(*_ACUTE, MASS),
         chance=0.5,
     ),
     Normal(
@@ -50,6 +51,7 @@ NORMALS = (
             "No {mass|mass lesion with distinguishable borders|suspicious mass} <no> in {either lung|the lungs}",
             "No {other |}{mass|mass lesion} <no> {in both lung parenchyma|in the remaining parenchyma}",
         ),
+        unless=(MASS,),
         chance=0.2,
     ),
     Normal(

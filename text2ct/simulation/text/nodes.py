@@ -6,63 +6,60 @@ from text2ct.simulation.instance import Instance
 from text2ct.simulation.text.wording import Normal, Wording
 
 _NODES = "{lymph nodes|lymph nodes|LAPs|lymphadenopathies|lymph node images}"
-_STATIONS = (
-    "{right upper-bilateral lower paratracheal|paratracheal, aortopulmonary|aorticopulmonary "
-    "window|prevascular, subcarinal|bilateral hilar}"
-)
+_STATIONS = "{paratracheal, aortopulmonary|aorticopulmonary window|prevascular, subcarinal|bilateral hilar}"
 
 
 def _variant(instance: Instance) -> str:
-    return "one" if instance.count == 1 else "many"
+    return instance.site if instance.site in ("mediastinal", "hilar", "axillary") else "station"
 
+
+def _findings(region: str) -> tuple[str, ...]:
+    return (
+        f"{_NODES} <are> in <place>, the largest {{with a short axis of|with a short diameter of|measuring}} <size>",
+        f"There are {_NODES} {{with a short axis of up to|measuring up to}} <size> in <place>",
+        f"<many> {_NODES} with a short diameter {{of up to|reaching}} <size> <are> in <place>",
+        f"In <place>, <many> {_NODES} <are>, the largest of which is <size2_node>",
+        f"{{Enlarged|Multiple|Prominent|Numerous}} {_NODES} <are> in <place>, the largest short axis being <size>",
+        f"{region} {_NODES} <are>; the largest, in <place>, is <size> in short {{axis|diameter}}",
+        f"{_NODES} {{in|of}} <place> {{with fusiform configuration|some of them calcified|}} "
+        f"<are>, {{short axis|short diameter}} <size>",
+        f"<many> {_NODES} in <place> {{stand out|draw attention}}, the largest measures <size2_node>",
+        f"{_NODES} {{in conglomerate form|in pathological dimensions|}} <are> in <place> and measure {{up to|}} <size>",
+    )
+
+
+def _impression(region: str) -> tuple[str, ...]:
+    return (
+        f"{_NODES} in <place>",
+        f"{region} {{lymph nodes|lymphadenopathies|LAPs}}",
+        f"<many> {_NODES}, the largest <size>",
+        "Lymphadenopathy {in <place>|}",
+    )
+
+
+_WIDESPREAD = (
+    f"{{Enlarged|Multiple|Prominent|Numerous}} {_NODES} <are> in <place> and in the {_STATIONS} "
+    f"{{area|stations}}, the largest short axis being <size>",
+    f"{{Right upper|Upper-lower}} paratracheal, {{aortopulmonary|subcarinal|prevascular}} "
+    f"{_NODES} {{with a narrow diameter of|up to}} <size> <are>",
+)
+# What nodes of a site may be called as a group.
+_REGIONS = {
+    "mediastinal": "{Mediastinal and hilar|Mediastinal}",
+    "station": "Mediastinal",
+    "hilar": "Hilar",
+    "axillary": "Axillary",
+}
 
 WORDINGS = {
     "Lymphadenopathy": Wording(
         region="nodes",
         variant=_variant,
         findings={
-            "one": (
-                "A lymph node with a short {axis|diameter} of <size> <is> in <place>",
-                "There is a <size2_node> lymph node in <place>",
-                "{A lymph node|Lymph node|An enlarged lymph node|LAP} measuring <size> in its short "
-                "{axis|diameter} <is> {in|at} <place>",
-                "In <place>, a lymph node {with a short axis of|of} <size> <is>",
-                "{Enlarged lymph node|Lymphadenopathy} <is> in <place>, its short {axis|diameter} is <size>",
-                "A {single|fusiform|oval} lymph node of <size> short axis <is> in <place>",
-                "Lymph node in <place>, {approximately|about} <size2_node> in size, <is>",
-                "A lymph node {reaching|measured as} <size> <is> in <place>",
-            ),
-            "many": (
-                f"{_NODES} <are> in <place>, the largest {{with a short axis of|with a short diameter "
-                f"of|measuring}} <size>",
-                f"There are {_NODES} {{with a short axis of up to|measuring up to}} <size> in <place>",
-                f"<many> {_NODES} with a short diameter {{of up to|reaching}} <size> <are> in <place>",
-                f"In <place>, <many> {_NODES} <are>, the largest of which is <size2_node>",
-                f"{{Enlarged|Multiple|Prominent|Numerous}} {_NODES} <are> in <place> {{and in the "
-                f"{_STATIONS} {{area|stations}}|}}, the largest short axis being <size>",
-                f"{{Mediastinal and hilar|Mediastinal}} {_NODES} <are>; the largest, in <place>, is <size> "
-                f"in short {{axis|diameter}}",
-                f"{_NODES} {{in|of}} <place> {{with fusiform configuration|some of them calcified|}} "
-                f"<are>, {{short axis|short diameter}} <size>",
-                f"<many> {_NODES} in <place> {{stand out|draw attention}}, the largest measures <size2_node>",
-                f"{_NODES} {{in conglomerate form|in pathological dimensions|}} <are> in <place> and "
-                f"measure {{up to|}} <size>",
-                f"{{Right upper|Upper-lower}} paratracheal, {{aortopulmonary|subcarinal|prevascular}} "
-                f"{_NODES} {{with a narrow diameter of|up to}} <size> <are>",
-            ),
+            name: (*_findings(region), *(_WIDESPREAD if name == "mediastinal" else ()))
+            for name, region in _REGIONS.items()
         },
-        impression={
-            "one": (
-                "{Enlarged lymph node|Lymph node|LAP} in <place>",
-                "Lymphadenopathy in <place> {|(<size>)}",
-            ),
-            "many": (
-                f"{_NODES} in <place>",
-                "{Mediastinal|Mediastinal and hilar} {lymph nodes|lymphadenopathies|LAPs}",
-                f"<many> {_NODES}, the largest <size>",
-                "Lymphadenopathy {in <place>|}",
-            ),
-        },
+        impression={name: _impression(region) for name, region in _REGIONS.items()},
     )
 }
 

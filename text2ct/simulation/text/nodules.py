@@ -5,12 +5,14 @@ from __future__ import annotations
 from text2ct.simulation.instance import Instance
 from text2ct.simulation.text.wording import Wording
 
+MASS = "mass"
 _KIND = "{nonspecific|nonspecific|parenchymal|nonspecific parenchymal|solid|subpleural|}"
 
 
 def _variant(instance: Instance) -> str:
-    number = "one" if instance.count == 1 else "many"
-    return f"{number} small" if (instance.size_mm or 0.0) < 9.5 else f"{number} large"
+    if instance.count == 1:
+        return MASS if instance.grade == "severe" else "one"
+    return "both lungs" if instance.side == "bilateral" else "one lung"
 
 
 _ONE = (
@@ -26,53 +28,43 @@ _ONE = (
 _MANY = (
     f"<many> {_KIND} nodules <are> in <place>, the largest {{of which is|measuring|being}} <size> {{in diameter|}}",
     f"There are <many> {_KIND} nodules {{with a diameter of up to|measuring up to}} <size> in <place>",
-    f"{{In|Throughout}} <place>, {_KIND} nodules <are>, the largest <size>",
+    f"In <place>, {_KIND} nodules <are>, the largest <size>",
     f"{_KIND} nodules, <many> in number, {{the largest|the biggest}} <size2> in size, <are> in <place>",
     "<many> {pulmonary|parenchymal} nodules {not exceeding|reaching} <size> <are> in <place>",
     "{Nodular lesions|Nodules} {whose largest diameter is|with the largest being} <size> <are> in <place>",
     f"There are {_KIND} nodules in <place>, <many>, of which the largest has a diameter of <size>",
-    "{Multiple|Bilateral|Occasional} {solid |calcific |}nodules up to <size> <are> in <place>",
+    "<many> {solid |calcific |}nodules up to <size> <are> in <place>",
 )
-_MILLIMETRIC = (
-    "{A millimetric|Millimetric} {nonspecific |subpleural |}nodule <is> in <place>",
-    "{A few|Several|} millimetric {nonspecific|parenchymal|} nodules <are> in <place>",
+_BOTH = (
+    f"Throughout <place>, {_KIND} nodules <are>, the largest <size>",
+    "{Multiple|Bilateral} {solid |calcific |}nodules up to <size> <are> in <place>",
 )
 _MASS = (
     "A {mass|mass lesion|nodule} with {spiculated|irregular|lobulated} contours measuring <size2> <is> in <place>",
     "A suspicious {nodule|nodular lesion} of <size> <is> in <place>",
 )
 
+_ONE_ITEM = (
+    "{Nodule|Nodular lesion} of <size> in <place> {, further evaluation is recommended|}",
+    "Nodule {measuring <size>|} in <place>",
+    "{Pulmonary|Parenchymal} nodule in <place> {, follow-up is recommended|}",
+)
+_MANY_ITEMS = (
+    "<many> nodules in <place> {, the largest <size>|}",
+    "Nodules in <place>, {control is recommended|follow-up is appropriate}",
+    "{Nonspecific|Parenchymal|Nonspecific parenchymal} nodules {in <place>|, the largest <size>}",
+)
+
 WORDINGS = {
     "Lung nodule": Wording(
         region="lung",
         variant=_variant,
-        findings={
-            "one small": (*_ONE, _MILLIMETRIC[0]),
-            "one large": (*_ONE, *_MASS),
-            "many small": (*_MANY, _MILLIMETRIC[1], _MILLIMETRIC[1]),
-            "many large": _MANY,
-        },
+        findings={"one": _ONE, MASS: (*_ONE, *_MASS), "one lung": _MANY, "both lungs": (*_MANY, *_BOTH)},
         impression={
-            "one small": (
-                "{Millimetric|Millimetric nonspecific|Nonspecific} nodule in <place>",
-                "{Nonspecific nodule|Nodule} {of <size>|} in <place>",
-                "{Pulmonary|Parenchymal} nodule in <place>, follow-up is recommended",
-            ),
-            "one large": (
-                "{Nodule|Nodular lesion} of <size> in <place> {, further evaluation is recommended|}",
-                "Nodule {measuring <size>|} in <place>",
-                "{Suspicious nodule|Mass-like nodule} in <place>",
-            ),
-            "many small": (
-                "{Millimetric|Nonspecific|Millimetric nonspecific|Several millimetric} nodules in <place>",
-                "{Several|A few} {nonspecific|parenchymal} nodules {in <place>|}",
-                "Nonspecific {parenchymal |}nodules {|, the largest <size>}",
-            ),
-            "many large": (
-                "<many> nodules in <place> {, the largest <size>|}",
-                "{Multiple|Bilateral} pulmonary nodules {(metastasis?)|}",
-                "Nodules in <place>, {control is recommended|follow-up is appropriate}",
-            ),
+            "one": _ONE_ITEM,
+            MASS: (*_ONE_ITEM, "{Suspicious nodule|Mass-like nodule} in <place>"),
+            "one lung": _MANY_ITEMS,
+            "both lungs": (*_MANY_ITEMS, "{Multiple|Bilateral} pulmonary nodules {(metastasis?)|}"),
         },
     )
 }

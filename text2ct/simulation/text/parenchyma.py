@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from text2ct.simulation.text.wording import Joint, Wording
+from text2ct.simulation.text.wording import Joint, Wording, one_or_both
 
 EMPHYSEMA = "Emphysema"
 MOSAIC = "Mosaic attenuation pattern"
@@ -38,31 +38,31 @@ _INFECTION = (
     "Covid-19 pneumonia|in favor of pneumonic infiltration||}"
 )
 
+
+_HOLES = (
+    f"<mild> {_EMPHYSEMA} <are> in <place>",
+    f"There are <mild> {_EMPHYSEMA} in <place>",
+    "<mild> {paraseptal|centrilobular|paraseptal-centrilobular|centriacinar} emphysema <is> in <place>",
+    f"{_EMPHYSEMA} {{and bulla formations|and bullae-blebs|}} <are> in <place>, of <grade> degree",
+    "<place> {show|shows} <mild> emphysematous {changes|appearance}",
+    "{Increased aeration|Hyperaeration|Aeration increase} {consistent|compatible} with emphysema <is> in <place>",
+    "Emphysematous {air cysts|bulla|bullae} and <mild> emphysematous areas <are> in <place>",
+    "Findings {consistent|compatible} with <mild> emphysema <are> in <place>",
+    "The aeration of <place> is increased {, emphysematous|in favor of emphysema}",
+)
+_HOLES_ITEMS = (
+    f"<mild> {_EMPHYSEMA} in <place>",
+    "Emphysema",
+    "<mild> emphysematous changes {in <place>|}",
+    "Findings of emphysema",
+)
+
 WORDINGS = {
     EMPHYSEMA: Wording(
         region="lung",
-        findings={
-            "": (
-                f"<mild> {_EMPHYSEMA} <are> in <place>",
-                f"There are <mild> {_EMPHYSEMA} in <place>",
-                "<mild> {paraseptal|centrilobular|paraseptal-centrilobular|centriacinar} emphysema <is> in <place>",
-                f"{_EMPHYSEMA} {{and bulla formations|and bullae-blebs|}} <are> in <place>, of <grade> degree",
-                "<place> {show|shows} <mild> emphysematous {changes|appearance}",
-                "{Increased aeration|Hyperaeration|Aeration increase} {consistent|compatible} with "
-                "emphysema <is> in <place>",
-                "Emphysematous {air cysts|bulla|bullae} and <mild> emphysematous areas <are> in <place>",
-                "Findings {consistent|compatible} with <mild> emphysema <are> in <place>",
-                "The aeration of <place> is increased {, emphysematous|in favor of emphysema}",
-            )
-        },
-        impression={
-            "": (
-                f"<mild> {_EMPHYSEMA} in <place>",
-                "Emphysema",
-                "<mild> emphysematous changes {in <place>|}",
-                "{Findings of emphysema|Emphysematous lungs}",
-            )
-        },
+        variant=one_or_both,
+        findings={"one": _HOLES, "both": _HOLES},
+        impression={"one": _HOLES_ITEMS, "both": (*_HOLES_ITEMS, "Emphysematous lungs")},
     ),
     MOSAIC: Wording(
         region="lung",

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from text2ct.simulation.instance import Instance
-from text2ct.simulation.text.wording import Joint, Normal, Wording
+from text2ct.simulation.text.wording import Joint, Normal, Wording, one_or_both
 
 EFFUSION = "Pleural effusion"
-
-
-def _variant(instance: Instance) -> str:
-    return "both" if instance.side == "bilateral" else "one"
 
 
 _DEEP = "{in its thickest part|at its thickest point|at its deepest point|at its widest point}"
@@ -17,7 +12,7 @@ _DEEP = "{in its thickest part|at its thickest point|at its deepest point|at its
 WORDINGS = {
     EFFUSION: Wording(
         region="pleura",
-        variant=_variant,
+        variant=one_or_both,
         findings={
             "one": (
                 f"<mild> pleural effusion measuring <size> {_DEEP} <is> <on>",

@@ -46,12 +46,14 @@ class Report:
         technique: How it was made.
         findings: What is seen.
         impression: What it amounts to.
+        unsaid: Findings that are present, and described in ``findings``, but left out of ``impression``.
     """
 
     clinical: str
     technique: str
     findings: str
     impression: str
+    unsaid: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -61,10 +63,11 @@ class Report:
 
 @dataclass
 class _Draft:
-    """Sentences by region and items of the Impression, as they are collected."""
+    """Sentences by region, items of the Impression and findings it leaves out, as they are collected."""
 
     sentences: dict[str, list[str]]
     items: list[str]
+    unsaid: list[str]
 
     def say(self, region: str, sentence: str) -> None:
         self.sentences[region].append(sentence)
@@ -92,12 +95,11 @@ def write_report(
         slice_thickness_mm: Named in the technique.
     """
     style = draw_style(rng)
-    draft = _Draft({region: [] for region in REGIONS}, [])
+    draft = _Draft({region: [] for region in REGIONS}, [], [])
     _say_findings(draft, instances, style, rng)
     chosen = _draw_statements(rng)
     beside = {item.kind for item in distractors} | {statement.kind for statement in chosen}
-    present = {instance.finding for instance in instances} | beside
-    _say_normals(draft, present | set(unknown), style, rng)
+    _say_normals(draft, _undeniable(instances, unknown) | beside, style, rng)
     _say_distractors(draft, distractors, style, rng)
     _say_statements(draft, chosen, style, rng)
     return Report(
@@ -105,7 +107,15 @@ def write_report(
         technique=_technique(contrast, slice_thickness_mm, rng),
         findings=slip(_findings_text(draft, contrast, motion, style, rng), rng),
         impression=slip(_impression_text(draft, bool(beside), bool(unknown), style, rng), rng),
+        unsaid=tuple(draft.unsaid),
     )
+
+
+def _undeniable(instances: Sequence[Instance], unknown: Collection[str]) -> set[str]:
+    """Findings, and variants of their wordings, that are present or of which nothing is known."""
+    variants = {WORDINGS[instance.finding].variant(instance) for instance in instances}
+    variants.update(*(WORDINGS[name].findings for name in unknown))
+    return {instance.finding for instance in instances} | set(unknown) | variants
 
 
 def _fitting(templates: Sequence[str], slots: dict[str, str]) -> list[str]:
@@ -117,7 +127,7 @@ def _say_findings(draft: _Draft, instances: Sequence[Instance], style: Style, rn
     by_name = {instance.finding: instance for instance in instances}
     slots = {name: style.slots() | instance_slots(instance, rng) for name, instance in by_name.items()}
     said: set[str] = set()
-    mentions: list[tuple[tuple[str, ...], dict[str, str]]] = []
+    mentions: list[tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]] = []
     for joint in JOINTS:
         first, second = joint.pair
         if first not in by_name or second not in by_name or said & set(joint.pair) or rng.random() >= joint.chance:
@@ -127,7 +137,7 @@ def _say_findings(draft: _Draft, instances: Sequence[Instance], style: Style, rn
         if not sentences:
             continue
         draft.say(joint.region, expand(choose(sentences, rng), both, rng))
-        mentions.append((tuple(_fitting(joint.impression, both)), both))
+        mentions.append((joint.pair, tuple(_fitting(joint.impression, both)), both))
         said |= set(joint.pair)
     for name, instance in by_name.items():
         if name in said:
@@ -138,13 +148,15 @@ def _say_findings(draft: _Draft, instances: Sequence[Instance], style: Style, rn
             wording.region,
             expand(choose(_fitting(wording.findings[variant], slots[name]), rng), slots[name], rng),
         )
-        mentions.append((tuple(_fitting(wording.impression[variant], slots[name])), slots[name]))
+        mentions.append(((name,), tuple(_fitting(wording.impression[variant], slots[name])), slots[name]))
     if "Medical material" in by_name and rng.random() < 0.4:
         draft.say("vessels", expand(choose(devices.SMALL_DEVICES, rng), style.slots(), rng))
     keep = rng.random(len(mentions)) < 0.8
-    for (templates, words), kept in zip(mentions, keep | (not keep.any()), strict=True):
+    for (names, templates, words), kept in zip(mentions, keep | (not keep.any()), strict=True):
         if kept:
             draft.items.append(expand(choose(templates, rng), words, rng))
+        else:
+            draft.unsaid.extend(names)
     for sentences in draft.sentences.values():
         rng.shuffle(sentences)
     rng.shuffle(draft.items)

@@ -24,7 +24,7 @@ WORDINGS = {
         findings={
             "": (
                 f"<mild> {_ATELECTASIS} <is> in <place>",
-                f"There is <mild> {_ATELECTASIS} in <place>",
+                f"There is <mild> {_ATELECTASIS} {{affecting|located in|involving}} <place>",
                 f"In <place>, {_ATELECTASIS} <is>",
                 "{Passive|Compressive|Segmental} atelectasis, of <grade> degree, <is> in <place>",
                 "{Volume loss|Loss of volume} and {atelectasis|atelectatic changes} <are> in <place>",

@@ -13,7 +13,7 @@ _PLAQUES = (
     "changes|atherosclerotic changes|"
     "atherosclerotic wall calcifications}"
 )
-_FINE = "{millimetric|millimetric sized|a few|}"
+_FINE = "{millimetric|millimetric sized|}"
 
 WORDINGS = {
     AORTA: Wording(
@@ -28,7 +28,7 @@ WORDINGS = {
                 "<mild> calcification{s|} <are> along <place>",
                 f"{_FINE} calcific foci compatible with atherosclerosis <are> in <place>",
                 "{Vascular wall calcifications|Calcification of the vessel wall} <are> in <place>, of <grade> degree",
-                f"<place> has <mild> {_PLAQUES}, its {{caliber|calibration}} is natural",
+                f"<place> has <mild> {_PLAQUES}",
                 "{The aorta|Aorta} is {elongated|tortuous} and {calcific plaques|atheroma plaques|wall "
                 "calcifications} <are> in <place>",
             )
@@ -80,7 +80,7 @@ JOINTS = (
             f"{_FINE} {_PLAQUES} <are> on the walls of <place> and {{<place_b>|coronary arteries}}",
             "<place> and the coronary arteries {have|show} <mild> {calcific "
             "plaques|calcifications|atheroma plaques} {in their walls|}",
-            f"{_PLAQUES} <are> in the main branches of the aortic arch, in <place> and in the coronary arteries",
+            f"{_PLAQUES} <are> in <place> and in the coronary arteries",
             f"{_PLAQUES} of <grade> extent <are> in {{the aorta|the thoracic aorta}} and in <place_b>",
         ),
         impression=(

@@ -27,6 +27,11 @@ def anything(instance: Instance) -> str:
     return ""
 
 
+def one_or_both(instance: Instance) -> str:
+    """The variants "one" and "both" of findings whose words depend on the side."""
+    return "both" if instance.side == "bilateral" else "one"
+
+
 @dataclass(frozen=True)
 class Wording:
     """The words for one finding.
@@ -48,7 +53,7 @@ class Wording:
 class Joint:
     """One sentence for two findings that readers like to name together.
 
-    Slots of the second finding end in ``2``: ``<place_b>``.
+    Slots of the second finding end in ``_b``: ``<place_b>``.
     """
 
     pair: tuple[str, str]
@@ -65,7 +70,8 @@ class Normal:
     Attributes:
         region: Where in the report it stands.
         text: Templates; one is chosen.
-        unless: The findings, and kinds of distractors and of statements, that make it untrue.
+        unless: The findings, variants of their wordings, and kinds of distractors and of statements, that make
+            it untrue.
         chance: How often it is said where it is true.
         detail: Said only by thorough readers.
     """
