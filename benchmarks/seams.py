@@ -21,7 +21,7 @@ from text2ct.diffusion import slabs
 from text2ct.diffusion.decode import OVERLAP, in_windows
 from text2ct.diffusion.training.cases import render_patients, simulated_case
 from text2ct.diffusion.training.config import VaeTraining
-from text2ct.diffusion.training.vae import hu_to_unit, train_vae
+from text2ct.diffusion.training.vae import train_vae, unit_tensor
 from text2ct.diffusion.vae import MaisiConfig, MaisiVae
 from text2ct.simulation.patients import PACK_PATIENTS
 
@@ -45,7 +45,7 @@ def main() -> None:
     hu, _ = simulated_case(FIRST + 1000, SIZE, SPACING_MM)
     slabs.SLAB_BYTES = 2**20  # so that so small a volume is cut at all
     with torch.inference_mode():
-        z = vae.encode(hu_to_unit(hu[None])[:, None])[0]
+        z = vae.encode(unit_tensor(hu[None])[:, None])[0]
         decoded = {
             "whole": AutoencoderKlMaisi.decode(vae, z),
             "slabs": vae.decode(z),

@@ -16,7 +16,7 @@ from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.training import Encoded, VaeTraining, encode, train_vae
 from text2ct.diffusion.training.cases import Cases, render_patients, write_cases
 from text2ct.diffusion.training.linear import fit_linear_blocks, sample_blocks
-from text2ct.diffusion.training.vae import hu_to_unit
+from text2ct.diffusion.training.vae import unit_tensor
 from text2ct.diffusion.vae import LinearBlocksConfig, SpaceToDepthVae
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
@@ -139,7 +139,7 @@ def test_neighbouring_blocks_help_the_linear_decoder(tmp_path: Path) -> None:
         hu = 900 * np.sin(axis[:, None, None] + index) * np.cos(axis[None, :, None] * 2 + index) * np.ones(16)
         made.append((hu.astype(np.int16), stand_in_case(index)[1]))
     smooth = write_cases(tmp_path, made.__getitem__, 4, size=(16, 16, 16), spacing_mm=(1.0, 1.0, 1.0), source="smooth")
-    unit = hu_to_unit(smooth.volume_hu(0))[None, None]
+    unit = unit_tensor(smooth.volume_hu(0))[None, None]
     errors = []
     for kernel in (1, 3):
         vae = fit_linear_blocks(smooth, LinearBlocksConfig(factor=4, latent_channels=2, decoder_kernel=kernel))

@@ -346,3 +346,24 @@ def test_an_unknown_setting_of_the_measurement_is_refused(tmp_path: Path) -> Non
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 2
     assert "patient: Extra inputs are not permitted" in result.stderr
+
+
+def test_equal_reports_are_drawn_together() -> None:
+    """A text that stands twice is one observation: the interval is that of half as many."""
+
+    class Reader:
+        name = "scores that are given"
+
+        def scores(self, volumes: list[np.ndarray]) -> np.ndarray:
+            return np.stack([volume[0, 0] for volume in volumes]).astype(np.float32)
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (60, len(FINDINGS))).astype(np.float32)
+    made = list((0.5 * labels + rng.random(labels.shape))[:, None, None])
+    twice, groups = np.repeat(labels, 2, axis=0), np.repeat(np.arange(60), 2)
+    widths = []
+    for truth, volumes, drawn in ((labels, made, None), (twice, [v for v in made for _ in "ab"], groups)):
+        found = factual_figures([Reader()], truth, None, volumes, drawn)["judges"]  # type: ignore[list-item]
+        low, high = found[Reader.name]["macro_auc_synthetic_ci"]
+        widths.append(high - low)
+    assert widths[1] == pytest.approx(widths[0], abs=0.002)

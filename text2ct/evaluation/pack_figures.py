@@ -22,7 +22,7 @@ from text2ct.diffusion.build import is_trained_on
 from text2ct.diffusion.generate import decode_latents
 from text2ct.diffusion.pack import Pack
 from text2ct.diffusion.training.cases import Cases, render_patients
-from text2ct.diffusion.training.vae import hu_to_unit
+from text2ct.diffusion.training.vae import unit_tensor
 from text2ct.errors import UserError
 from text2ct.evaluation._kept import Kept
 from text2ct.evaluation.bootstrap import auc_samples, cluster_weights, interval, row_mean
@@ -43,7 +43,7 @@ from text2ct.simulation.text import compose
 from text2ct.volumes import Volume, to_grid
 
 # Raised by hand when a figure is measured in another way: what was kept before is measured again.
-MEASURE_VERSION = 1
+MEASURE_VERSION = 2
 BATCH = 8
 BOOTSTRAP = 1000
 
@@ -178,8 +178,9 @@ def measure_pack(
         texts = reserved["report_text"].astype(str).tolist()
         from_real = kept.volumes("real-reports", pack, texts, where)
         truth = reserved[list(FINDINGS)].to_numpy(dtype=np.float32)
+        _, equal_texts = np.unique(texts, return_inverse=True)
         found["real_reports"] = kept.section(
-            "real-reports", lambda: factual_figures(judges(), truth, None, from_real), **learnt
+            "real-reports", lambda: factual_figures(judges(), truth, None, from_real, equal_texts), **learnt
         )
     return found
 
@@ -222,7 +223,7 @@ def rebuild(pack: Pack, volumes_hu: Sequence[NDArray[np.generic]], device: torch
     vae = pack.vae.to(device)
     out: list[NDArray[np.float32]] = []
     for start in range(0, len(volumes_hu), BATCH):
-        unit = hu_to_unit(np.stack(volumes_hu[start : start + BATCH]))[:, None].to(device)
+        unit = unit_tensor(np.stack(volumes_hu[start : start + BATCH]))[:, None].to(device)
         out += list(decode_latents(pack, vae.encode(unit)[0]))
     return out
 
@@ -256,7 +257,7 @@ def embed_volumes(pack: Pack, volumes_hu: Sequence[NDArray[np.generic]], device:
     """(n, d) unit vectors."""
     clip = pack.clip.to(device)
     parts = [
-        clip.encode_volume(hu_to_unit(np.stack(volumes_hu[start : start + 20]))[:, None].to(device)).cpu()
+        clip.encode_volume(unit_tensor(np.stack(volumes_hu[start : start + 20]))[:, None].to(device)).cpu()
         for start in range(0, len(volumes_hu), 20)
     ]
     return np.asarray(torch.cat(parts).float().numpy())
@@ -313,6 +314,7 @@ def factual_figures(
     labels: NDArray[np.float32],
     own: Sequence[NDArray[np.generic]] | None,
     made: Sequence[NDArray[np.generic]],
+    groups: NDArray[np.integer] | None = None,
 ) -> dict[str, Any]:
     """What each judge reads from volumes made of reports, beside the patients' own volumes where there are any.
 
@@ -321,12 +323,14 @@ def factual_figures(
         labels: (n, 18) of the reports.
         own: The volumes that the reports describe; None for real reports, whose volumes are not here.
         made: Generated volumes, one a report.
+        groups: (n,) codes of reports that the bootstrap draws together; each report alone if None.
 
     Returns:
         ``n`` and, by judge, macro AUCs with the interval of a bootstrap over reports, and the AUCs by finding.
     """
     found: dict[str, Any] = {"n": len(made), "judges": {}}
-    weights = cluster_weights(np.arange(len(labels)), BOOTSTRAP, np.random.default_rng(0))
+    groups = np.arange(len(labels)) if groups is None else groups
+    weights = cluster_weights(groups, BOOTSTRAP, np.random.default_rng(0))
     for judge in judges:
         read_made = judge.scores(made)
         record: dict[str, Any] = {

@@ -26,7 +26,7 @@ from text2ct.diffusion.training.loop import (
     step_generator,
 )
 from text2ct.diffusion.training.processes import Share, gather, world_size
-from text2ct.diffusion.training.vae import hu_to_unit
+from text2ct.diffusion.training.vae import unit_tensor
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 
@@ -227,7 +227,7 @@ def clip_batches(cases: Cases, tokenizer: TextTokenizer, config: ClipTraining) -
             "told": torch.from_numpy(told[mine]),
         }
         if step >= max(config.short_steps, config.text_only_steps):
-            batch["unit"] = hu_to_unit(np.stack([cases.volume_hu(int(i)) for i in indices[mine]]))[:, None]
+            batch["unit"] = unit_tensor(np.stack([cases.volume_hu(int(i)) for i in indices[mine]]))[:, None]
         return batch
 
     return make

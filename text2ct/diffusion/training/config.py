@@ -38,9 +38,10 @@ class TrainingConfig(BaseModel):
 
 
 class VaeTraining(TrainingConfig):
-    """Training of an autoencoder on random patches: L1, L1 of gradients, a small KL, and optionally two judges.
+    """Training of an autoencoder on random patches: L1, L1 of gradients, a small KL.
 
-    MAISI's weights (arXiv 2409.11169) are 0.1 for the adversarial and 0.3 for the perceptual loss.
+    A discriminator and a perceptual network are optional. MAISI's weights (arXiv 2409.11169) are 0.1 for the former and
+    0.3 for the latter.
     """
 
     patch: int = Field(default=32, ge=8)

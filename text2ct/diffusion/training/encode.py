@@ -19,7 +19,7 @@ from text2ct.diffusion.clip import TextTower
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.training.cases import Cases
 from text2ct.diffusion.training.clip import VARIANTS
-from text2ct.diffusion.training.vae import hu_to_unit
+from text2ct.diffusion.training.vae import unit_tensor
 from text2ct.diffusion.vae import Vae
 from text2ct.files import read_json, write_json
 
@@ -84,7 +84,7 @@ def encode_volumes(cases: Cases, vae: Vae, out: Path, *, device: torch.device) -
     batch_size = max(1, min(BATCH, BATCH_VOXELS // int(np.prod(cases.size))))
 
     def batch(indices: range) -> Tensor:
-        unit = hu_to_unit(np.stack([cases.volume_hu(i) for i in indices]))[:, None].to(device)
+        unit = unit_tensor(np.stack([cases.volume_hu(i) for i in indices]))[:, None].to(device)
         return vae.encode(unit)[0]
 
     _write(out / "latents.npy", "encoding volumes", len(cases), batch_size, device, batch)

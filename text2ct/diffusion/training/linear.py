@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text2ct.diffusion.training.cases import Cases
-from text2ct.diffusion.training.vae import hu_to_unit
+from text2ct.diffusion.training.vae import unit_tensor
 from text2ct.diffusion.vae import LinearBlocksConfig, LinearBlocksVae, space_to_depth
 
 # Added to the regression's normal matrix, as a share of the number of blocks: components have variance near 1.
@@ -76,7 +76,7 @@ def _spread(count: int, wanted: int) -> np.ndarray:
 
 
 def _units(cases: Cases, indices: np.ndarray) -> Tensor:
-    return torch.stack([hu_to_unit(cases.volume_hu(int(i))) for i in indices])[:, None]
+    return torch.stack([unit_tensor(cases.volume_hu(int(i))) for i in indices])[:, None]
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from text2ct.diffusion.training.adversarial import adversarial_loss, make_discriminator, perceptual_network
 from text2ct.diffusion.training.cases import Cases
 from text2ct.diffusion.training.config import VaeTraining
-from text2ct.diffusion.training.judges import adversarial_loss, make_discriminator, perceptual_network
 from text2ct.diffusion.training.loop import (
     Batch,
     MakeBatch,
@@ -25,20 +25,20 @@ from text2ct.diffusion.training.loop import (
 from text2ct.diffusion.training.processes import Share
 from text2ct.diffusion.vae import MaisiVae, SpaceToDepthVae, TrainedVae
 from text2ct.errors import UserError
+from text2ct.volumes import HU_MAX, HU_MIN, hu_to_unit
 
-HU_MIN, HU_MAX = -1000.0, 1000.0
 
-
-def hu_to_unit(volume_hu: np.ndarray) -> Tensor:
-    """HU to float32 in [0, 1]."""
-    return (torch.from_numpy(volume_hu.astype(np.float32)) - HU_MIN) / (HU_MAX - HU_MIN)
+def unit_tensor(volume_hu: np.ndarray) -> Tensor:
+    """HU of any shape to a float32 tensor in [0, 1], as :func:`text2ct.volumes.hu_to_unit`."""
+    return torch.from_numpy(hu_to_unit(volume_hu))
 
 
 class VaeModule(StepModule):
-    """Reconstruction of patches: weighted L1, L1 of the gradient, a small KL, and optionally two judges.
+    """Reconstruction of patches: weighted L1, L1 of the gradient, a small KL, and what looks at the whole patch.
 
-    Dense voxels are few and small, so a plain L1 blurs them away: they weigh more. The L1 of first
-    differences keeps edges (Mathieu et al. 2016, arXiv 1511.05440, with exponent 1).
+    That is a discriminator and a perceptual network, both optional. Dense voxels are few and small, so a plain L1 blurs
+    them away: they weigh more. The L1 of first differences keeps edges (Mathieu et al. 2016, arXiv 1511.05440, with
+    exponent 1).
 
     Args:
         network: The autoencoder.
@@ -156,7 +156,7 @@ def vae_batches(cases: Cases, vae: TrainedVae, config: VaeTraining, processes: i
         for index, (x, y, z) in zip(indices[mine], corners[mine], strict=True):
             volume = cases.volume_hu(int(index))
             patches.append(volume[x : x + shape[0], y : y + shape[1], z : z + shape[2]])
-        return {"unit": hu_to_unit(np.stack(patches))[:, None], "noise": noise[mine]}
+        return {"unit": unit_tensor(np.stack(patches))[:, None], "noise": noise[mine]}
 
     return make
 
