@@ -75,9 +75,10 @@ def part_a(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def measured(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Macro AUC with its bootstrap interval over patients, and each finding's AUC with its interval."""
-    weights = cluster_weights(np.arange(len(labels)), BOOTSTRAP, np.random.default_rng(0))
+def measured(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None) -> dict[str, Any]:
+    """Macro AUC with its bootstrap interval over patients or ``groups``, and each finding's AUC with its interval."""
+    groups = np.arange(len(labels)) if groups is None else groups
+    weights = cluster_weights(groups, BOOTSTRAP, np.random.default_rng(0))
     samples = auc_samples(scores, labels, weights)
     by_finding = aucs(scores, labels)
     rows = {
@@ -243,6 +244,7 @@ def part_c(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     else:
         ceiling = _cross_validated(texts[~reserved], labels[~reserved])
     truth = labels[measured_on]
+    _, equal = np.unique(texts[measured_on].astype(str), return_inverse=True)
     return {
         "reports": "reserved" if arguments.final else "development",
         "n": int(measured_on.sum()),
@@ -250,8 +252,8 @@ def part_c(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             "simulated": arguments.reports,
             "real": int((~reserved).sum()) * (FOLDS if arguments.final else FOLDS - 1) // FOLDS,
         },
-        "simulated": measured(simulated.scores(list(texts[measured_on])), truth),
-        "real": measured(ceiling, truth),
+        "simulated": measured(simulated.scores(list(texts[measured_on])), truth, equal),
+        "real": measured(ceiling, truth, equal),
     }
 
 
