@@ -26,7 +26,7 @@ PLACES: dict[str, str] = {
     "right apex": "{the apex of the right lung|the right lung apex|the right upper lobe apex|the apical "
     "segment of the right lung}",
     "left apex": "{the apex of the left lung|the left lung apex|the apical part of the left upper lobe}",
-    "both apices": "{both lung apices|the apex of both lungs|both upper lobe apices|the apical levels of "
+    "both apices": "{both lung apices|the apices of both lungs|both upper lobe apices|the apical levels of "
     "both lungs|"
     "the apical segments of both lungs}",
     "aortic arch": "{the aortic arch|the arcus aorta|the arch of the aorta}",
