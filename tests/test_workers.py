@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from text2ct.errors import UserError
-from text2ct.workers import run_all
+from text2ct.workers import available_cores, run_all
 
 
 def end_at_three(job: int) -> int:
@@ -48,3 +48,10 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert int(done.stdout) > 0
+
+
+def test_cores_are_counted_where_no_affinity_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available_cores() >= 1
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert available_cores() == 3

@@ -16,6 +16,12 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # absent outside Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def run_all(
     function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, *, chunksize: int = 1
 ) -> Iterator[Result]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from text2ct.errors import UserError
 from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
 from text2ct.simulation.patients import FIRST_JUDGED, PACK_PATIENTS
+from text2ct.workers import available_cores
 
 # What a work folder holds that is made of its cases, the ablation's arms included, and the record of which these were.
 STAGES = ("tokenizer.json", "vae", "clip", "encoded", "diffusion", "alignment")
@@ -207,7 +207,7 @@ def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes:
     simulated_case(config.first_patient, config.grid, config.spacing_mm)  # the first one also loads and caches
     begun = time.perf_counter()
     simulated_case(config.first_patient, config.grid, config.spacing_mm)
-    rendering = (time.perf_counter() - begun) * cases / len(os.sched_getaffinity(0))
+    rendering = (time.perf_counter() - begun) * cases / available_cores()
     budgets = {"clip": config.train_clip.minutes, "diffusion": config.train_diffusion.minutes}
     minutes = sum(budget or 0.0 for budget in budgets.values()) + more_minutes
     not_counted = [name for name, budget in budgets.items() if budget is None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from text2ct.compute import device_name
 from text2ct.diffusion.generate import generate
 from text2ct.diffusion.pack import Pack
 from text2ct.files import atomic_path, read_json, write_json
+from text2ct.workers import available_cores
 
 BATCH = 8
 # Volumes of one file of generated volumes: what an interruption may lose.
@@ -88,4 +88,4 @@ class Kept:
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
-    return {"device": device_name(device), "cores": len(os.sched_getaffinity(0))}
+    return {"device": device_name(device), "cores": available_cores()}

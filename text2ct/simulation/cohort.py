@@ -20,7 +20,7 @@ from text2ct.findings import FINDINGS
 from text2ct.simulation.labels import scan_labels
 from text2ct.simulation.metadata import COLUMNS, metadata_row
 from text2ct.simulation.patients import MAX_PATIENTS, Patient, draw_patient, patient_number
-from text2ct.workers import run_all
+from text2ct.workers import available_cores, run_all
 
 # Raised by one whenever the same request would give other bytes, so that old cohorts are not mixed with new.
 COHORT_VERSION = 5
@@ -172,8 +172,7 @@ def _workers(workers: int | None) -> int:
         raise UserError(f"{workers} worker processes cannot do anything; choose at least 1")
     if workers is not None:
         return workers
-    affinity = getattr(os, "sched_getaffinity", None)  # absent outside Linux
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return available_cores()
 
 
 def _check_folder(root: Path, request: _Request) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +24,7 @@ from text2ct.diffusion.training.identity import differences
 from text2ct.errors import UserError
 from text2ct.files import atomic_path, read_json, write_json
 from text2ct.findings import FINDINGS
-from text2ct.workers import run_all
+from text2ct.workers import available_cores, run_all
 
 # Cases a chunk: what is rendered together, and what is read from files between two writes. Chunks of large
 # volumes hold fewer, down to one.
@@ -180,7 +179,7 @@ def render_patients(
     _begin(folder, info | {"chunks": len(jobs)})
     missing = set(_missing(folder, len(jobs)))
     todo = [job for job in jobs if job[1] in missing]
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or available_cores()
     with console.progress("rendering simulated patients", len(todo) * CHUNK) as advance:
         for _ in run_all(_render_chunk, todo, workers):
             advance(CHUNK)
