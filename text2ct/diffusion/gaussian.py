@@ -81,11 +81,10 @@ class GaussianUnet(nn.Module):
         if config.text_embedding:
             # So that the text reaches every block, also those too fine for attention (Saharia et al. 2022, arXiv
             # 2205.11487, section 2.3: pooled text added to the embedding of the time).
-            self.text_embedding = nn.Sequential(
-                nn.Linear(features, config.text_embedding),
-                nn.SiLU(),
-                nn.Linear(config.text_embedding, 4 * config.unet.num_channels[0]),
-            )
+            last = nn.Linear(config.text_embedding, 4 * config.unet.num_channels[0])
+            nn.init.zeros_(last.weight)  # at first the time alone decides
+            nn.init.zeros_(last.bias)
+            self.text_embedding = nn.Sequential(nn.Linear(features, config.text_embedding), nn.SiLU(), last)
 
     @property
     def downsampling(self) -> int:
