@@ -46,7 +46,8 @@ from text2ct.diffusion.training.diffusion import train_diffusion
 from text2ct.diffusion.training.encode import Encoded, encode
 from text2ct.diffusion.training.gaussian import fit_gaussian
 from text2ct.evaluation.judges import trained_judges
-from text2ct.evaluation.pack_figures import MeasureConfig, factual_figures
+from text2ct.evaluation.pack_figures import MeasureConfig
+from text2ct.evaluation.pack_sections import factual_figures
 from text2ct.files import read_json, write_json
 from text2ct.simulation.patients import FIRST_MEASURED
 

@@ -16,8 +16,8 @@ from text2ct.diffusion.init import PRESETS
 from text2ct.diffusion.training import ClipTraining, DiffusionTraining
 from text2ct.diffusion.training.clip import ClipModule
 from text2ct.diffusion.training.diffusion import DiffusionModule
-from text2ct.diffusion.training.loop import StepModule
 from text2ct.diffusion.training.processes import Share
+from text2ct.diffusion.training.step import StepModule
 from text2ct.diffusion.unet import Unet
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS

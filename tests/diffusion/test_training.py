@@ -35,8 +35,9 @@ from text2ct.diffusion.training.adversarial import perceptual_network
 from text2ct.diffusion.training.cases import Cases, write_cases
 from text2ct.diffusion.training.clip import STATEMENTS, clip_batches, label_text
 from text2ct.diffusion.training.diffusion import DiffusionModule, first_batch_scale
+from text2ct.diffusion.training.draws import epoch_indices
 from text2ct.diffusion.training.gaussian import fit_gaussian
-from text2ct.diffusion.training.loop import LAST, epoch_indices
+from text2ct.diffusion.training.loop import LAST
 from text2ct.diffusion.training.processes import Share
 from text2ct.diffusion.training.vae import VaeModule
 from text2ct.diffusion.unet import Unet

@@ -23,14 +23,8 @@ from text2ct.evaluation import pack_figures
 from text2ct.evaluation._kept import CHUNK, Kept
 from text2ct.evaluation.judges import macro, trained_judges
 from text2ct.evaluation.model_card import _place
-from text2ct.evaluation.pack_figures import (
-    MeasureConfig,
-    _training_cases,
-    autoencoder_figures,
-    factual_figures,
-    measure_pack,
-    psnr,
-)
+from text2ct.evaluation.pack_figures import MeasureConfig, _training_cases, measure_pack
+from text2ct.evaluation.pack_sections import autoencoder_figures, factual_figures, psnr
 from text2ct.evaluation.real_data import RealData
 from text2ct.files import read_json, write_json
 from text2ct.findings import FINDINGS

@@ -15,7 +15,7 @@ from text2ct.diffusion.parity.sampler import UNET_FIXED, flow_of
 from text2ct.diffusion.training.config import DiffusionTraining
 from text2ct.diffusion.training.diffusion import DiffusionModule, first_batch_scale
 from text2ct.diffusion.training.encode import Encoded
-from text2ct.diffusion.training.loop import Batch
+from text2ct.diffusion.training.step import Batch
 from text2ct.diffusion.unet import Unet, UnetConfig
 
 BEFORE, GRADIENTS, AFTER = "unet_before.pt", "grads_step0.pt", "unet_after.pt"

@@ -15,17 +15,10 @@ from text2ct.diffusion.clip import Clip3D
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.training.cases import DETAILS, Cases
 from text2ct.diffusion.training.config import ClipTraining
-from text2ct.diffusion.training.loop import (
-    Batch,
-    MakeBatch,
-    StepModule,
-    epoch_indices,
-    fit,
-    load_result,
-    micro_batches,
-    step_generator,
-)
+from text2ct.diffusion.training.draws import epoch_indices, step_generator
+from text2ct.diffusion.training.loop import MakeBatch, fit, load_result
 from text2ct.diffusion.training.processes import Share, gather, world_size
+from text2ct.diffusion.training.step import Batch, StepModule, micro_batches
 from text2ct.diffusion.training.vae import unit_tensor
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS

@@ -17,18 +17,11 @@ from text2ct.compute import check_compiler, free_memory
 from text2ct.diffusion.components import Scheduler, type_of
 from text2ct.diffusion.gaussian import GaussianUnet
 from text2ct.diffusion.training.config import DiffusionTraining
+from text2ct.diffusion.training.draws import epoch_indices, step_generator, torch_generator
 from text2ct.diffusion.training.encode import Encoded
-from text2ct.diffusion.training.loop import (
-    Batch,
-    MakeBatch,
-    StepModule,
-    epoch_indices,
-    fit,
-    load_result,
-    step_generator,
-    torch_generator,
-)
+from text2ct.diffusion.training.loop import MakeBatch, fit, load_result
 from text2ct.diffusion.training.processes import Share
+from text2ct.diffusion.training.step import Batch, StepModule
 from text2ct.diffusion.unet import CT_CLASS, SPACING_UNITS_PER_MM, Unet
 
 HELD_SHARE = 1 / 4  # of a GPU's free memory, for cases

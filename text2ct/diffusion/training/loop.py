@@ -1,10 +1,4 @@
-"""The loop that all three trainings share: Lightning, with randomness that depends on (seed, step) alone.
-
-A batch and every draw made from it come from generators seeded by the run's seed and the step's number, so a
-run resumed at any checkpoint sees the data and the noise that an uninterrupted run would have seen; noise that is
-drawn on a GPU, on a GPU of the same model. Optimisation is Lightning's manual one, since a step may compute its
-gradient in parts: micro-batches, devices, two players.
-"""
+"""The run that all three trainings share: batches by step, clock, log, checkpoints, resuming; on Lightning."""
 
 from __future__ import annotations
 
@@ -23,7 +17,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import nn
 
 from text2ct import console
 from text2ct.compute import device_name, keep_freed_memory, lightning_precision, pick_device
@@ -32,177 +26,17 @@ from text2ct.diffusion.training.identity import claim_run
 from text2ct.diffusion.training.processes import (
     AveragingStrategy,
     Share,
-    average,
     check_processes,
     is_follower,
     world_size,
 )
+from text2ct.diffusion.training.step import Batch, StepModule, progress_of
 from text2ct.errors import UserError
 from text2ct.files import atomic_path, write_text
 
-Batch = dict[str, Tensor]
 # The cases of a step that are one process's share; draws are made for the whole batch and then shared.
 MakeBatch = Callable[[int, Share], Batch]
 LAST = "last.ckpt"
-
-
-def step_generator(seed: int, step: int, stream: int = 0) -> np.random.Generator:
-    """Numpy's generator of one step."""
-    return np.random.default_rng(np.random.SeedSequence([seed, step, stream]))
-
-
-def torch_generator(seed: int, step: int, stream: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """Torch's generator of one step; numbers drawn on a GPU depend on its model."""
-    return torch.Generator(device).manual_seed(_torch_seed(seed, step, stream))
-
-
-def _torch_seed(seed: int, step: int, stream: int) -> int:
-    state = np.random.SeedSequence([seed, step, 100 + stream]).generate_state(2, dtype=np.uint32)
-    return int(state[0]) << 31 | int(state[1]) >> 1
-
-
-def epoch_indices(count: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """The cases of one step: each epoch is one permutation, and a batch may span two of them."""
-    positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    out = np.empty(batch_size, dtype=np.int64)
-    for epoch in np.unique(positions // count):
-        order = step_generator(seed, int(epoch), stream=1).permutation(count)
-        here = positions // count == epoch
-        out[here] = order[positions[here] % count]
-    return out
-
-
-def micro_batches(batch: Batch, size: int | None, device: torch.device) -> Iterator[tuple[Batch, float]]:
-    """Parts of at most ``size`` cases, moved to ``device`` one at a time, and their shares of the batch."""
-    count = len(next(iter(batch.values())))
-    size = size or count
-    for start in range(0, count, size):
-        part = {name: value[start : start + size].to(device, non_blocking=True) for name, value in batch.items()}
-        yield part, min(size, count - start) / count
-
-
-def _progress(config: TrainingConfig, steps: int, spent_s: float) -> float:
-    done = steps / config.steps
-    if config.minutes is not None:
-        done = max(done, spent_s / (60 * config.minutes))
-    return min(done, 1.0)
-
-
-class StepModule(lightning.LightningModule):
-    """A network in training.
-
-    Args:
-        network: What is trained; its averaged copy is kept when the configuration asks for it.
-        config: Settings of the run.
-    """
-
-    ema: nn.Module | None
-
-    def __init__(self, network: nn.Module, config: TrainingConfig) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.network = network
-        self.config = config
-        self.spent_s = 0.0
-        if config.ema_decay is None:
-            self.ema = None
-        else:
-            import copy
-
-            self.ema = copy.deepcopy(network).requires_grad_(False)
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The parts of the loss, by name; ``loss`` is minimised."""
-        raise NotImplementedError
-
-    def backward_part(self, part: Batch, weight: float) -> dict[str, Tensor]:
-        """Add the gradient of a micro-batch that is ``weight`` of the batch; returns its losses."""
-        losses = self.losses(part)
-        (losses["loss"] * weight).backward()
-        return losses
-
-    def backward_batch(self, batch: Batch) -> dict[str, Tensor]:
-        """Add the gradient of this process's share, in micro-batches; returns its losses."""
-        total: dict[str, Tensor] = {}
-        for part, weight in micro_batches(batch, self.config.micro_batch, self.device):
-            for name, value in self.backward_part(part, weight).items():
-                total[name] = total.get(name, 0) + weight * value.detach()
-        return total
-
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One step of the optimiser; the losses are kept for the log."""
-        torch.manual_seed(_torch_seed(self.config.seed, self.trainer.global_step, stream=1 + self.global_rank))
-        for optimizer in self.trainer.optimizers:
-            optimizer.zero_grad()
-        losses = self.backward_batch(batch)
-        average(p.grad for p in self.parameters() if p.grad is not None)
-        if self.config.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.trained_parameters(), self.config.gradient_clip)
-        self.update()
-        self._average_weights()  # before any checkpoint of this step
-        values = torch.stack([value.detach().float() for value in losses.values()])
-        average([values])
-        self._last_losses = tuple(losses), values
-
-    def last_losses(self) -> dict[str, float]:
-        """Losses of the last step, by name; waits until the device has computed them."""
-        names, values = self._last_losses
-        return dict(zip(names, values.tolist(), strict=True))
-
-    def update(self) -> None:
-        """Let the optimiser step; Lightning counts the steps of its own wrapper."""
-        self.optimizers().step()  # type: ignore[union-attr]
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """The batch stays in the host's memory: its parts are moved when their turn comes."""
-        return batch
-
-    def progress(self) -> float:
-        """Share of the run that is done, in [0, 1], by steps or by time, whichever is further."""
-        return _progress(self.config, self.trainer.global_step, self.spent_s)
-
-    def trained_parameters(self) -> list[nn.Parameter]:
-        """What the (first) optimiser changes."""
-        return [p for p in self.parameters() if p.requires_grad]
-
-    def configure_optimizers(self) -> Any:
-        """Adam, or AdamW where there is weight decay."""
-        return self.optimizer_of(self.trained_parameters())
-
-    def optimizer_of(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """An optimiser as configured."""
-        rate, decay = self.config.learning_rate, self.config.weight_decay
-        fused = parameters[0].device.type == "cuda"
-        if decay:
-            return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=fused)
-        return torch.optim.Adam(parameters, rate, fused=fused)
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set this step's learning rate: linear warm-up, then polynomial decay."""
-        step = self.trainer.global_step
-        warm = min(1.0, (step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
-        rate = self.config.learning_rate * warm * (1 - self.progress()) ** self.config.poly_power
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-        self.last_rate = rate
-
-    def _average_weights(self) -> None:
-        """Average the weights, with a decay that starts small so that early weights are forgotten."""
-        if self.ema is None:
-            return
-        step = self.trainer.global_step
-        decay = min(self.config.ema_decay or 0.0, (1 + step) / (10 + step))
-        with torch.no_grad():
-            averaged, current = list(self.ema.parameters()), list(self.network.parameters())
-            torch._foreach_lerp_(averaged, current, 1 - decay)  # type: ignore[arg-type]
-            for mine, theirs in zip(self.ema.buffers(), self.network.buffers(), strict=True):
-                mine.copy_(theirs)
-
-    @property
-    def result(self) -> nn.Module:
-        """The network to be used afterwards: the averaged one if there is one."""
-        return self.network if self.ema is None else self.ema
 
 
 class _Batches:
@@ -387,7 +221,7 @@ def fit(
 
 def _is_complete(out: Path, config: TrainingConfig) -> bool:
     steps, clock = read_clock(out)
-    return _progress(config, steps, clock["spent_s"]) >= 1
+    return progress_of(config, steps, clock["spent_s"]) >= 1
 
 
 def read_clock(out: Path) -> tuple[int, dict[str, Any]]:

@@ -13,16 +13,10 @@ from torch import Tensor, nn
 from text2ct.diffusion.training.adversarial import adversarial_loss, make_discriminator, perceptual_network
 from text2ct.diffusion.training.cases import Cases
 from text2ct.diffusion.training.config import VaeTraining
-from text2ct.diffusion.training.loop import (
-    Batch,
-    MakeBatch,
-    StepModule,
-    epoch_indices,
-    fit,
-    load_result,
-    step_generator,
-)
+from text2ct.diffusion.training.draws import epoch_indices, step_generator
+from text2ct.diffusion.training.loop import MakeBatch, fit, load_result
 from text2ct.diffusion.training.processes import Share
+from text2ct.diffusion.training.step import Batch, StepModule
 from text2ct.diffusion.vae import MaisiVae, SpaceToDepthVae, TrainedVae
 from text2ct.errors import UserError
 from text2ct.volumes import HU_MAX, HU_MIN, hu_to_unit

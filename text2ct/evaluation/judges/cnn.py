@@ -22,16 +22,10 @@ from torch.nn import functional
 from text2ct.compute import pick_device
 from text2ct.diffusion.training.cases import Cases
 from text2ct.diffusion.training.config import TrainingConfig, parse_config
-from text2ct.diffusion.training.loop import (
-    Batch,
-    MakeBatch,
-    StepModule,
-    epoch_indices,
-    fit,
-    load_result,
-    step_generator,
-)
+from text2ct.diffusion.training.draws import epoch_indices, step_generator
+from text2ct.diffusion.training.loop import MakeBatch, fit, load_result
 from text2ct.diffusion.training.processes import Share
+from text2ct.diffusion.training.step import Batch, StepModule
 from text2ct.errors import UserError
 from text2ct.evaluation.judges.judge import JUDGE_FILE, VolumesHu, check_cases, check_volumes, origin, read_judge_file
 from text2ct.files import atomic_path, write_json
