@@ -110,7 +110,7 @@ class BuildConfig(BaseModel):
         label_texts=0.2, short_steps=300, text_only_steps=450,
     )  # fmt: skip
     train_diffusion: DiffusionTraining = DiffusionTraining(
-        steps=7334, minutes=300, batch_size=128, learning_rate=5e-4, warmup_steps=200, poly_power=1,
+        steps=11344, minutes=300, batch_size=64, learning_rate=5e-4, warmup_steps=200, poly_power=1,
         gradient_clip=1.0, ema_decay=0.9995, loss="l2",
     )  # fmt: skip
     defaults: Sampling = Sampling(
