@@ -164,23 +164,3 @@ def test_few_cases_leave_components_unused() -> None:
     assert noise.isfinite().all()
     with pytest.raises(UserError, match="2 cases cannot fit a Gaussian"):
         fit_gaussian(GaussianUnet(CONFIG), Encoded(latents[:2], few.contexts[:2], few.info), 1.0)
-
-
-def test_emphasis_counts_what_the_unet_adds_so_many_times_but_not_in_training(network: GaussianUnet) -> None:
-    """At 1 it is what was trained; the Gaussian stays as it is."""
-    x_t, timesteps, context = torch.randn(2, *SHAPE), torch.tensor([300.0, 800.0]), torch.randn(2, 2, 5)
-    inputs = {
-        "x": x_t,
-        "timesteps": timesteps,
-        "context": context,
-        "class_labels": torch.ones(2, dtype=torch.long),
-        "spacing_tensor": torch.full((2, 3), 500.0),
-    }
-    for parameter in network.unet.out.parameters():
-        torch.nn.init.ones_(parameter)  # zeros at first, so that the Gaussian alone speaks
-    plain = network(**inputs)
-    data, noise = network.gaussian(x_t, timesteps, context)
-    network.config = CONFIG.model_copy(update={"emphasis": 1.5})
-    assert (plain - (data - noise)).abs().max() > 0.01
-    torch.testing.assert_close(network(**inputs), data - noise + 1.5 * (plain - (data - noise)))
-    torch.testing.assert_close(network.train()(**inputs), plain)

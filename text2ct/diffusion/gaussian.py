@@ -37,12 +37,6 @@ class GaussianUnetConfig(BaseModel):
         ge=0,
         description="width through which the context joins the UNet's embedding of the time; 0: cross-attention alone",
     )
-    emphasis: float = Field(
-        default=1.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="in evaluation, what the UNet adds to the Gaussian counts so many times; above 1: autoguidance",
-    )
 
     @property
     def in_channels(self) -> int:
@@ -143,8 +137,4 @@ class GaussianUnet(nn.Module):
             spacing_tensor=spacing_tensor,
             more_embedding=self.text_embedding(context.flatten(1)) if self.config.text_embedding else None,
         )
-        if not self.training:
-            # Guidance away from a weaker model of the same data (Karras et al. 2024, arXiv 2406.02507), which here
-            # is the Gaussian and costs nothing.
-            more = self.config.emphasis * more
         return data - noise + more
