@@ -77,15 +77,22 @@ class StepModule(lightning.LightningModule):
                 total[name] = total.get(name, 0) + weight * value.detach()
         return total
 
+    def on_train_start(self) -> None:
+        """List what every step goes through: walking the modules each time keeps a GPU waiting."""
+        self._learning = [p for p in self.parameters() if p.requires_grad]
+        self._clipped = self.trained_parameters()
+        averages = () if self.ema is None else (self.ema, self.network)
+        self._averages = [(list(one.parameters()), list(one.buffers())) for one in averages]
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step of the optimiser; the losses are kept for the log."""
         torch.manual_seed(torch_seed(self.config.seed, self.trainer.global_step, stream=1 + self.global_rank))
         for optimizer in self.trainer.optimizers:
             optimizer.zero_grad()
         losses = self.backward_batch(batch)
-        average(p.grad for p in self.parameters() if p.grad is not None)
+        average(p.grad for p in self._learning if p.grad is not None)
         if self.config.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.trained_parameters(), self.config.gradient_clip)
+            nn.utils.clip_grad_norm_(self._clipped, self.config.gradient_clip)
         self.update()
         self._average_weights()  # before any checkpoint of this step
         values = torch.stack([value.detach().float() for value in losses.values()])
@@ -137,15 +144,15 @@ class StepModule(lightning.LightningModule):
 
     def _average_weights(self) -> None:
         """Average the weights, with a decay that starts small so that early weights are forgotten."""
-        if self.ema is None:
+        if not self._averages:
             return
         step = self.trainer.global_step
         decay = min(self.config.ema_decay or 0.0, (1 + step) / (10 + step))
+        (averaged, own_buffers), (current, buffers) = self._averages
         with torch.no_grad():
-            averaged, current = list(self.ema.parameters()), list(self.network.parameters())
             torch._foreach_lerp_(averaged, current, 1 - decay)  # type: ignore[arg-type]
-            for mine, theirs in zip(self.ema.buffers(), self.network.buffers(), strict=True):
-                mine.copy_(theirs)
+            if buffers:
+                torch._foreach_copy_(own_buffers, buffers)
 
     @property
     def result(self) -> nn.Module:
