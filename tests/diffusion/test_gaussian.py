@@ -164,3 +164,27 @@ def test_few_cases_leave_components_unused() -> None:
     assert noise.isfinite().all()
     with pytest.raises(UserError, match="2 cases cannot fit a Gaussian"):
         fit_gaussian(GaussianUnet(CONFIG), Encoded(latents[:2], few.contexts[:2], few.info), 1.0)
+
+
+def test_text_beside_the_time_begins_at_nothing_and_belongs_to_its_own_latent() -> None:
+    """Two contexts of one latent in one call are what two calls find."""
+    torch.manual_seed(0)
+    plain = GaussianUnet(CONFIG).eval()
+    torch.manual_seed(0)
+    told = GaussianUnet(CONFIG.model_copy(update={"text_embedding": 6})).eval()
+    told.load_state_dict(plain.state_dict(), strict=False)
+    for network in (plain, told):
+        for parameter in network.unet.out.parameters():
+            torch.nn.init.ones_(parameter)  # zeros at first
+    inputs = {
+        "x": torch.randn(2, *SHAPE),
+        "timesteps": torch.tensor([300.0, 800.0]),
+        "class_labels": torch.ones(2, dtype=torch.long),
+        "spacing_tensor": torch.full((2, 3), 500.0),
+    }
+    first, second = torch.randn(2, 2, 2, 5)
+    torch.testing.assert_close(told(context=first, **inputs), plain(context=first, **inputs))
+    torch.nn.init.normal_(told.text_embedding[-1].weight)
+    assert (told(context=first, **inputs) - plain(context=first, **inputs)).abs().max() > 1e-3
+    both = told(context=torch.cat([first, second]), **inputs)
+    torch.testing.assert_close(both, torch.cat([told(context=first, **inputs), told(context=second, **inputs)]))

@@ -105,7 +105,7 @@ class BuildConfig(BaseModel):
         training_times="logit-normal", time_location=0.4, time_scale=2.0, timestep_transform=False
     )
     train_clip: ClipTraining = ClipTraining(
-        steps=1300, batch_size=24, learning_rate=2e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
+        steps=1300, minutes=60, batch_size=24, learning_rate=2e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
         weight_decay=0.01, ema_decay=0.99, label_weight=1.0, text_length=384,
         label_texts=0.2, short_steps=300, text_only_steps=450,
     )  # fmt: skip
