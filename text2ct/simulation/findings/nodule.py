@@ -35,9 +35,7 @@ class LungNodule(FindingModel):
         shape = rng.uniform(0.88, 1.0, (64, 3))
         sites = scene.sites(rng, instance.lobes(), instance.count, 0.45 * largest + 2, 1.2 * largest)
         for k, site in enumerate(sites):
-            radii_mm = (
-                size_mm / 2 * (shrink[k % 64] * shape[k % 64] if k else np.array([1, NODULE_RATIO, NODULE_RATIO]))
-            )
+            ratios = shrink[k % 64] * shape[k % 64] if k else np.array([1.0, NODULE_RATIO, NODULE_RATIO])
             centre = (float(site[0]), float(site[1]), float(site[2]))
-            box, cover = scene.ball(centre, scene.anatomy.canonical_axes(radii_mm))
+            box, cover = scene.ball(centre, scene.anatomy.canonical_axes(size_mm / 2 * ratios))
             scene.mix(cover * scene.lung[box], hu, box)
