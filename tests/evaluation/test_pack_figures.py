@@ -112,7 +112,7 @@ def test_other_code_and_other_judges_are_measured_again(
     shutil.copytree(folder, work)
     asked: list[str] = []
     for name in ("autoencoder", "clip", "factual", "fidelity", "diversity", "memorisation"):
-        monkeypatch.setattr(pack_figures, f"{name}_figures", lambda *_, name=name: asked.append(name) or {})
+        monkeypatch.setattr(pack_figures, f"{name}_figures", lambda *_, name=name, **__: asked.append(name) or {})
     monkeypatch.setattr(pack_figures, "trained_judges", lambda *_, **__: [])
     monkeypatch.setattr(pack_figures, "_slice_network", lambda *_: None)
 
