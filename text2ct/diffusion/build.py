@@ -48,7 +48,7 @@ class BuildConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = "simulated-64"
-    version: str = "0.5.0"
+    version: str = "0.6.0"
     patients: int = Field(default=8000, ge=1)
     first_patient: int = PACK_PATIENTS.start
     grid: tuple[int, int, int] = (64, 64, 64)
@@ -110,7 +110,7 @@ class BuildConfig(BaseModel):
         label_texts=0.2, short_steps=300, text_only_steps=450,
     )  # fmt: skip
     train_diffusion: DiffusionTraining = DiffusionTraining(
-        steps=11344, minutes=300, batch_size=64, learning_rate=5e-4, warmup_steps=200, poly_power=1,
+        steps=9500, minutes=300, batch_size=128, learning_rate=7e-4, warmup_steps=200, poly_power=1,
         gradient_clip=1.0, ema_decay=0.9995, loss="l2",
     )  # fmt: skip
     defaults: Sampling = Sampling(
