@@ -15,6 +15,7 @@ from text2ct.simulation.anatomy import Anatomy
 from text2ct.simulation.anatomy_frame import Frame
 from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.findings.heart import heart_width_mm
+from text2ct.simulation.findings.nodule import LungNodule
 from text2ct.simulation.instance import NODE_RATIO, NODULE_RATIO, Distractor, Instance
 from text2ct.simulation.patients import Patient, draw_patient, generator
 
@@ -82,21 +83,24 @@ def test_every_finding_that_a_report_measures_is_tested():
 def test_all_nodules_are_painted_and_the_first_is_the_largest(number: int, monkeypatch: pytest.MonkeyPatch):
     patient = draw_patient(number, labels=np.zeros(len(FINDINGS), bool))
     nodules = models.draw("Lung nodule", generator(number, "test"), patient)
-    axes_mm = []
-    ball = Scene.ball
+    axes_mm: list[np.ndarray] = []
+    paint, ball = LungNodule.apply, Scene.ball
 
-    def recorded(scene: Scene, centre: tuple[float, ...], axes: tuple[float, ...], *rest: float) -> object:
+    def recorded(scene: Scene, centre: tuple[float, ...], axes: tuple[float, ...]) -> object:
         axes_mm.append(2 * np.array(axes) * scene.anatomy.scale)
-        return ball(scene, centre, axes, *rest)
+        return ball(scene, centre, axes)
 
-    monkeypatch.setattr(Scene, "ball", recorded)
+    def watched(self: LungNodule, scene: Scene, *rest: object) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Scene, "ball", recorded)
+            paint(self, scene, *rest)
+
+    monkeypatch.setattr(LungNodule, "apply", watched)
     scan = dataclasses.replace(patient.scans[0], instances=(nodules,), distractors=())
-    render.render_ideal(dataclasses.replace(patient, scans=(scan,)), 0, (24, 24, 24), (14.0,) * 3)
-    largest = nodules.size_mm or 0.0
-    found = [axes for axes in axes_mm if np.allclose(axes, largest * np.array([1.0, NODULE_RATIO, NODULE_RATIO]))]
-    assert len(found) == 1
-    assert len(axes_mm) >= nodules.count
-    assert max(axes.max() for axes in axes_mm[-nodules.count :]) == pytest.approx(largest)
+    render.render_ideal(dataclasses.replace(patient, scans=(scan,)), 0, (40, 40, 40), (8.0,) * 3)
+    assert len(axes_mm) == nodules.count
+    assert axes_mm[0] == pytest.approx(np.array([1.0, NODULE_RATIO, NODULE_RATIO]) * nodules.size_mm)
+    assert max(axes.max() for axes in axes_mm) == pytest.approx(nodules.size_mm)
 
 
 @pytest.mark.parametrize("number", [31, 32, 33])
