@@ -164,3 +164,26 @@ def test_few_cases_leave_components_unused() -> None:
     assert noise.isfinite().all()
     with pytest.raises(UserError, match="2 cases cannot fit a Gaussian"):
         fit_gaussian(GaussianUnet(CONFIG), Encoded(latents[:2], few.contexts[:2], few.info), 1.0)
+
+
+def test_text_beside_the_time_begins_at_nothing_and_belongs_to_its_own_latent() -> None:
+    """Two contexts of one latent in one call are what two calls find."""
+    # Groups of one channel would take away again what is added to it.
+    config = CONFIG.model_copy(update={"unet": CONFIG.unet.model_copy(update={"norm_num_groups": 2})})
+    plain = GaussianUnet(config).eval()
+    told = GaussianUnet(config.model_copy(update={"text_embedding": 6})).eval()
+    for parameter in plain.unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)  # residual branches and the output begin at zero
+    told.load_state_dict(plain.state_dict(), strict=False)
+    inputs = {
+        "x": torch.randn(2, *SHAPE),
+        "timesteps": torch.tensor([300.0, 800.0]),
+        "class_labels": torch.ones(2, dtype=torch.long),
+        "spacing_tensor": torch.full((2, 3), 500.0),
+    }
+    first, second = torch.randn(2, 2, 2, 5)
+    assert torch.equal(told(context=first, **inputs), plain(context=first, **inputs))
+    torch.nn.init.normal_(told.text_embedding[-1].weight, std=10.0)
+    assert not torch.equal(told(context=first, **inputs), plain(context=first, **inputs))
+    both = told(context=torch.cat([first, second]), **inputs)
+    torch.testing.assert_close(both, torch.cat([told(context=first, **inputs), told(context=second, **inputs)]))

@@ -49,6 +49,7 @@ from text2ct.findings import FINDINGS
 from .conftest import TINY, stand_in_case
 
 TINY_GAUSSIAN = GaussianUnetConfig(
+    text_embedding=4,
     unet=TINY.unet.model_copy(update={"in_channels": 8}),
     latent_shape=(4, 4, 4, 4),
     components=3,

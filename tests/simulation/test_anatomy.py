@@ -86,6 +86,7 @@ def test_lobes_share_out_each_lung(anatomy: Anatomy):
 
 
 def test_sites_lie_in_their_lobe_and_apart(scene: Scene):
+    assert len(scene.sites(np.random.default_rng(2), ("right middle lobe",), 6, 5.0, 150.0)) == 6
     found = scene.sites(np.random.default_rng(2), ("left lower lobe",), 5, 5.0, 15.0)
     assert 2 <= len(found) <= 5
     assert (found[:, 0] < 0).all()

@@ -13,8 +13,10 @@ from text2ct.simulation import distractors, render
 from text2ct.simulation import findings as models
 from text2ct.simulation.anatomy import Anatomy
 from text2ct.simulation.anatomy_frame import Frame
+from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.findings.heart import heart_width_mm
-from text2ct.simulation.instance import Distractor, Instance
+from text2ct.simulation.findings.nodule import LungNodule
+from text2ct.simulation.instance import NODE_RATIO, NODULE_RATIO, Distractor, Instance
 from text2ct.simulation.patients import Patient, draw_patient, generator
 
 TALLER = 1.2
@@ -77,6 +79,30 @@ def test_every_finding_that_a_report_measures_is_tested():
     assert len(BESIDE) == sum(model.sizes_mm is not None for model in distractors.REGISTRY.values()) > 5
 
 
+@pytest.mark.parametrize("number", range(40, 46))
+def test_all_nodules_are_painted_and_the_first_is_the_largest(number: int, monkeypatch: pytest.MonkeyPatch):
+    patient = draw_patient(number, labels=np.zeros(len(FINDINGS), bool))
+    nodules = models.draw("Lung nodule", generator(number, "test"), patient)
+    axes_mm: list[np.ndarray] = []
+    paint, ball = LungNodule.apply, Scene.ball
+
+    def recorded(scene: Scene, centre: tuple[float, ...], axes: tuple[float, ...]) -> object:
+        axes_mm.append(2 * np.array(axes) * scene.anatomy.scale)
+        return ball(scene, centre, axes)
+
+    def watched(self: LungNodule, scene: Scene, *rest: object) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Scene, "ball", recorded)
+            paint(self, scene, *rest)
+
+    monkeypatch.setattr(LungNodule, "apply", watched)
+    scan = dataclasses.replace(patient.scans[0], instances=(nodules,), distractors=())
+    render.render_ideal(dataclasses.replace(patient, scans=(scan,)), 0, (40, 40, 40), (8.0,) * 3)
+    assert len(axes_mm) == nodules.count
+    assert axes_mm[0] == pytest.approx(np.array([1.0, NODULE_RATIO, NODULE_RATIO]) * nodules.size_mm)
+    assert max(axes.max() for axes in axes_mm) == pytest.approx(nodules.size_mm)
+
+
 @pytest.mark.parametrize("number", [31, 32, 33])
 def test_masses_and_fluid_have_the_size_of_the_record(number: int):
     patient = draw_patient(number, labels=np.zeros(len(FINDINGS), bool))
@@ -87,7 +113,10 @@ def test_masses_and_fluid_have_the_size_of_the_record(number: int):
             anatomy.masses.clear()
             models.model(item.finding).prepare(anatomy, item, generator(number, "test"))
             if item.finding == "Lymphadenopathy":
-                assert 2 * anatomy.masses[0].semi_axes[0] * mean == pytest.approx(item.size_mm)
+                axes_mm = 2 * np.array(anatomy.masses[0].semi_axes) * anatomy.scale
+                assert axes_mm[:2] == pytest.approx([item.size_mm, NODE_RATIO * item.size_mm])
+                short_mm = [2 * m.semi_axes[0] * anatomy.scale[0] for m in anatomy.masses]
+                assert max(short_mm) == pytest.approx(item.size_mm)
             elif item.finding == "Pericardial effusion":
                 assert anatomy.pericardium_mm * mean == pytest.approx(item.size_mm)
             elif item.finding == "Cardiomegaly":

@@ -330,6 +330,15 @@ def test_nothing_is_measured_but_the_instance(alone: list[tuple[Instance, str]])
     assert not [kind for kind in STATEMENTS if re.search(r"\d", " ".join((*kind.findings, *kind.impression)))]
 
 
+def test_no_lead_and_no_valve_is_named_that_is_not_painted(alone: list[tuple[Instance, str]]):
+    leads = [text for instance, text in alone if instance.site == "pacemaker" and instance.count == 1]
+    valves = [text for instance, text in alone if instance.site == "valve prosthesis"]
+    assert len(leads) > 5
+    assert len(valves) > 5
+    assert not [text for text in leads if re.search(r"pacemaker.*atrium|lead.*atrium", text)]
+    assert not [text for text in valves if re.search(r"(?i)\b(aortic|mitral) (valve|position)|\b[AM]VR\b", text)]
+
+
 def test_no_segment_of_a_lobe_is_named(alone: list[tuple[Instance, str]]):
     segments = r"(?<!apical )segments? of|(antero|postero|latero|medio)\w*basal|lingul"
     said = [found.group() for _, text in alone if (found := re.search(segments, text))]

@@ -53,7 +53,17 @@ def rebuild(pack: Pack, volumes_hu: Sequence[NDArray[np.generic]], device: torch
 def autoencoder_figures(
     pack: Pack, volumes_hu: Sequence[NDArray[Any]], chest: Volume | None, device: torch.device
 ) -> dict[str, Any]:
-    """PSNR (mean over volumes, dB) and the mean error of voxels above 300 HU, of new patients and of a real chest."""
+    """PSNR (mean over volumes, dB) and the mean error of voxels above 300 HU, of new patients and of a real chest.
+
+    Args:
+        pack: Whose autoencoder.
+        volumes_hu: (X, Y, Z) each, on the pack's grid, HU within its range.
+        chest: A real volume, on any grid, or None.
+        device: Where to compute.
+
+    Returns:
+        ``n``, ``psnr_db``, ``dense_bias_hu`` (None where nothing is dense) and, with a chest, ``real_chest_`` of both.
+    """
     rebuilt = rebuild(pack, volumes_hu, device)
     found: dict[str, Any] = {"n": len(volumes_hu)}
     found["psnr_db"] = _rounded(np.mean([psnr(a, b) for a, b in zip(volumes_hu, rebuilt, strict=True)]), 2)
@@ -97,7 +107,17 @@ def embed_texts(pack: Pack, texts: Sequence[str], device: torch.device) -> NDArr
 
 
 def clip_figures(pack: Pack, cases: Cases, real: RealData, device: torch.device) -> dict[str, Any]:
-    """Zero-shot AUC, retrieval with its chance levels, CLIP score, and a probe of real reports' features."""
+    """Zero-shot AUC, retrieval with its chance levels, CLIP score, and a probe of real reports' features.
+
+    Args:
+        pack: Whose 3D CLIP.
+        cases: Patients that the pack never met.
+        real: Real reports, of which the reserved ones are read; may hold none.
+        device: Where to compute.
+
+    Returns:
+        AUCs, recalls and precisions in [0, 1], those of retrieval by k; ``clip_score_text_image`` in [0, 100].
+    """
     image = embed_volumes(pack, cases.volumes_hu, device)
     text = embed_texts(pack, [case.text() for case in cases.texts], device)
     zero = zero_shot(lambda prompts: embed_texts(pack, prompts, device), image, cases.labels)
@@ -193,7 +213,18 @@ def fidelity_figures(
     others: Sequence[NDArray[np.generic]],
     made: Sequence[NDArray[np.generic]],
 ) -> dict[str, Any]:
-    """2.5D FID of generated volumes, and of the volumes that their reports describe, both against other patients."""
+    """2.5D FID of generated volumes, and of the volumes that their reports describe, both against other patients.
+
+    Args:
+        network: Whose features of slices are compared.
+        own: (X, Y, Z) HU each, the volumes that the reports describe.
+        others: Of other patients, likewise.
+        made: Generated volumes, one a report.
+
+    Returns:
+        ``n`` of each, the least of the three; ``fid_2p5d`` and ``floor`` by plane, their mean and its 95 % interval,
+        and the ``ratio`` of the means.
+    """
     count = min(len(own), len(others), len(made))
     real = slice_statistics(others[:count], network)
     first = {"colour": real["colour"]}
@@ -249,7 +280,16 @@ def diversity_figures(
 def memorisation_figures(
     made: Sequence[NDArray[np.generic]], training: Cases, held_out: Sequence[NDArray[np.generic]]
 ) -> dict[str, Any]:
-    """How many generated volumes are nearer to a training patient than a new patient could be."""
+    """How many generated volumes are nearer to a training patient than a new patient could be.
+
+    Args:
+        made: (X, Y, Z) HU each.
+        training: What the pack learnt from.
+        held_out: Patients that it never met, HU, whose distances set the threshold.
+
+    Returns:
+        Counts, and distances in HU as :func:`text2ct.evaluation.memorisation.find_memorised` has them.
+    """
     result = find_memorised(made, training.volumes_hu, held_out)
     return {
         "n": result.n,

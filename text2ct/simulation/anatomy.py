@@ -6,6 +6,7 @@ in the middle of the thorax (about the level of the left atrium). `Frame` maps t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,6 +72,11 @@ class Anatomy:
     def canonical_mm(self, size_mm: float) -> float:
         """Canonical length of what measures ``size_mm`` in the world, as reports do, whatever its direction."""
         return size_mm / float(np.mean(self.scale))
+
+    def canonical_axes(self, sizes_mm: Sequence[float] | NDArray) -> tuple[float, float, float]:
+        """Canonical lengths along (x, y, z) of what measures ``sizes_mm``, (3,), along them in the world."""
+        x, y, z = (float(size / scale) for size, scale in zip(sizes_mm, self.scale, strict=True))
+        return x, y, z
 
     @property
     def myocardium_hu(self) -> float:

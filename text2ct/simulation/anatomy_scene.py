@@ -167,15 +167,21 @@ class Scene:
         margin_mm: float,
         apart_mm: float = 0.0,
     ) -> NDArray:
-        """Random canonical points ``(n <= count, 3)`` in the lobes, ``margin_mm`` inside the lung."""
+        """Random canonical points ``(n, 3)`` in the lobes, ``margin_mm`` inside the lung.
+
+        As many as ``count``, nearer to each other than ``apart_mm`` where there is no other room; fewer only where
+        fewer lie so deep.
+        """
         x, y, z = rng.uniform([-130, -90, -150], [130, 85, 130], (4000, 3)).astype(np.float32).T
         inside = np.max([lobe_depth(name, x, y, z) for name in lobes], axis=0)
         depth = np.minimum(lung_depth(self.anatomy, x, y, z), inside + np.float32(4.0))
         candidates = np.stack([x, y, z], axis=1)[depth > margin_mm]
         chosen: list[NDArray] = []
-        for point in candidates:
-            if len(chosen) == count:
-                break
-            if all(np.linalg.norm(point - other) >= apart_mm for other in chosen):
-                chosen.append(point)
+        while len(chosen) < min(count, len(candidates)):
+            for point in candidates:
+                if len(chosen) == count:
+                    break
+                if all(np.linalg.norm(point - other) >= apart_mm for other in chosen):
+                    chosen.append(point)
+            apart_mm = 0.7 * apart_mm if apart_mm > 1.0 else 1e-6
         return np.array(chosen, np.float64).reshape(-1, 3)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 LOBES = ("right upper lobe", "right middle lobe", "right lower lobe", "left upper lobe", "left lower lobe")
 SIDES = ("right", "left", "bilateral", "")
+# The largest nodule's other axes by its diameter, and a node's axes by its short one, as they are painted and said.
+NODULE_RATIO, NODE_RATIO = 0.95, 1.1
 
 # Where each finding may sit: the whole vocabulary of `Instance.site`. A site that names a side agrees with
 # `Instance.side`; sites without a side (or findings without one) have side "" unless noted otherwise.

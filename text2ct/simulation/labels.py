@@ -82,7 +82,7 @@ def draw_age(rng: np.random.Generator) -> int:
 
 
 def draw_count(rng: np.random.Generator, shares: np.ndarray) -> int:
-    """Draw 1, 2, ... with ``shares``: scans of a patient, reconstructions of a scan."""
+    """Draw 1, 2, ... with ``shares``, (n,), not negative: scans of a patient, reconstructions of a scan."""
     return 1 + int(rng.choice(len(shares), p=shares / shares.sum()))
 
 

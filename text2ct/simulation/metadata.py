@@ -134,7 +134,7 @@ _GAP_DAYS = (30, 365)  # between two scans of a patient, whose age is that of al
 
 
 def study_date(patient: Patient, scan: int) -> date:
-    """The day of a scan; a patient's scans follow each other in the order of their letters."""
+    """The day of scan ``scan``, counted from 0; a patient's scans follow each other in the order of their letters."""
     rng = generator(patient.number, "dates")
     gaps = rng.integers(*_GAP_DAYS, size=len(patient.scans) - 1, endpoint=True)
     first = int(rng.integers((_LAST_DAY - _FIRST_DAY).days - gaps.sum(), endpoint=True))

@@ -26,7 +26,8 @@ FIRST_MEASURED = PACK_PATIENTS.start + 9 * 10**6
 
 _MOTION_SHARE = 0.1  # of scans in which breath or heart beat blurs what lies near diaphragm and heart
 
-# Findings that come and go between two scans of a patient; the others stay, with their place and size.
+# Findings that come and go between two scans of a patient; the others stay, with their draws: side, size and, as
+# far as another breath leaves room there, place.
 TRANSIENT = frozenset(
     {
         "Pericardial effusion",

@@ -64,7 +64,8 @@ class CaseText:
 
     def told(self, variant: int = 0) -> NDArray[np.bool_]:
         """(18,) bool, of which findings such a prompt tells: all but those left out, for silence denies."""
-        return np.array([variant != 1 or name not in self.unsaid for name in FINDINGS])
+        whole = variant != 1 or not self.impression.strip()
+        return np.array([whole or name not in self.unsaid for name in FINDINGS])
 
 
 class Cases:

@@ -8,7 +8,7 @@ from text2ct.simulation.anatomy import Anatomy, Mass
 from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.anatomy_shape import ellipsoid
 from text2ct.simulation.findings.base import FindingModel, choose, draw_severity, signs
-from text2ct.simulation.instance import Instance
+from text2ct.simulation.instance import NODE_RATIO, Instance
 from text2ct.simulation.patients import Patient
 
 # Middle and spread (mm) of the stations of the IASLC map (Rusch et al. 2009, J Thorac Oncol 4:568).
@@ -62,13 +62,13 @@ class Lymphadenopathy(FindingModel):
             for sign in (signs(instance.side) if name in ("hilar", "axillary") else (1.0,))
         ]
         nodes = []
-        largest = anatomy.canonical_mm(instance.size_mm or 18.0)
+        largest_mm = instance.size_mm or 18.0
         for k in range(instance.count):
             middle, spread = places[k % len(places)]
-            short = largest * (1.0 if k == 0 else rng.uniform(0.6, 0.95))
+            short_mm = largest_mm * (1.0 if k == 0 else rng.uniform(0.6, 0.95))
             centre = middle + spread * np.clip(rng.normal(size=3), -1.5, 1.5) * (0.0 if k < len(places) else 1.0)
-            long = short * rng.uniform(1.1, 1.5)
-            nodes.append(Mass(tuple(float(v) for v in centre), (short / 2, short / 2 * 1.1, long / 2)))
+            radii_mm = short_mm / 2 * np.array([1.0, NODE_RATIO, rng.uniform(NODE_RATIO, 1.5)])
+            nodes.append(Mass(tuple(float(v) for v in centre), anatomy.canonical_axes(radii_mm)))
         return nodes
 
     def prepare(self, anatomy: Anatomy, instance: Instance, rng: np.random.Generator) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from text2ct.simulation.anatomy_scene import Scene
 from text2ct.simulation.findings.base import FindingModel, choose, draw_severity, side_of
-from text2ct.simulation.instance import LOBES, Instance
+from text2ct.simulation.instance import LOBES, NODULE_RATIO, Instance
 from text2ct.simulation.patients import Patient
 
 
@@ -27,15 +27,15 @@ class LungNodule(FindingModel):
 
     def apply(self, scene: Scene, instance: Instance, rng: np.random.Generator) -> None:
         """Paint slightly lobulated balls, the largest first."""
-        largest = scene.anatomy.canonical_mm(instance.size_mm or 12.0)
+        size_mm = instance.size_mm or 12.0
+        largest = scene.anatomy.canonical_mm(size_mm)
         calcified = rng.random() < 0.2
         hu = 260.0 if calcified else 90.0 if scene.anatomy.contrast else 40.0
         shrink = rng.uniform(0.7, 1.0, 64)
-        shape = rng.uniform(0.88, 1.1, (64, 3))
+        shape = rng.uniform(0.88, 1.0, (64, 3))
         sites = scene.sites(rng, instance.lobes(), instance.count, 0.45 * largest + 2, 1.2 * largest)
         for k, site in enumerate(sites):
-            radius = largest / 2 * (1.0 if k == 0 else shrink[k % 64])
+            ratios = shrink[k % 64] * shape[k % 64] if k else np.array([1.0, NODULE_RATIO, NODULE_RATIO])
             centre = (float(site[0]), float(site[1]), float(site[2]))
-            axes = tuple(float(v) for v in radius * (shape[k % 64] if k else np.array([1.0, 0.95, 0.95])))
-            box, cover = scene.ball(centre, axes)
+            box, cover = scene.ball(centre, scene.anatomy.canonical_axes(size_mm / 2 * ratios))
             scene.mix(cover * scene.lung[box], hu, box)

@@ -19,7 +19,8 @@ def report(patient: Patient, scan: Scan) -> Report:
 
     Sides, lobes, stations, vessels and measurements are those of the records, and so are the numbers of nodules and
     nodes. What a finding looks like and where in its lobe it lies ("spiculated", "subpleural") is manner, and so are
-    the statements of :mod:`text2ct.simulation.text.distractors`, of which nothing is painted.
+    the statements of :mod:`text2ct.simulation.text.distractors` and small material (``SMALL_DEVICES`` of
+    :mod:`text2ct.simulation.text.devices`), of which nothing is painted.
     """
     return write_report(
         scan.instances,

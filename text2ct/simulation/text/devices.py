@@ -20,9 +20,9 @@ _PORT = (
 _PACEMAKER = (
     "{A pacemaker|A cardiac pacemaker} and its electrodes <are> on the <sided> {anterior |}chest wall",
     "There is a pacemaker generator in the <sided> chest wall, with {leads|electrodes} ending in the right "
-    "{atrium and ventricle|ventricle}",
-    "{Pacemaker|ICD} battery <is> <on>, its electrodes {extend|extending} to the right heart chambers",
-    "{Cardiac pacemaker electrodes|Pacemaker leads} <are> in the right heart cavities",
+    "{heart|ventricle}",
+    "{Pacemaker|ICD} battery <is> <on>, its electrodes {extend|extending} to the right heart",
+    "{Cardiac pacemaker electrodes|Pacemaker leads} <are> in the right {heart|ventricle}",
     "A {permanent |}pacemaker <is> under the skin of the <sided> hemithorax",
     "The electrodes of the {pace maker|pacemaker} located <on> reach the right ventricle",
     "Metallic density of the pacemaker and {its leads|electrodes} <are> {|in the study area}",
@@ -55,13 +55,14 @@ _SPINE = (
     "Fixation {plates|rods} and screws <are> in the {dorsal|mid-thoracic} region",
     "{Artifacts|Metallic artifacts} of the {spinal implant|vertebral fixation material} <are>",
 )
+# Which valve is drawn when it is painted, so no text names it.
 _VALVE = (
-    "{A prosthetic|Prosthetic|Metallic} {heart valve|aortic valve|mitral valve} <is>",
-    "There is a {metallic|prosthetic} valve {replacement|in the aortic position|in the mitral position}",
+    "{A prosthetic|Prosthetic|Metallic} {heart|cardiac} valve <is>",
+    "There is a {metallic|prosthetic} {heart |cardiac |}valve {replacement|in the heart}",
     "{Density of|Metallic density compatible with} a valve {prosthesis|replacement} <is>",
     "Changes {secondary to|of} valve {surgery|replacement} and a {metallic|mechanical} prosthesis <are>",
-    "The {aortic|mitral} valve {is replaced|has been replaced} with {a prosthesis|prosthetic material}",
-    "{AVR|MVR|Valve replacement} material <is> {in the heart|at the valve level}",
+    "A heart valve {is replaced|has been replaced} with {a prosthesis|prosthetic material}",
+    "{Valve replacement|Replaced valve} material <is> {in the heart|at the valve level}",
     "{Metallic|Mechanical} valve prosthesis <is> {within the heart|}, {causing artifact|}",
     "Operation material {belonging to|of} the heart valve <is>",
 )
@@ -84,7 +85,6 @@ SMALL_DEVICES = (
     "{Suture material|Surgical suture materials|Postoperative suture line} <is> in the "
     "{lung|breast|esophagogastric junction}",
     "{An endotracheal tube|Intubation tube|A tracheostomy cannula} <is> in the trachea",
-    "Breast {implant|prosthesis} <is> {|bilaterally}",
     "{A central|Central} venous catheter <is>",
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from text2ct.simulation.instance import Instance
+from text2ct.simulation.instance import NODE_RATIO, NODULE_RATIO, Instance
 
 _UPPER = "{the upper lobes of both lungs|both lung upper lobes|the bilateral upper lobes|both upper lobes}"
 _LOWER = "{the lower lobes of both lungs|both lung lower lobes|the bilateral lower lobes|both lower lobes}"
@@ -68,8 +68,6 @@ _DEGREES = {
     "severe": "{severe|advanced|marked}",
 }
 _COUNTS = {2: "{two|2}", 3: "{three|a few|3}", 5: "{several|multiple|five}"}
-# A nodule's other axis by its largest, and the longer axis of a node in the axial plane by the short one, as painted.
-_NODULE_RATIO, _NODE_RATIO = 0.95, 1.1
 
 
 def size_text(size_mm: float, rng: np.random.Generator) -> str:
@@ -110,7 +108,7 @@ def instance_slots(instance: Instance, rng: np.random.Generator) -> dict[str, st
         }
     if instance.size_mm is not None:
         slots["size"] = size_text(instance.size_mm, rng)
-        slots["size2"] = f"{round(instance.size_mm)}x{round(_NODULE_RATIO * instance.size_mm)} mm"
+        slots["size2"] = f"{round(instance.size_mm)}x{round(NODULE_RATIO * instance.size_mm)} mm"
         # Lymph nodes are measured along the short axis, so their second axis is the longer one.
-        slots["size2_node"] = f"{round(_NODE_RATIO * instance.size_mm)}x{round(instance.size_mm)} mm"
+        slots["size2_node"] = f"{round(NODE_RATIO * instance.size_mm)}x{round(instance.size_mm)} mm"
     return slots
