@@ -246,9 +246,11 @@ def core_pack(
 ) -> None:
     """Build a pack from simulated patients, as the bundled one was, and measure it; each stage resumes."""
     from text2ct.diffusion.build import BuildConfig, build_pack, estimate_build, run_summary
+    from text2ct.diffusion.fidelity import FIDELITY_FILE
     from text2ct.diffusion.training import parse_config
     from text2ct.evaluation.model_card import write_model_card
     from text2ct.evaluation.pack_figures import MeasureConfig, check_measurable, measure_pack
+    from text2ct.evaluation.pack_sections import kept_shares
     from text2ct.evaluation.real_data import RealData
     from text2ct.files import write_json
 
@@ -266,6 +268,7 @@ def core_pack(
     pack = build_pack(folder, out, settings, device=device)
     figures = measure_pack(pack, folder, measure, real=real, device=device)
     write_json(folder / "figures.json", figures)
+    write_json(out / FIDELITY_FILE, kept_shares(figures["factual"]))
     resolved = settings.model_dump(mode="json") | {"measure": measure.model_dump(mode="json")}
     runs = {name: run_summary(folder / name) for name in ("clip", "diffusion")}
     write_model_card(out / "MODEL_CARD.md", pack, resolved, runs, figures)

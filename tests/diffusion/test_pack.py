@@ -48,6 +48,24 @@ def test_round_trip(tiny_pack: Pack) -> None:
         assert torch.equal(value, stored[name].float())
 
 
+def test_fidelity_stands_beside_the_pack_and_leaves_its_identity_alone(copy: Path, tiny_pack: Pack) -> None:
+    assert tiny_pack.fidelity == {}
+    write_json(copy / "fidelity.json", {"Pleural effusion": 0.9})
+    pack = load_pack(copy)
+    assert pack.fidelity == {"Pleural effusion": 0.9}
+    assert pack.sha256 == tiny_pack.sha256
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [({"Pleural effusion": "much"}, "is damaged"), ({"Gout": 0.9}, "unknown findings")],
+)
+def test_a_damaged_fidelity_is_refused(copy: Path, written: dict[str, object], message: str) -> None:
+    write_json(copy / "fidelity.json", written)
+    with pytest.raises(UserError, match=message):
+        _ = load_pack(copy).fidelity
+
+
 def test_the_same_seed_writes_the_same_pack(tiny_pack: Pack, tmp_path: Path) -> None:
     assert init_pack(tmp_path / "again").sha256 == tiny_pack.sha256
     assert init_pack(tmp_path / "other", seed=1).sha256 != tiny_pack.sha256

@@ -24,7 +24,7 @@ from text2ct.evaluation._kept import CHUNK, Kept
 from text2ct.evaluation.judges import macro, trained_judges
 from text2ct.evaluation.model_card import _place
 from text2ct.evaluation.pack_figures import MeasureConfig, _training_cases, measure_pack
-from text2ct.evaluation.pack_sections import autoencoder_figures, factual_figures, psnr
+from text2ct.evaluation.pack_sections import autoencoder_figures, factual_figures, kept_shares, psnr
 from text2ct.evaluation.real_data import RealData
 from text2ct.files import read_json, write_json
 from text2ct.findings import FINDINGS
@@ -281,6 +281,30 @@ def test_shares_compare_generated_with_own_volumes() -> None:
     assert found["macro_auc_real"] == 1.0
     assert found["least_share"][0] == FINDINGS[4]
     assert found["share"] == pytest.approx((17 + found["auc_synthetic"][FINDINGS[4]]) / 18, abs=2e-3)
+
+
+def test_the_judge_that_reads_least_says_what_is_kept() -> None:
+    def judge(own: float, made: float) -> dict[str, Any]:
+        return {"auc_real": dict.fromkeys(FINDINGS, own), "auc_synthetic": dict.fromkeys(FINDINGS, made)}
+
+    one, other = judge(0.9, 0.9), judge(0.8, 0.6)
+    other["auc_real"][FINDINGS[2]] = None  # a finding that this judge cannot score is not vouched for
+    shares = kept_shares({"judges": {"one": one, "other": other}})
+    assert set(shares) == set(FINDINGS) - {FINDINGS[2]}
+    assert set(shares.values()) == {0.75}
+
+
+def test_the_bundled_pack_keeps_what_its_card_says() -> None:
+    pack = load_pack("simulated-64")
+    rows = [
+        line.strip("| ").split(" | ")
+        for line in (pack.path / "MODEL_CARD.md").read_text(encoding="utf-8").splitlines()
+        if line.count("|") == 6 and line.split("|")[1].strip() in FINDINGS
+    ]
+    assert len(rows) == len(FINDINGS)
+    for name, *values in rows:
+        own_a, made_a, own_b, made_b = map(float, values)
+        assert pack.fidelity[name] == pytest.approx(min(made_a / own_a, made_b / own_b), abs=6e-4)
 
 
 def test_psnr_of_a_known_error() -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors.torch import save_file
 
 from text2ct.diffusion.components import COMPONENT_TYPES, component_type, type_of
+from text2ct.diffusion.fidelity import read_fidelity
 from text2ct.diffusion.fit import misfits, text_misfits, tokenizer_misfits
 from text2ct.diffusion.info import COMPONENTS, PackInfo
 from text2ct.diffusion.tokenizer import TextTokenizer
@@ -53,6 +54,11 @@ class Pack:
     _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
     _configs: dict[str, Any] = field(default_factory=dict, repr=False)
     _checked: set[str] = field(default_factory=set, repr=False)
+
+    @property
+    def fidelity(self) -> dict[str, float]:
+        """The share of its own AUC that each finding keeps in generated volumes; empty where nobody measured it."""
+        return read_fidelity(self.path)
 
     def has(self, component: str) -> bool:
         """Whether the pack holds ``component`` (clip, vae, unet or scheduler)."""

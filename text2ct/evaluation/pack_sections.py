@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -195,6 +195,23 @@ def factual_figures(
             }
         found["judges"][judge.name] = record
     return found
+
+
+def kept_shares(factual: Mapping[str, Any]) -> dict[str, float]:
+    """Of each finding, the share of its own AUC that generated volumes keep, by the judge that reads least of it.
+
+    Args:
+        factual: What :func:`factual_figures` found, with the patients' own volumes.
+
+    Returns:
+        Finding to share; without findings that some judge cannot score.
+    """
+    shares = [
+        {name: _share(judge["auc_synthetic"][name], own) for name, own in judge["auc_real"].items()}
+        for judge in factual["judges"].values()
+    ]
+    least = {name: [known for judge in shares if (known := judge.get(name)) is not None] for name in FINDINGS}
+    return {name: min(known) for name, known in least.items() if known and len(known) == len(shares)}
 
 
 def _share(synthetic: float | None, real: float | None) -> float | None:
