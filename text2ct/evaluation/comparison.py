@@ -138,9 +138,7 @@ def _measure_arm(cases: Sequence[Cases], weights: NDArray[np.float64], rare: NDA
     return _Arm(auc, average_precision, np.array([run.scores for run in cases]), cases[0])
 
 
-def _measure(
-    cases: Sequence[Cases], weights: NDArray[np.float64], rare: NDArray[np.bool_], area: Area
-) -> Measured:
+def _measure(cases: Sequence[Cases], weights: NDArray[np.float64], rare: NDArray[np.bool_], area: Area) -> Measured:
     positives = np.nansum(cases[0].labels, axis=0)
 
     def with_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
