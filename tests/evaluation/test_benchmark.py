@@ -152,7 +152,7 @@ def test_bad_settings_are_refused(workspace, real, synthetic, change, message):
 def test_leaks_and_missing_splits_are_refused(workspace, real, synthetic):
     with pytest.raises(UserError, match="split 'test' has no labelled volumes"):
         run(workspace, real[real["split"] != "test"], synthetic)
-    with pytest.raises(UserError, match="these arms need synthetic volumes"):
+    with pytest.raises(UserError, match="there are no synthetic volumes"):
         run(workspace, real, None)
     with pytest.raises(UserError, match="holds synthetic rows"):
         run(workspace, pd.concat([real, synthetic]), synthetic)

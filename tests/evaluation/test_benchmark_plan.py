@@ -62,7 +62,7 @@ def test_test_labels_choose_nothing_of_the_endpoint(workspace, real, synthetic):
 
 def test_what_the_generator_does_not_render_is_not_in_the_endpoint(workspace, real, synthetic):
     rare = run(workspace, real, synthetic, arms=BOTH)["endpoint"]["findings"]
-    fidelity = {rare[0]: 0.84, rare[1]: 0.85, "Cardiomegaly": 0.1}
+    fidelity = {rare[0]: 0.84, rare[1]: 0.85, "Interlobular septal thickening": 0.1}
     result = run(workspace, real, synthetic, arms=BOTH, fidelity=fidelity)
     assert result["endpoint"]["findings"] == rare[1:]
     assert result["endpoint"]["unfaithful"] == rare[:1]

@@ -44,7 +44,7 @@ def real_splits(real: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def synthetic_pool(
     real: pd.DataFrame,
-    synthetic: pd.DataFrame | Sequence[pd.DataFrame] | None,
+    synthetic: pd.DataFrame | Sequence[pd.DataFrame],
     workspace: Workspace,
     classifier: str,
     seeds: Sequence[int],
@@ -52,11 +52,9 @@ def synthetic_pool(
     """The synthetic rows that arms may draw from.
 
     Raises:
-        UserError: There are none, one would leak validation or test patients, or the gate that judged
+        UserError: There are none, some would leak validation or test patients, or the gate that judged
             them is the classifier that is scored.
     """
-    if synthetic is None:
-        raise UserError("these arms need synthetic volumes; run `text2ct synthesize` first")
     pool = gather(real, synthetic, workspace).drop(columns="sampling_weight", errors="ignore")
     judged = pool[pool["gate"] != ""]
     if len(judged):

@@ -173,7 +173,7 @@ def _arms(
     if (splits["train"]["source"] == "simulated").all():
         present.add("simulated")
     names, notes = expand_arms(settings, present)
-    if not any("synthetic" in ARMS[split_name(name)[0]].needs for name in names):
+    if synthetic is None or not any("synthetic" in ARMS[split_name(name)[0]].needs for name in names):
         return None, names, notes
     return synthetic_pool(real, synthetic, workspace, settings.classifier, settings.seeds), names, notes
 
