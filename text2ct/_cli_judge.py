@@ -222,8 +222,8 @@ def benchmark(
     )
     notes = [f"note: {note}" for note in result["notes"]]
     if dry_run:
-        left = result["trainings"] - result["resumed"]
-        emit(result, as_json, lambda: say(would(f"make {left} trainings of {steps} steps", result), *notes))
+        what = f"make {result['left']} of {result['trainings']} trainings of {steps} steps ({result['hours']:.1f} h)"
+        emit(result, as_json, lambda: say(would(what, result), *notes))
         return
     emit(result, as_json, lambda: say(auc_table(result), *notes, f"report: {result['report']}"))
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from text2ct.errors import UserError
+from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
 
@@ -113,6 +114,7 @@ def test_a_dry_run_writes_nothing(workspace, real):
     result = run(workspace, real, None, fake, arms=FEW, seeds=(1, 2, 3), dry_run=True)
     assert result["trainings"] == 6
     assert (result["seconds"], result["bytes"]) == (100.0 + 6 * 2.0, 1000 + 6 * 10)
+    assert (result["left"], result["hours"]) == (6, 112.0 / 3600)
     assert set(fake.foreseen["volume"]) == set(real["volume"]), "every volume that is read, once"
     assert len(fake.foreseen) == len(real)
     assert not workspace.path.exists()
@@ -156,6 +158,14 @@ def test_leaks_and_missing_splits_are_refused(workspace, real, synthetic):
         run(workspace, real, None)
     with pytest.raises(UserError, match="holds synthetic rows"):
         run(workspace, pd.concat([real, synthetic]), synthetic)
+    with pytest.raises(UserError, match=r"s4\.nii\.gz: synthetic volumes belong to the training split, not to 'test'"):
+        run(workspace, real, synthetic.assign(split=synthetic["split"].where(synthetic.index != 4, "test")))
+    write_json(
+        workspace.path / "synthetic" / "r" / "pack.json", {"trained_on": [{"dataset": "clinic", "patients": ["test3"]}]}
+    )
+    made_by = {"pack": "p", "pack_sha256": sha256_file(workspace.path / "synthetic" / "r" / "pack.json")}
+    with pytest.raises(UserError, match="trained on validation or test patients: clinic/test3"):
+        run(workspace, real, synthetic.assign(**made_by))
     synthetic.loc[0, ["prompt_dataset", "prompt_volume"]] = ["clinic", "test3.nii.gz"]
     with pytest.raises(UserError, match=r"its prompt comes from test3\.nii\.gz"):
         run(workspace, real, synthetic)

@@ -232,13 +232,17 @@ def _foreseen(runner: Runner, regimes: Sequence[_Regime], seeds: Sequence[int]) 
         for regime in regimes
         for arm in regime.arms
     ]
-    trainings = len(left) * len(seeds)
+    trainings, undone = len(left) * len(seeds), sum(count for _, count in left)
     made = list(dict.fromkeys(arm.name for arm, count in left if count and (arm.make or arm.init)))
     notes = [f"time and disk do not hold what is made first for {', '.join(made)}"] if made else []
+    cost = runner.estimate(left, regimes[-1].folder)
     return {
         "dry_run": True,
         "trainings": trainings,
-        "resumed": trainings - sum(count for _, count in left),
+        "resumed": trainings - undone,
+        "left": undone,
+        "hours": cost["seconds"] / 3600,
         "training": {arm.name: describe(arm) for arm in regimes[-1].arms},
         "notes": notes,
-    } | runner.estimate(left, regimes[-1].folder)
+        **cost,
+    }
