@@ -16,7 +16,8 @@ from typing import Any
 
 from text2ct.evaluation import compare
 from text2ct.evaluation.benchmark import BenchmarkSettings
-from text2ct.evaluation.benchmark.arms import Material, build_arm
+from text2ct.evaluation.benchmark.arms import build_arm
+from text2ct.evaluation.benchmark.building import Material
 from text2ct.evaluation.benchmark.data import judged, nested_patients, real_splits
 from text2ct.evaluation.benchmark.runner import Runner
 from text2ct.files import write_json

@@ -32,6 +32,8 @@ def run_demo(workspace: Workspace, *, seed: int = 0, device: str = "auto") -> di
     Returns:
         The ``benchmark`` object of the command line, with ``seconds`` and ``imbalance_report``.
     """
+    from text2ct.evaluation.benchmark import BenchmarkSettings
+
     started = time.monotonic()
     info("1/5 cohort and imbalance report")
     frame, _ = workflow.real_manifest(workspace)
@@ -59,8 +61,6 @@ def run_demo(workspace: Workspace, *, seed: int = 0, device: str = "auto") -> di
     info(f"    {mixed['manifest']}")
 
     info(f"5/5 benchmark: arms x {SEEDS} seeds x {STEPS} steps")
-    from text2ct.evaluation.benchmark import BenchmarkSettings
-
     settings = BenchmarkSettings(ratios=(RATIO,), seeds=tuple(range(seed, seed + SEEDS)), steps=STEPS, arms=ARMS)
     result = scoring.benchmark(
         workspace,

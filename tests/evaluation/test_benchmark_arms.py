@@ -10,7 +10,8 @@ import pytest
 from text2ct import augment
 from text2ct.errors import UserError
 from text2ct.evaluation.benchmark import ARMS, BenchmarkSettings
-from text2ct.evaluation.benchmark.arms import Material, build_arm, expand_arms, shuffle_labels, split_name
+from text2ct.evaluation.benchmark.arms import build_arm, expand_arms, split_name
+from text2ct.evaluation.benchmark.building import Material, shuffle_labels
 from text2ct.findings import FINDINGS
 from text2ct.manifests import write_manifest
 

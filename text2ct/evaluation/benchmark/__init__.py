@@ -1,8 +1,8 @@
 """Does it help? Training sets against each other at equal steps, judged on one real test split.
 
-``settings`` says what is asked and what is declared before the first training, ``arms`` lists the training sets,
-``data`` holds the tables and what is refused of them, ``runner`` trains, ``outcome`` and ``calibration`` judge, and
-``run`` puts them in order.
+``settings`` says what is asked and what is declared before the first training, ``arms`` lists the training sets and
+``building`` puts them together, ``data`` holds the tables and what is refused of them, ``runner`` trains, ``outcome``
+and ``calibration`` judge, and ``run`` puts them in order.
 """
 
 from text2ct.evaluation.benchmark.arms import ARMS, uses

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from text2ct.augment.mix import prevalence, source_label_association
-from text2ct.evaluation.benchmark.arms import GENERATIVE, NON_GENERATIVE, Arm, split_name
+from text2ct.evaluation.benchmark.arms import GENERATIVE, NON_GENERATIVE, split_name
+from text2ct.evaluation.benchmark.building import Arm
 from text2ct.evaluation.benchmark.calibration import calibration
 from text2ct.evaluation.benchmark.data import cases, judged
 from text2ct.evaluation.benchmark.settings import Declaration

@@ -15,15 +15,13 @@ from text2ct.console import warn
 from text2ct.errors import UserError
 from text2ct.evaluation.benchmark.arms import (
     ARMS,
-    Arm,
-    Material,
     Need,
     build_arm,
     expand_arms,
     oversample_share,
-    pack_sha256,
     split_name,
 )
+from text2ct.evaluation.benchmark.building import Arm, Material, pack_sha256
 from text2ct.evaluation.benchmark.data import gate_counts, known_to, nested_patients, real_splits, synthetic_pool
 from text2ct.evaluation.benchmark.outcome import describe, endpoint, judge
 from text2ct.evaluation.benchmark.runner import Predict, Runner, Train

@@ -10,7 +10,7 @@ import pandas as pd
 
 from text2ct.console import info
 from text2ct.errors import UserError
-from text2ct.evaluation.benchmark.arms import Arm
+from text2ct.evaluation.benchmark.building import Arm
 from text2ct.evaluation.benchmark.data import check_frame
 from text2ct.evaluation.benchmark.settings import BenchmarkSettings, json_digest, plain, table_digest
 from text2ct.files import atomic_path, read_json, sha256_file, write_json
