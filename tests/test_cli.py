@@ -165,7 +165,7 @@ def test_benchmark_report(space, synthetic):
     result = run_json(
         "benchmark", "--ratios", "0.1", "--seeds", "2", "--steps", "2", "--workspace", space, "--run", "tiny-benchmark"
     )
-    assert list(result["arms"]) == ["real", "real+oversampled", "real+synthetic@0.1", "synthetic"]
+    assert list(result["arms"]) == ["real", "real+oversampled", "real+classical", "real+synthetic@0.1"]
     page = Path(result["report"]).read_text()
     assert "simulated" in page
     assert "Traceback" not in page

@@ -140,6 +140,13 @@ def score(
 def benchmark(
     ratios: Annotated[str, typer.Option("--ratios", help="Synthetic per real training volume, as 0.25,0.5,1.")] = "0.5",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Training seeds per arm.")] = 3,
+    full: Annotated[bool, typer.Option("--full", help="All arms that can be built here, not only the usual.")] = False,
+    arms: Annotated[
+        str | None, typer.Option("--arms", help="Arms by name, as real,real+oversampled,real+synthetic@R.")
+    ] = None,
+    train_patients: Annotated[
+        str | None, typer.Option("--train-patients", help="Sizes of nested training subsets, as 100,300,1000.")
+    ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimisation steps, equal for every arm.")] = 300,
     classifier: ClassifierOption = "cnn3d",
     batch_size: BatchOption = 8,
@@ -151,6 +158,9 @@ def benchmark(
     synthetic: Annotated[
         Path | None, typer.Option("--synthetic", help="Synthetic manifest; default the newest.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Pack of the arms that need one; default the volumes' own.")
+    ] = None,
     device: DeviceOption = "auto",
     run: RunOption = None,
     workspace: WorkspaceOption = WORKSPACE,
@@ -160,6 +170,7 @@ def benchmark(
 ) -> None:
     """Arms x ratios x seeds at equal steps, paired statistics, one verdict per finding, a report."""
     from text2ct import scoring
+    from text2ct.evaluation.benchmark import BenchmarkSettings
     from text2ct.manifests import Workspace
     from text2ct.tables import auc_table
 
@@ -167,6 +178,9 @@ def benchmark(
         "benchmark",
         ratios=ratios,
         seeds=seeds,
+        full=full,
+        arms=arms,
+        train_patients=train_patients,
         steps=steps,
         classifier=classifier,
         batch_size=batch_size,
@@ -176,34 +190,41 @@ def benchmark(
         classical=classical,
         real=real,
         synthetic=synthetic,
+        model=model,
         seed=seed,
     )
-    result = scoring.benchmark(
-        Workspace.open(workspace),
-        ratios=numbers(ratios, "--ratios"),
-        seeds=seeds,
-        steps=steps,
-        classifier=classifier,
-        real=real,
-        synthetic=synthetic,
-        run=run,
-        seed=seed,
-        device=device,
-        batch_size=batch_size,
-        train_options={
+    asked = {
+        "ratios": numbers(ratios, "--ratios"),
+        "seeds": tuple(range(seed, seed + seeds)),
+        "full": full,
+        "arms": [arm.strip() for arm in arms.split(",")] if arms else (),
+        "train_patients": numbers(train_patients, "--train-patients") if train_patients else (),
+        "steps": steps,
+        "classifier": classifier,
+        "batch_size": batch_size,
+        "train_options": {
             "size": three(grid, int, "--grid"),
             "spacing_mm": three(spacing, float, "--spacing"),
             "class_weights": class_weights,
             "augment": classical,
         },
+    }
+    result = scoring.benchmark(
+        Workspace.open(workspace),
+        BenchmarkSettings.of("the benchmark's options", asked),
+        real=real,
+        synthetic=synthetic,
+        model=model,
+        run=run,
+        device=device,
         rerun=[again],
         dry_run=dry_run,
     )
-    if dry_run:
-        left = result["trainings"] - result["resumed"]
-        emit(result, as_json, lambda: say(would(f"make {left} trainings of {steps} steps", result)))
-        return
     notes = [f"note: {note}" for note in result["notes"]]
+    if dry_run:
+        what = f"make {result['left']} of {result['trainings']} trainings of {steps} steps ({result['hours']:.1f} h)"
+        emit(result, as_json, lambda: say(would(what, result), *notes))
+        return
     emit(result, as_json, lambda: say(auc_table(result), *notes, f"report: {result['report']}"))
 
 

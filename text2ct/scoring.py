@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,7 +14,10 @@ from text2ct.errors import UserError
 from text2ct.files import write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
-from text2ct.workflow import real_manifest
+from text2ct.workflow import find_pack, real_manifest
+
+if TYPE_CHECKING:
+    from text2ct.evaluation.benchmark import BenchmarkSettings
 
 # A dozen pictures show what the generator does; more make the page heavy.
 SHOWN_VOLUMES = 12
@@ -150,18 +153,13 @@ def _scans(rows: pd.DataFrame) -> list[str]:
 
 def benchmark(
     workspace: Workspace,
+    settings: BenchmarkSettings | None = None,
     *,
-    ratios: Sequence[float] = (0.5,),
-    seeds: int = 3,
-    steps: int = 300,
-    classifier: str = "cnn3d",
     real: Path | None = None,
     synthetic: Path | None = None,
+    model: str | None = None,
     run: str | None = None,
-    seed: int = 0,
     device: str = "auto",
-    batch_size: int = 8,
-    train_options: Mapping[str, Any] | None = None,
     rerun: Sequence[str] = (),
     dry_run: bool = False,
 ) -> dict[str, Any]:
@@ -169,17 +167,12 @@ def benchmark(
 
     Args:
         workspace: Resolves roots and holds the runs.
-        ratios: Synthetic volumes per real training volume.
-        seeds: Trainings per arm.
-        steps: Optimisation steps of every training.
-        classifier: An entry of ``text2ct.classifiers.CLASSIFIERS``.
+        settings: The same for every arm.
         real: Real manifest; by default the workspace's.
-        synthetic: Synthetic manifest; by default the newest.
+        synthetic: Synthetic manifest; by default the newest, where an arm needs one.
+        model: Pack of the arms that need one; by default that which made the synthetic volumes.
         run: Name of the benchmark; by default from its settings and data.
-        seed: First training seed.
         device: ``auto``, ``cpu``, ``cuda``, ...
-        batch_size: Volumes a step.
-        train_options: Further arguments of ``train``, the same for every arm.
         rerun: Command lines that give the same again, for the report.
         dry_run: Say what would be trained, how long and how much disk, and write nothing.
 
@@ -189,25 +182,25 @@ def benchmark(
     Raises:
         UserError: No synthetic volumes, a missing split, or a leak.
     """
-    from text2ct.evaluation.benchmark import run_benchmark
+    from text2ct.evaluation.benchmark import BenchmarkSettings, pack_fidelity, run_benchmark, uses
     from text2ct.reports import write_benchmark_report
 
-    source = synthetic or workspace.newest("synthetic")
+    settings = settings or BenchmarkSettings()
+    made = None
+    if synthetic is not None or uses("synthetic", settings):
+        source = synthetic or workspace.newest("synthetic")
+        info(f"benchmark with the synthetic volumes of {source}")
+        made = manifests.read_manifest(source)
     frame, _ = real_manifest(workspace, real)
-    info(f"benchmark with the synthetic volumes of {source}")
-    made = manifests.read_manifest(source)
     result = run_benchmark(
         frame,
         made,
         workspace,
+        settings,
         run,
-        ratios=ratios,
-        seeds=range(seed, seed + seeds),
-        steps=steps,
-        classifier=classifier,
+        pack=_pack(workspace, model, made) if uses("pack", settings) else None,
+        fidelity=None if made is None else pack_fidelity(made, workspace),
         device=device,
-        batch_size=batch_size,
-        train_options=train_options,
         dry_run=dry_run,
     )
     if dry_run:
@@ -215,12 +208,28 @@ def benchmark(
     page = write_benchmark_report(
         result,
         workspace.run_dir("reports", result["run"]),
-        volumes=list(_shown(made, workspace)),
+        volumes=[] if made is None else list(_shown(made, workspace)),
         methods=_methods(result, made),
         limitations=_limitations(result, frame, made),
         rerun=rerun,
     )
     return result | {"report": str(page)}
+
+
+def _pack(workspace: Workspace, model: str | None, made: pd.DataFrame | None) -> str | None:
+    """The pack named, else the one that made the volumes if it is here and still the same."""
+    if model is not None:
+        return find_pack(workspace, model)
+    packs = [] if made is None else made[["pack", "pack_sha256"]].drop_duplicates().to_dict("records")
+    if len(packs) != 1:
+        return None
+    from text2ct.diffusion import load_pack
+
+    name = find_pack(workspace, packs[0]["pack"])
+    try:
+        return name if load_pack(name).sha256 == packs[0]["pack_sha256"] else None
+    except UserError:
+        return None
 
 
 def _shown(made: pd.DataFrame, workspace: Workspace) -> list[dict[str, Any]]:
@@ -246,9 +255,11 @@ def _shown(made: pd.DataFrame, workspace: Workspace) -> list[dict[str, Any]]:
     return shown
 
 
-def _methods(result: Mapping[str, Any], made: pd.DataFrame) -> str:
+def _methods(result: Mapping[str, Any], made: pd.DataFrame | None) -> str:
     settings, patients = result["settings"], result["test"]["patients"]
-    strangers = "arm, prompt or generator" if (made["pack_sha256"] != "").all() else "arm or prompt"
+    strangers = "arm"
+    if made is not None:
+        strangers = "arm, prompt or generator" if (made["pack_sha256"] != "").all() else "arm or prompt"
     return (
         f"Every arm trained the classifier {settings['classifier']} for {settings['steps']} steps of "
         f"{settings['batch_size']} volumes with {len(settings['seeds'])} seed(s); the checkpoint was chosen by macro "
@@ -260,7 +271,7 @@ def _methods(result: Mapping[str, Any], made: pd.DataFrame) -> str:
     )
 
 
-def _limitations(result: Mapping[str, Any], frame: pd.DataFrame, made: pd.DataFrame) -> list[str]:
+def _limitations(result: Mapping[str, Any], frame: pd.DataFrame, made: pd.DataFrame | None) -> list[str]:
     lines = []
     if (frame["source"] == "simulated").any():
         lines.append(
@@ -270,7 +281,7 @@ def _limitations(result: Mapping[str, Any], frame: pd.DataFrame, made: pd.DataFr
     lines.extend(
         f"The pack {pack} has learnt from patients that the classifiers have not seen: a gain may be its knowledge, "
         "transferred, and not information that was in your training data."
-        for pack in sorted(set(made["pack"]))
+        for pack in sorted(set() if made is None else set(made["pack"]))
     )
     lines.append(
         f"The test set has {result['test']['patients']} patients; differences smaller than the intervals cannot be "

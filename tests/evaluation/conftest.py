@@ -7,6 +7,9 @@ import pandas as pd
 import pytest
 
 from text2ct.findings import FINDINGS
+from text2ct.manifests import Workspace
+
+from .benchmark_fakes import make_real, make_synthetic
 
 
 def make_tables(
@@ -46,3 +49,18 @@ def load_benchmark(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "ws")
+
+
+@pytest.fixture
+def real() -> pd.DataFrame:
+    return make_real()
+
+
+@pytest.fixture
+def synthetic(workspace: Workspace) -> pd.DataFrame:
+    return make_synthetic(workspace)

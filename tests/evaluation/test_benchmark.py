@@ -4,121 +4,17 @@ import json
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from text2ct.errors import UserError
-from text2ct.evaluation._arms import shuffle_labels
-from text2ct.evaluation.benchmark import run_benchmark
+from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
-from text2ct.manifests import Workspace, validate
+from text2ct.manifests import Workspace
 
-ARMS = ("real", "real+oversampled", "real+synthetic@R", "real+shuffled@R", "synthetic")
+from .benchmark_fakes import FakeClassifier, make_synthetic, run
+
 FEW = ("real", "real+oversampled")
-
-
-def make_real(n: int = 40, seed: int = 0) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    rows = []
-    for split in ("train", "validation", "test"):
-        labels = (rng.random((n, 18)) < np.linspace(0.08, 0.5, 18)).astype(float)
-        labels[0], labels[1] = 1, 0
-        for index, row in enumerate(labels):
-            name = f"{split}{index}"
-            rows.append(
-                {
-                    "dataset": "clinic",
-                    "volume": f"{name}.nii.gz",
-                    "patient": name,
-                    "scan": name,
-                    "split": split,
-                }
-                | {"source": "simulated", "root": "clinic", "path": f"{name}.nii.gz"}
-                | dict(zip(FINDINGS, row, strict=True))
-            )
-    return validate(pd.DataFrame(rows), "the test")
-
-
-def make_synthetic(workspace: Workspace, n: int = 30) -> pd.DataFrame:
-    rng = np.random.default_rng(7)
-    rows = []
-    for index in range(n):
-        path = f"synthetic/r/volumes/s{index}.nii.gz"
-        file = workspace.path / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"voxels")
-        labels = dict(zip(FINDINGS, (rng.random(18) < 0.3).astype(float), strict=True))
-        rows.append(
-            {
-                "dataset": "synthetic-r",
-                "volume": f"s{index}.nii.gz",
-                "patient": f"s{index}",
-                "scan": f"s{index}",
-            }
-            | {
-                "split": "train",
-                "source": "synthetic",
-                "root": "workspace",
-                "path": path,
-                "prompt": f"Text {index}.",
-            }
-            | labels
-        )
-    return validate(pd.DataFrame(rows), "the test")
-
-
-class FakeClassifier:
-    """Predicts test labels with noise that shrinks with the number of training volumes; keeps a diary."""
-
-    def __init__(self, fail_after: int | None = None) -> None:
-        self.trainings: list[dict] = []
-        self.fail_after = fail_after
-
-    def train(self, manifest, workspace, out_dir, **options):
-        if self.fail_after is not None and len(self.trainings) >= self.fail_after:
-            raise KeyboardInterrupt
-        if options.get("dry_run"):
-            self.foreseen = manifest
-            return {"seconds_reading": 100.0, "seconds_training": 2.0, "bytes_cache": 1000, "bytes_run": 10}
-        self.trainings.append({"manifest": manifest, **options})
-        Path(out_dir).mkdir(parents=True, exist_ok=True)
-        train = manifest[manifest["split"] == "train"]
-        (Path(out_dir) / "model.json").write_text(json.dumps({"n": len(train), "seed": options["seed"]}))
-        return {
-            "run": str(out_dir),
-            "classifier": options["name"],
-            "steps": options["steps"],
-            "validation_macro_auc": 0.6,
-        }
-
-    def predict(self, run_dir, manifest, workspace, **options):
-        model = json.loads((Path(run_dir) / "model.json").read_text())
-        rng = np.random.default_rng([model["seed"], model["n"], len(manifest)])
-        noise = rng.normal(0, 100 / model["n"], (len(manifest), 18))
-        scores = 1 / (1 + np.exp(-(manifest[list(FINDINGS)].to_numpy() - 0.5 + noise)))
-        return pd.DataFrame(scores, columns=list(FINDINGS)).assign(VolumeName=manifest["volume"].tolist())
-
-
-def run(workspace, real, synthetic, fake=None, **options):
-    fake = fake or FakeClassifier()
-    options = {"ratios": (0.25, 0.5), "steps": 7, "n_bootstrap": 50, "arms": ARMS} | options
-    return run_benchmark(real, synthetic, workspace, train=fake.train, predict=fake.predict, **options)
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    return Workspace(tmp_path / "ws")
-
-
-@pytest.fixture
-def real():
-    return make_real()
-
-
-@pytest.fixture
-def synthetic(workspace):
-    return make_synthetic(workspace)
 
 
 def test_every_arm_is_trained_alike_and_judged_on_real_volumes(workspace, real, synthetic):
@@ -168,14 +64,10 @@ def test_finished_trainings_are_skipped_and_the_result_is_the_same(workspace, re
     assert idle.trainings == []
     assert again == result | {"resumed": 4}
     whole = Workspace(workspace.path.parent / "whole")
-    assert run(whole, real, make_synthetic(whole), arms=FEW) == result | {
-        "resumed": 0,
-        "benchmark": whole_path(whole, result),
-    }
-
-
-def whole_path(workspace, result):
-    return str(workspace.path / "reports" / result["run"] / "benchmark.json")
+    path = whole.path / "reports" / result["run"] / "benchmark.json"
+    at_once = run(whole, real, make_synthetic(whole), arms=FEW)
+    hour = {"declared": at_once["endpoint"]["declared"]}
+    assert at_once == result | {"resumed": 0, "benchmark": str(path), "endpoint": result["endpoint"] | hour}
 
 
 def test_damaged_predictions_are_made_again(workspace, real, synthetic):
@@ -199,6 +91,9 @@ def test_other_settings_under_the_same_name_are_refused(workspace, real, synthet
         with pytest.raises(UserError, match="other data or settings"):
             mine(workspace, real, synthetic, **change)
     real.loc[real["split"] == "train", FINDINGS[0]] = 0.0
+    with pytest.raises(UserError, match="train: then"):
+        mine(workspace, real, synthetic)
+    (workspace.path / "reports" / "mine" / "benchmark-plan.json").unlink()
     with pytest.raises(UserError, match="training_data"):
         mine(workspace, real, synthetic)
 
@@ -219,6 +114,7 @@ def test_a_dry_run_writes_nothing(workspace, real):
     result = run(workspace, real, None, fake, arms=FEW, seeds=(1, 2, 3), dry_run=True)
     assert result["trainings"] == 6
     assert (result["seconds"], result["bytes"]) == (100.0 + 6 * 2.0, 1000 + 6 * 10)
+    assert (result["left"], result["hours"]) == (6, 112.0 / 3600)
     assert set(fake.foreseen["volume"]) == set(real["volume"]), "every volume that is read, once"
     assert len(fake.foreseen) == len(real)
     assert not workspace.path.exists()
@@ -237,12 +133,18 @@ def test_an_arm_short_of_its_ratio_says_so(workspace, real, synthetic):
     [
         ({"arms": ("real", "real+magic")}, r"unknown arm 'real\+magic'"),
         ({"arms": ("synthetic",)}, "arm 'real' is missing"),
-        ({"ratios": (0,)}, "ratio 0 is not above 0"),
+        ({"ratios": (0,)}, r"ratios\.0: .*greater than 0"),
         ({"ratios": ()}, "needs at least one ratio"),
-        ({"seeds": ()}, "at least one seed"),
-        ({"steps": 0}, "at least one seed and one step"),
+        ({"seeds": ()}, "seeds: .*at least 1 item"),
+        ({"steps": 0}, "steps: .*greater than or equal to 1"),
+        ({"stepps": 3}, "stepps: Extra inputs"),
+        ({"full": True}, "--full and --arms exclude each other"),
+        ({"arms": ("real", "real+reconstructed")}, r"'real\+reconstructed' cannot be built: no pack is given"),
+        ({"arms": ("real", "real+ungated@R")}, "no gate has judged"),
+        ({"arms": ("real", "real+classical"), "train_options": {"augment": True}}, "every arm is trained so already"),
+        ({"train_patients": (41,)}, "asks for 41 training patients; there are 40"),
     ],
-    ids=["arm", "no-real", "ratio", "no-ratio", "seeds", "steps"],
+    ids=["arm", "no-real", "ratio", "no-ratio", "seeds", "steps", "key", "full", "pack", "gate", "twice", "patients"],
 )
 def test_bad_settings_are_refused(workspace, real, synthetic, change, message):
     with pytest.raises(UserError, match=message):
@@ -252,18 +154,18 @@ def test_bad_settings_are_refused(workspace, real, synthetic, change, message):
 def test_leaks_and_missing_splits_are_refused(workspace, real, synthetic):
     with pytest.raises(UserError, match="split 'test' has no labelled volumes"):
         run(workspace, real[real["split"] != "test"], synthetic)
-    with pytest.raises(UserError, match="these arms need synthetic volumes"):
+    with pytest.raises(UserError, match="there are no synthetic volumes"):
         run(workspace, real, None)
     with pytest.raises(UserError, match="holds synthetic rows"):
         run(workspace, pd.concat([real, synthetic]), synthetic)
+    with pytest.raises(UserError, match=r"s4\.nii\.gz: synthetic volumes belong to the training split, not to 'test'"):
+        run(workspace, real, synthetic.assign(split=synthetic["split"].where(synthetic.index != 4, "test")))
+    write_json(
+        workspace.path / "synthetic" / "r" / "pack.json", {"trained_on": [{"dataset": "clinic", "patients": ["test3"]}]}
+    )
+    made_by = {"pack": "p", "pack_sha256": sha256_file(workspace.path / "synthetic" / "r" / "pack.json")}
+    with pytest.raises(UserError, match="trained on validation or test patients: clinic/test3"):
+        run(workspace, real, synthetic.assign(**made_by))
     synthetic.loc[0, ["prompt_dataset", "prompt_volume"]] = ["clinic", "test3.nii.gz"]
     with pytest.raises(UserError, match=r"its prompt comes from test3\.nii\.gz"):
         run(workspace, real, synthetic)
-
-
-def test_shuffling_keeps_the_label_sets_and_breaks_the_pairs(synthetic):
-    shuffled = shuffle_labels(synthetic, 0)
-    names = list(FINDINGS)
-    assert sorted(map(tuple, shuffled[names].to_numpy())) == sorted(map(tuple, synthetic[names].to_numpy()))
-    assert not shuffled[names].equals(synthetic[names])
-    assert shuffled["volume"].tolist() == synthetic["volume"].tolist()

@@ -2,9 +2,18 @@ import time
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from text2ct.evaluation.bootstrap import auc_samples, cluster_weights, interval, row_mean, weighted_auc
+from text2ct.evaluation.bootstrap import (
+    auc_samples,
+    cluster_weights,
+    interval,
+    row_mean,
+    weighted_auc,
+    weighted_average_precision,
+)
 
 
 @pytest.mark.parametrize("decimals", [1, 2, 8], ids=["many-ties", "ties", "no-ties"])
@@ -60,3 +69,23 @@ def test_full_size_bootstrap_is_fast() -> None:
     start = time.process_time()
     auc_samples(scores, labels, cluster_weights(np.arange(3039) // 3, 1000, rng))
     assert time.process_time() - start < 15
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1, 8]), st.integers(2, 40))
+def test_average_precision_equals_scikit_learns(seed: int, decimals: int, n: int) -> None:
+    """With weights of one and with any weights, ties included."""
+    rng = np.random.default_rng(seed)
+    positive = rng.random(n) < 0.3
+    positive[0] = True
+    scores = rng.random(n).round(decimals)
+    weights = np.column_stack([np.ones(n), rng.integers(0, 4, n), rng.random(n)])
+    weights[0] = 1.0
+    found = weighted_average_precision(scores, positive, weights)
+    expected = [average_precision_score(positive, scores, sample_weight=weights[:, k]) for k in range(3)]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_average_precision_without_positive_weight_is_undefined() -> None:
+    positive = np.array([True, False, False])
+    assert np.isnan(weighted_average_precision(np.arange(3.0), positive, np.array([[0.0], [1.0], [1.0]]))).all()

@@ -98,17 +98,41 @@ def test_undefined_finding_has_no_test(labels: pd.DataFrame) -> None:
 
 def test_same_training_data_gives_no_verdict_more_often_than_promised() -> None:
     """Two arms of two trainings that differ by luck only, as much of it as real trainings show."""
-    false_alarms = macro = 0
+    alarms = dict.fromkeys(["finding", "macro", "average precision of a finding", "macro average precision"], 0)
     for repetition in range(20):
         rng = np.random.default_rng(repetition)
         luck = 1 + 0.15 * rng.normal(size=(4, len(FINDINGS)))
         tables = [make_tables(100, seed=repetition, strength=luck[k], noise=0.8, training=k) for k in range(4)]
         runs = [table for table, _ in tables]
         entry = compare({"a": runs[:2], "b": runs[2:]}, tables[0][1], n_bootstrap=60)["comparisons"][0]
-        false_alarms += any(row["verdict"] != "no evidence" for row in entry["findings"].values())
-        macro += entry["verdict"] != "no evidence"
-    assert false_alarms <= 3
-    assert macro <= 3
+        rows = entry["findings"].values()
+        alarms["finding"] += any(row["verdict"] != "no evidence" for row in rows)
+        alarms["macro"] += entry["verdict"] != "no evidence"
+        alarms["average precision of a finding"] += any(
+            row["average_precision_verdict"] != "no evidence" for row in rows
+        )
+        alarms["macro average precision"] += entry["average_precision_verdict"] != "no evidence"
+    assert max(alarms.values()) <= 3, alarms
+
+
+def test_average_precision_and_the_weighted_auc_stand_beside(result: dict) -> None:
+    gain, harm = result["comparisons"]
+    arms = result["arms"]
+    for key, delta in (
+        ("macro_average_precision", "delta_macro_average_precision"),
+        ("weighted_auc", "delta_weighted_auc"),
+    ):
+        difference = arms["real+synthetic@0.5"][key] - arms["real"][key]
+        assert gain[delta] == pytest.approx(difference)
+    assert (gain["average_precision_verdict"], harm["average_precision_verdict"]) == ("gain", "harm")
+    assert gain["average_precision_ci"][0] > 0 > harm["average_precision_ci"][1]
+    entry = gain["findings"]["Emphysema"]
+    difference = [arms[name]["findings"]["Emphysema"]["average_precision"] for name in ("real+synthetic@0.5", "real")]
+    assert entry["delta_average_precision"] == pytest.approx(difference[0] - difference[1])
+    assert 0 <= entry["average_precision_p_adjusted"] <= 1
+    positives = np.array([result["test"]["positive"][name] for name in FINDINGS])
+    areas = np.array([arms["real"]["findings"][name]["auc"] for name in FINDINGS])
+    assert arms["real"]["weighted_auc"] == pytest.approx(np.average(areas, weights=positives))
 
 
 def test_what_cannot_be_compared(labels: pd.DataFrame) -> None:

@@ -45,6 +45,43 @@ def test_a_case_by_hand() -> None:
     assert (auc, variance) == (0.75, 0.125)
 
 
+# Albumin, total protein, K-G score, and whether surgery helped: 43 of the patients with ovarian cancer of DeLong et
+# al. 1988, without the six who lack a test, as printed with the example "Comparing Receiver Operating Characteristic
+# Curves" of PROC LOGISTIC (SAS/STAT User's Guide), whose results stand in the test.
+OVARIAN = """
+3.0 5.8 10 0  3.2 6.3 5 1  3.9 6.8 3 1  2.8 4.8 6 0  3.2 5.8 3 1  0.9 4.0 5 0  2.5 5.7 8 0  1.6 5.6 5 1  3.8 5.7 5 1
+3.7 6.7 6 1  3.2 5.4 4 1  3.8 6.6 6 1  4.1 6.6 5 1  3.6 5.7 5 1  4.3 7.0 4 1  3.6 6.7 4 0  2.3 4.4 6 1  4.2 7.6 4 0
+4.0 6.6 6 0  3.5 5.8 6 1  3.8 6.8 7 1  3.0 4.7 8 0  4.5 7.4 5 1  3.7 7.4 5 1  3.1 6.6 6 1  4.1 8.2 6 1  4.3 7.0 5 1
+4.3 6.5 4 1  3.2 5.1 5 1  2.6 4.7 6 1  3.3 6.8 6 0  1.7 4.0 7 0  3.7 6.1 5 1  3.3 6.3 7 1  4.2 7.7 6 1  3.5 6.2 5 1
+2.9 5.7 9 0  2.1 4.8 7 1  2.8 6.2 8 0  4.0 7.0 7 1  3.3 5.7 6 1  3.7 6.9 5 1  3.6 6.6 5 1
+"""
+
+
+def test_equals_the_published_comparison_of_delongs_own_data() -> None:
+    albumin, protein, kg, helped = np.array(OVARIAN.split(), dtype=float).reshape(-1, 4).T
+    tests = {"albumin": albumin, "kg": -kg, "protein": protein}
+    areas = {name: auc_variance(values, helped) for name, values in tests.items()}
+    found = {name: (round(auc, 4), round(variance**0.5, 4)) for name, (auc, variance) in areas.items()}
+    assert found == {"albumin": (0.7366, 0.0927), "kg": (0.7258, 0.1028), "protein": (0.6478, 0.1000)}
+    for name, (difference, error, chi_square, p) in {
+        "albumin": (0.0108, 0.0953, 0.0127, 0.9102),
+        "protein": (-0.0780, 0.1046, 0.5554, 0.4561),
+    }.items():
+        test = delong_test(helped, tests["kg"], tests[name])
+        assert test is not None
+        assert test.z is not None
+        assert (round(test.difference, 4), round(test.variance**0.5, 4)) == (difference, error)
+        assert (round(test.z**2, 4), round(test.p or 0.0, 4)) == (chi_square, p)
+
+
+def test_equals_the_published_error_of_hanley_and_mcneils_images() -> None:
+    # 58 normal and 51 abnormal CT images on a scale of five: Table I of Radiology 1982, 143:29-36; DeLong's standard
+    # error of it is printed in Stata's manual (roctab).
+    ratings = np.repeat([1, 2, 3, 4, 5] * 2, [33, 6, 6, 11, 2, 3, 2, 2, 11, 33])
+    auc, variance = auc_variance(ratings, np.arange(109) >= 58)
+    assert (round(auc, 4), round(variance**0.5, 4)) == (0.8932, 0.0307)
+
+
 def test_the_same_model_differs_by_nothing() -> None:
     scores, truth = np.random.default_rng(0).random(30), np.arange(30) % 3 == 0
     test = delong_test(truth, scores, scores)

@@ -21,6 +21,8 @@ DEFAULT_TARGET_PREVALENCE = 0.15
 DEFAULT_WITHOUT_SHARE = 0.5
 # Gains were seen up to one synthetic volume per real one; more costs hours and brings nothing.
 DEFAULT_MAX_RATIO = 1.0
+# Of what a judge sees of a finding in real volumes; below it the labels of synthetic volumes are not to be trusted.
+MIN_FIDELITY = 0.85
 
 
 class _Strict(BaseModel):

@@ -6,8 +6,9 @@ Of a classifier: is it good, and is it better than another? Of a generator: do i
 """
 
 from text2ct.evaluation.classification import choose_thresholds, crg, score
-from text2ct.evaluation.comparison import compare, holm
+from text2ct.evaluation.comparison import compare
 from text2ct.evaluation.delong import DeLong, auc_variance, delong_test
+from text2ct.evaluation.estimates import holm
 from text2ct.evaluation.predictions import read_labels, read_pair, read_predictions
 from text2ct.evaluation.probe import Probe, linear_probe
 from text2ct.evaluation.retrieval import Retrieval, clip_score, report_to_volume_recall, volume_to_volume_map

@@ -1,6 +1,8 @@
-"""Patient-clustered bootstrap: resampling weights, a weighted AUC for all of them at once, intervals."""
+"""Patient-clustered bootstrap: resampling weights, weighted areas for all of them at once, intervals."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,18 +61,60 @@ def weighted_auc(
     return np.divide(wins, pairs, out=np.full(weights.shape[1], np.nan), where=pairs > 0)
 
 
-def auc_samples(
-    scores: NDArray[np.floating], labels: NDArray[np.floating], weights: NDArray[np.floating]
+def weighted_average_precision(
+    scores: NDArray[np.floating], positive: NDArray[np.bool_], weights: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Weighted AUC of every finding; rows whose label is unknown are left out of that finding.
+    """Average precision for many weightings of the same rows.
+
+    The step-wise area below the precision-recall curve: the mean, over the weight of the positives, of
+    the precision at each one's own score. One sort serves every weighting, and with weights of one it
+    equals scikit-learn's ``average_precision_score``.
+
+    Args:
+        scores: ``(n,)``, finite.
+        positive: ``(n,)``, whether the row has the finding.
+        weights: ``(n, B)``, non-negative.
+
+    Returns:
+        ``(B,)`` areas in [0, 1]; NaN where the positives weigh nothing.
+    """
+    at_or_above = _weight_at_or_above(scores[~positive], weights[~positive], scores[positive])
+    true = _weight_at_or_above(scores[positive], weights[positive], scores[positive])
+    weight = weights[positive]
+    precision = np.divide(true, true + at_or_above, out=np.zeros_like(true), where=true > 0)
+    area, total = np.einsum("pb,pb->b", weight, precision), weight.sum(axis=0)
+    return np.divide(area, total, out=np.full(weights.shape[1], np.nan), where=total > 0)
+
+
+def _weight_at_or_above(
+    scores: NDArray[np.floating], weights: NDArray[np.floating], thresholds: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Weight ``(len(thresholds), B)`` of the rows that score at least each threshold."""
+    order = np.argsort(-scores, kind="stable")
+    above = np.zeros((len(order) + 1, weights.shape[1]))
+    np.cumsum(weights[order], axis=0, out=above[1:])
+    return above[np.searchsorted(-scores[order], -thresholds, side="right")]
+
+
+Area = Callable[[NDArray[np.floating], NDArray[np.bool_], NDArray[np.floating]], NDArray[np.float64]]
+
+
+def auc_samples(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.floating],
+    weights: NDArray[np.floating],
+    area: Area = weighted_auc,
+) -> NDArray[np.float64]:
+    """Weighted area of every finding; rows whose label is unknown are left out of that finding.
 
     Args:
         scores: ``(n, F)`` probabilities.
         labels: ``(n, F)`` 1, 0 or NaN.
         weights: ``(n, B)``.
+        area: :func:`weighted_auc` or :func:`weighted_average_precision`.
 
     Returns:
-        ``(B, F)``, NaN where undefined.
+        ``(B, F)``, NaN where undefined: for a finding without positives or negatives, whatever the area.
     """
     result = np.full((weights.shape[1], labels.shape[1]), np.nan)
     for column in range(labels.shape[1]):
@@ -78,7 +122,7 @@ def auc_samples(
         positive = labels[known, column] == 1
         if positive.any() and not positive.all():
             kept = weights if known.all() else weights[known]
-            result[:, column] = weighted_auc(scores[known, column], positive, kept)
+            result[:, column] = area(scores[known, column], positive, kept)
     return result
 
 

@@ -4,173 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student
+from numpy.typing import NDArray
 
 from text2ct.errors import UserError
 from text2ct.evaluation.alignment import Cases, align, identify
-from text2ct.evaluation.bootstrap import LEVEL, auc_samples, cluster_weights, row_mean
+from text2ct.evaluation.bootstrap import (
+    LEVEL,
+    Area,
+    auc_samples,
+    cluster_weights,
+    row_mean,
+    weighted_auc,
+    weighted_average_precision,
+)
 from text2ct.evaluation.delong import delong_test
+from text2ct.evaluation.estimates import (
+    ALPHA,
+    MEANS,
+    Estimate,
+    Measured,
+    estimate_difference,
+    estimate_mean,
+    holm,
+    number,
+    verdict,
+)
 from text2ct.findings import FINDINGS
 
-Verdict = Literal["gain", "no evidence", "harm"]
-ALPHA = 1.0 - LEVEL
-_N_MEANS = 2  # macro and under-represented stand before the findings
 ONE_TRAINING = "one training per arm: luck of training cannot be told from the arm; use two seeds or more"
-
-
-def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """Holm's step-down correction (Scandinavian Journal of Statistics 1979, 6:65-70).
-
-    Args:
-        p_values: ``(m,)``; NaN stands for a test that does not exist and is not counted.
-
-    Returns:
-        ``(m,)`` adjusted values in the given order: rejecting those below alpha keeps the chance
-        of any false rejection below alpha, whatever the dependence between the tests.
-    """
-    p = np.asarray(p_values, dtype=float)
-    adjusted = np.full(p.shape, np.nan)
-    valid = np.flatnonzero(~np.isnan(p))
-    order = valid[np.argsort(p[valid], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * factors)) if len(order) else []
-    return adjusted
+_MACRO, _WEIGHTED, _RARE = range(len(MEANS))
 
 
 @dataclass(frozen=True)
 class _Arm:
-    """AUCs of one arm with S trainings and B bootstrap samples.
+    """An arm's trainings on the test set, by both measures; ``scores (S, n, 18)``."""
 
-    ``point (S, K)`` and ``samples (S, B, K)``, K = macro, under-represented, then the 18 findings;
-    ``scores (S, n, 18)``.
-    """
-
-    point: NDArray[np.float64]
-    samples: NDArray[np.float64]
+    auc: Measured
+    average_precision: Measured
     scores: NDArray[np.float64]
     cases: Cases
-
-
-@dataclass(frozen=True)
-class _Estimate:
-    value: float
-    low: float
-    high: float
-    p: float
-    defined: bool
-
-
-def _measure(cases: Sequence[Cases], weights: NDArray[np.float64], rare: NDArray[np.bool_]) -> _Arm:
-    def with_means(aucs: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.column_stack([row_mean(aucs), row_mean(aucs, rare.astype(float)), aucs])
-
-    ones = np.ones((cases[0].n_scans, 1))
-    point = [with_means(auc_samples(run.scores, run.labels, ones))[0] for run in cases]
-    samples = [with_means(auc_samples(run.scores, run.labels, weights)) for run in cases]
-    return _Arm(np.array(point), np.array(samples), np.array([run.scores for run in cases]), cases[0])
-
-
-@dataclass(frozen=True)
-class _Training:
-    """Luck of training in the mean over S trainings, each ``(K,)``.
-
-    ``observed``: variance between the trainings' AUCs on this test set, over S. ``excess``: the part
-    of it that the bootstrap over patients does not hold already. ``dof``: S - 1.
-    """
-
-    observed: NDArray[np.float64]
-    excess: NDArray[np.float64]
-    dof: int
-
-
-def _variance(samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Variance over the bootstrap samples ``(B, K)``, without the undefined ones; NaN if there are few."""
-    defined = ~np.isnan(samples)
-    n = defined.sum(axis=0)
-    mean = np.where(defined, samples, 0.0).sum(axis=0) / np.maximum(n, 1)
-    squares = np.where(defined, (samples - mean) ** 2, 0.0).sum(axis=0) / np.maximum(n - 1, 1)
-    return np.where(n > len(samples) / 2, squares, np.nan)
-
-
-def _training(arm: _Arm) -> _Training:
-    """Spread of an arm's trainings, less what patients cause by being ranked differently.
-
-    With two or three trainings some finding's spread is small by chance, so that none is taken
-    for smaller than the mean over the findings.
-    """
-    n_trainings, _, n_numbers = arm.samples.shape
-    if n_trainings == 1:
-        return _Training(np.zeros(n_numbers), np.zeros(n_numbers), 0)
-    deviations = arm.samples - arm.samples.mean(axis=0)
-    shared = sum(_variance(one) for one in deviations) / (n_trainings - 1)
-    observed = arm.point.var(axis=0, ddof=1)
-    excess = observed - shared
-    findings = excess[_N_MEANS:]
-    if not np.isnan(findings).all():
-        findings[:] = np.maximum(findings, np.nanmean(findings))
-    excess = np.maximum(excess, 0.0)
-    return _Training(observed / n_trainings, excess / n_trainings, n_trainings - 1)
-
-
-def _estimate(
-    values: NDArray[np.float64],
-    samples: NDArray[np.float64],
-    trainings: Sequence[_Training],
-    n_patients: int,
-    lowest: float,
-) -> list[_Estimate]:
-    """Intervals and p-values that cover the choice of patients and the luck of training.
-
-    The design is that of readers who judge the same cases, with trainings as readers. Resampling
-    both at once would count their interaction three times (Owen 2007, "The pigeonhole bootstrap",
-    Annals of Applied Statistics 1:386-411), so the variance is put together from its parts:
-    patients by bootstrap, trainings from their spread, less what both contain. Degrees of freedom
-    of Student's t follow Welch and Satterthwaite: three trainings are not taken for thirty.
-
-    Args:
-        values: ``(K,)`` estimates.
-        samples: ``(B, K)`` the same, averaged over trainings, for resampled patients.
-        trainings: Luck of training of each arm involved.
-        n_patients: Patients of the test set.
-        lowest: Where intervals end below, 0 for an AUC and -1 for a difference; above they end at 1.
-    """
-    patients = _variance(samples)
-    total = patients + sum(one.excess for one in trainings)
-    spread = patients**2 / max(n_patients - 1, 1)
-    spread = spread + sum(one.observed**2 / one.dof for one in trainings if one.dof > 0)
-    estimates = []
-    for value, variance, below in zip(values, total, spread, strict=True):
-        if np.isnan(value) or np.isnan(variance):
-            estimates.append(_Estimate(value, np.nan, np.nan, np.nan, False))
-        elif variance < 1e-24:  # rounding of one and the same prediction
-            estimates.append(_Estimate(value, value, value, 1.0 if abs(value) < 1e-12 else 0.0, True))
-        else:
-            dof = variance**2 / below if below > 0 else np.inf
-            error = variance**0.5
-            half = float(student.ppf(1 - ALPHA / 2, dof)) * error
-            p = float(2.0 * student.sf(abs(value) / error, dof))
-            estimates.append(_Estimate(value, max(value - half, lowest), min(value + half, 1.0), p, True))
-    return estimates
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _ci(estimate: _Estimate) -> list[float] | None:
-    return [float(estimate.low), float(estimate.high)] if estimate.defined else None
-
-
-def verdict(delta: float, p_adjusted: float, alpha: float = ALPHA) -> Verdict:
-    """``gain`` or ``harm`` if the corrected p is below ``alpha``, ``no evidence`` otherwise."""
-    if np.isnan(p_adjusted) or p_adjusted >= alpha or delta == 0:
-        return "no evidence"
-    return "gain" if delta > 0 else "harm"
 
 
 def compare(
@@ -189,7 +65,8 @@ def compare(
 
     All arms see the same resampled patients (paired), and the luck of each arm's trainings widens
     the intervals, since another seed would have given another classifier. Findings of one comparison are
-    corrected together by Holm's method, macro differences across the comparisons. The verdict
+    corrected together by Holm's method, macro differences across the comparisons, and average precision
+    apart from AUC: it is a second look, not a second chance. The verdict
     rests on the bootstrap, which knows of patients and trainings; DeLong's p, which knows of
     neither, stands beside it. With a single training in an arm every verdict is ``no evidence``.
 
@@ -226,15 +103,15 @@ def compare(
     cases = aligned[names[0]][0]
     weights = cluster_weights(cases.patients, n_bootstrap, rng)
     rare = np.isin(FINDINGS, list(underrepresented))
-    measured = {name: _measure(runs, weights, rare) for name, runs in aligned.items()}
+    measured = {name: _measure_arm(runs, weights, rare) for name, runs in aligned.items()}
 
     comparisons = [_comparison(a, b, measured, alpha) for a, b in chosen]
-    macro = holm([np.nan if entry["p"] is None else entry["p"] for entry in comparisons])
-    for entry, p_adjusted in zip(comparisons, macro, strict=True):
-        entry["p_adjusted"] = _number(p_adjusted)
-        single = min(len(arms[entry["arm"]]), len(arms[entry["against"]])) == 1
-        delta = entry["delta_macro_auc"] or 0.0
-        entry["verdict"] = "no evidence" if single else verdict(delta, p_adjusted, alpha)
+    for prefix, delta in (("", "delta_macro_auc"), ("average_precision_", "delta_macro_average_precision")):
+        p_values = [np.nan if entry[f"{prefix}p"] is None else entry[f"{prefix}p"] for entry in comparisons]
+        for entry, p_adjusted in zip(comparisons, holm(p_values), strict=True):
+            single = min(len(arms[entry["arm"]]), len(arms[entry["against"]])) == 1
+            entry[f"{prefix}p_adjusted"] = number(p_adjusted)
+            entry[f"{prefix}verdict"] = "no evidence" if single else verdict(entry[delta] or 0.0, p_adjusted, alpha)
     return {
         "arms": {name: _arm(measured[name]) for name in names},
         "comparisons": comparisons,
@@ -254,52 +131,71 @@ def compare(
     }
 
 
+def _measure_arm(cases: Sequence[Cases], weights: NDArray[np.float64], rare: NDArray[np.bool_]) -> _Arm:
+    auc, average_precision = (
+        _measure(cases, weights, rare, area) for area in (weighted_auc, weighted_average_precision)
+    )
+    return _Arm(auc, average_precision, np.array([run.scores for run in cases]), cases[0])
+
+
+def _measure(cases: Sequence[Cases], weights: NDArray[np.float64], rare: NDArray[np.bool_], area: Area) -> Measured:
+    positives = np.nansum(cases[0].labels, axis=0)
+
+    def with_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        means = [row_mean(values), row_mean(values, positives), row_mean(values, rare.astype(float))]
+        return np.column_stack([*means, values])
+
+    ones = np.ones((cases[0].n_scans, 1))
+    point = [with_means(auc_samples(run.scores, run.labels, ones, area))[0] for run in cases]
+    samples = [with_means(auc_samples(run.scores, run.labels, weights, area)) for run in cases]
+    return Measured(np.array(point), np.array(samples))
+
+
 def _arm(arm: _Arm) -> dict[str, Any]:
-    means = arm.point.mean(axis=0)
-    estimates = _estimate(means, arm.samples.mean(axis=0), [_training(arm)], arm.cases.n_patients, lowest=0.0)
+    auc = estimate_mean(arm.auc, arm.cases.n_patients)
+    precision = estimate_mean(arm.average_precision, arm.cases.n_patients)
+    findings = zip(FINDINGS, auc[len(MEANS) :], precision[len(MEANS) :], strict=True)
     return {
-        "macro_auc": _number(means[0]),
-        "ci": _ci(estimates[0]),
-        "per_seed": [_number(value) for value in arm.point[:, 0]],
-        "underrepresented_auc": _number(means[1]),
-        "underrepresented_ci": _ci(estimates[1]),
+        "macro_auc": auc[_MACRO].number,
+        "ci": auc[_MACRO].ci,
+        "per_seed": [number(value) for value in arm.auc.point[:, _MACRO]],
+        "weighted_auc": auc[_WEIGHTED].number,
+        "weighted_ci": auc[_WEIGHTED].ci,
+        "underrepresented_auc": auc[_RARE].number,
+        "underrepresented_ci": auc[_RARE].ci,
+        "macro_average_precision": precision[_MACRO].number,
+        "average_precision_ci": precision[_MACRO].ci,
         "findings": {
-            name: {"auc": _number(means[k + 2]), "ci": _ci(estimates[k + 2])} for k, name in enumerate(FINDINGS)
+            name: {"auc": a.number, "ci": a.ci, "average_precision": p.number, "average_precision_ci": p.ci}
+            for name, a, p in findings
         },
     }
 
 
 def _comparison(name: str, against: str, arms: Mapping[str, _Arm], alpha: float) -> dict[str, Any]:
     arm, base = arms[name], arms[against]
-    single = min(len(arm.point), len(base.point)) == 1
-    estimates = _estimate(
-        arm.point.mean(axis=0) - base.point.mean(axis=0),
-        arm.samples.mean(axis=0) - base.samples.mean(axis=0),
-        [_training(arm), _training(base)],
-        arm.cases.n_patients,
-        lowest=-1.0,
-    )
-    adjusted = holm([estimate.p for estimate in estimates[2:]])
-    tests = []
-    for column in range(len(FINDINGS)):
-        known = ~np.isnan(arm.cases.labels[:, column])
-        truth = arm.cases.labels[known, column] == 1
-        tests.append(delong_test(truth, base.scores[:, known, column], arm.scores[:, known, column]))
-    delong = [np.nan if test is None or test.p is None else test.p for test in tests]
-    delong_adjusted = holm(delong)
+    patients = arm.cases.n_patients
+    single = min(len(arm.scores), len(base.scores)) == 1
+    auc = estimate_difference(arm.auc, base.auc, patients)
+    precision = estimate_difference(arm.average_precision, base.average_precision, patients)
+    delong = _delong(arm, base)
+    columns = (_findings(auc), _findings(precision), zip(delong, holm(delong), strict=True))
     findings = {}
-    for k, finding in enumerate(FINDINGS):
-        estimate = estimates[k + 2]
+    for finding, (area, p_auc), (step, p_step), (p_delong, p_delong_adjusted) in zip(FINDINGS, *columns, strict=True):
         entry: dict[str, Any] = {
-            "delta_auc": _number(estimate.value),
-            "ci": _ci(estimate),
-            "p": _number(estimate.p),
-            "p_adjusted": _number(adjusted[k]),
-            "p_delong": _number(delong[k]),
-            "p_delong_adjusted": _number(delong_adjusted[k]),
-            "verdict": "no evidence" if single else verdict(estimate.value, adjusted[k], alpha),
+            "delta_auc": area.number,
+            "ci": area.ci,
+            "p": number(area.p),
+            "p_adjusted": number(p_auc),
+            "p_delong": number(p_delong),
+            "p_delong_adjusted": number(p_delong_adjusted),
+            "verdict": "no evidence" if single else verdict(area.value, p_auc, alpha),
+            "delta_average_precision": step.number,
+            "average_precision_ci": step.ci,
+            "average_precision_p_adjusted": number(p_step),
+            "average_precision_verdict": "no evidence" if single else verdict(step.value, p_step, alpha),
         }
-        if not estimate.defined:
+        if area.ci is None:
             entry["reason"] = "too few positive or negative test scans"
         elif single:
             entry["reason"] = ONE_TRAINING
@@ -307,11 +203,34 @@ def _comparison(name: str, against: str, arms: Mapping[str, _Arm], alpha: float)
     return {
         "arm": name,
         "against": against,
-        "delta_macro_auc": _number(estimates[0].value),
-        "ci": _ci(estimates[0]),
-        "p": _number(estimates[0].p),
-        "delta_underrepresented_auc": _number(estimates[1].value),
-        "underrepresented_ci": _ci(estimates[1]),
-        "underrepresented_p": _number(estimates[1].p),
+        "delta_macro_auc": auc[_MACRO].number,
+        "ci": auc[_MACRO].ci,
+        "p": number(auc[_MACRO].p),
+        "delta_weighted_auc": auc[_WEIGHTED].number,
+        "weighted_ci": auc[_WEIGHTED].ci,
+        "weighted_p": number(auc[_WEIGHTED].p),
+        "delta_underrepresented_auc": auc[_RARE].number,
+        "underrepresented_ci": auc[_RARE].ci,
+        "underrepresented_p": number(auc[_RARE].p),
+        "delta_macro_average_precision": precision[_MACRO].number,
+        "average_precision_ci": precision[_MACRO].ci,
+        "average_precision_p": number(precision[_MACRO].p),
         "findings": findings,
     }
+
+
+def _findings(estimates: Sequence[Estimate]) -> list[tuple[Estimate, float]]:
+    """The 18 findings' estimates with their p-values, corrected together."""
+    findings = list(estimates[len(MEANS) :])
+    return list(zip(findings, holm([one.p for one in findings]).tolist(), strict=True))
+
+
+def _delong(arm: _Arm, base: _Arm) -> list[float]:
+    """DeLong's p of every finding; NaN where the test does not exist."""
+    p_values = []
+    for column in range(len(FINDINGS)):
+        known = ~np.isnan(arm.cases.labels[:, column])
+        truth = arm.cases.labels[known, column] == 1
+        test = delong_test(truth, base.scores[:, known, column], arm.scores[:, known, column])
+        p_values.append(np.nan if test is None or test.p is None else test.p)
+    return p_values

@@ -1,0 +1,177 @@
+"""The registry of arms, and arms whose volumes or first weights are made by (here: faked) helpers."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from text2ct import augment
+from text2ct.errors import UserError
+from text2ct.evaluation.benchmark import ARMS, BenchmarkSettings
+from text2ct.evaluation.benchmark.arms import build_arm, expand_arms, split_name
+from text2ct.evaluation.benchmark.building import Material, shuffle_labels
+from text2ct.findings import FINDINGS
+from text2ct.manifests import write_manifest
+
+from .benchmark_fakes import FakeClassifier, run
+
+USUAL = ["real", "real+oversampled", "real+classical", "real+synthetic@0.25", "real+synthetic@2", "real+synthetic@0.75"]
+EVERYTHING = {"synthetic", "gate", "pack", "simulated"}
+RATIOS = (0.25, 2, 0.75)
+
+
+class FakePack:
+    sha256 = "a" * 64
+
+
+@pytest.fixture
+def makers(monkeypatch, synthetic):
+    """Stands in for the module that makes volumes; ``calls`` says what it was asked for."""
+    module = ModuleType("text2ct.evaluation.arm_volumes")
+    calls = []
+
+    def reconstructed(rows, workspace, pack, folder, *, device):
+        calls.append(("reconstructed", len(rows), pack))
+        return rows.assign(volume="decoded-" + rows["volume"], path="decoded/" + rows["path"])
+
+    def oracle(rows, workspace, real, folder, *, seed, workers):
+        calls.append(("oracle", len(rows), folder.name))
+        names = [f"o{k}" for k in range(len(rows))]
+        return rows.assign(dataset="simulated-oracle", volume=names, patient=names, scan=names)
+
+    def pretrained_classifier(pack, workspace, folder, **options):
+        calls.append(("pretrained", options))
+        return folder / f"seed{options['seed']}"
+
+    def own_generator(train_rows, workspace, folder, *, device, budget):
+        calls.append(("own", sorted(train_rows["patient"]), folder))
+        return folder / "pack"
+
+    for function in (reconstructed, oracle, pretrained_classifier, own_generator):
+        setattr(module, function.__name__, function)
+    module.calls = calls
+    monkeypatch.setitem(sys.modules, "text2ct.evaluation.arm_volumes", module)
+    return module
+
+
+@pytest.fixture
+def material(workspace, real, synthetic):
+    train, validation = (real[real["split"] == split].reset_index(drop=True) for split in ("train", "validation"))
+    return Material(real, train, validation, synthetic, workspace, BenchmarkSettings(), pack=FakePack())
+
+
+def test_the_usual_arms_run_at_every_ratio_and_the_rest_at_one():
+    usual, notes = expand_arms(BenchmarkSettings(ratios=RATIOS), {"synthetic"})
+    assert (usual, notes) == (USUAL, [])
+    full, notes = expand_arms(BenchmarkSettings(ratios=RATIOS, full=True), EVERYTHING)
+    assert notes == []
+    assert {split_name(name)[0] for name in full} == set(ARMS)
+    assert [name for name in full if name.startswith("real+oracle")] == ["real+oracle@0.75"], "the nearest to 1"
+    named, _ = expand_arms(
+        BenchmarkSettings(ratios=RATIOS, arms=("real", "real+oracle@R", "real+shuffled@3")), EVERYTHING
+    )
+    assert named == ["real", "real+oracle@0.25", "real+oracle@2", "real+oracle@0.75", "real+shuffled@3"]
+
+
+def test_what_full_cannot_build_is_left_out_and_said():
+    full, notes = expand_arms(BenchmarkSettings(full=True, train_options={"augment": True}), {"synthetic"})
+    left = ("real+classical", "real+reconstructed", "real+ungated@R", "real+oracle@R", "real+classifier-pretrained")
+    assert [note.split(":")[0] for note in notes] == [f"without the arm {name}" for name in left]
+    assert not {split_name(name)[0] for name in full} & set(left)
+    with pytest.raises(UserError, match=r"'real\+synthetic@R' cannot be built: there are no synthetic"):
+        expand_arms(BenchmarkSettings(), set())
+
+
+@pytest.mark.parametrize("key", ARMS)
+def test_every_entry_builds_an_arm_that_keeps_validation_as_it_is(key, material):
+    arm = build_arm(key.replace("@R", "@0.5"), material)
+    validation = arm.frame[arm.frame["split"] == "validation"]
+    assert validation["volume"].tolist() == material.validation["volume"].tolist()
+    assert len(arm.frame) - len(validation) == arm.real + arm.synthetic > 0
+    assert arm.synthetic == (0 if "synthetic" not in ARMS[key].needs else 30 if key == "synthetic" else 20)
+    assert (arm.make is None) or arm.made_with, "what decides made volumes is part of the request"
+
+
+def test_rejected_volumes_are_in_the_ungated_arm_only(material):
+    gate = ["reject@run: label"] * 15 + ["accept@run"] * 15
+    material = Material(**{**vars(material), "synthetic": material.pool.assign(gate=gate)})
+    rejected = set(material.pool["volume"].head(15))
+    shown = {key: set(build_arm(key, material).frame["volume"]) & rejected for key in ("real+synthetic@1", "synthetic")}
+    assert shown == {"real+synthetic@1": set(), "synthetic": set()}
+    assert set(build_arm("real+ungated@1", material).frame["volume"]) >= rejected
+
+
+def test_made_volumes_and_first_weights_reach_the_training(workspace, real, synthetic, makers, monkeypatch):
+    fake = FakeClassifier()
+    arms = ("real", "real+reconstructed", "real+oracle@0.25", "real+classifier-pretrained", "real+class-weights")
+    options = {"arms": arms, "pack": FakePack(), "pretrain_patients": 30}
+    result = run(workspace, real, synthetic, fake, **options)
+    by_arm = {name: fake.trainings[2 * k : 2 * k + 2] for k, name in enumerate(result["arms"])}
+    decoded = by_arm["real+reconstructed"][0]["manifest"]
+    assert decoded["volume"].str.startswith("decoded-").sum() == 40
+    assert len(decoded) == 120
+    assert (by_arm["real+oracle@0.25"][1]["manifest"]["dataset"] == "simulated-oracle").sum() == 10
+    assert [t["init"].name for t in by_arm["real+classifier-pretrained"]] == ["seed0", "seed1"]
+    assert [t.get("class_weights") for t in by_arm["real+class-weights"]] == [True, True]
+    asked = [call[1] for call in makers.calls if call[0] == "pretrained"]
+    assert [(o["seed"], o["steps"], o["patients"], o["classifier"]) for o in asked] == [
+        (0, 7, 30, "cnn3d"),
+        (1, 7, 30, "cnn3d"),
+    ]
+    assert [call[0] for call in makers.calls] == ["reconstructed", "oracle", "pretrained", "pretrained"]
+    makers.calls.clear()
+    assert run(workspace, real, synthetic, **options)["resumed"] == 10
+    assert makers.calls == [], "nothing is made for trainings that are done"
+    other = FakePack()
+    other.sha256 = "b" * 64
+    with pytest.raises(UserError, match=r"pack: then a+, now b+"):
+        run(workspace, real, synthetic, **options | {"pack": other, "run": result["run"]})
+
+
+def test_the_own_generator_sees_the_regimes_training_patients_and_the_same_prompts(
+    workspace, real, synthetic, makers, monkeypatch
+):
+    asked = []
+
+    def synthesize(requests, *, pack, workspace, run, seed, device):
+        asked.append((requests["prompt"].tolist(), pack, run))
+        made = synthetic.iloc[: len(requests)].assign(dataset=f"synthetic-{run}")
+        path = workspace.run_dir("synthetic", run) / "manifest.csv"
+        write_manifest(made, path)
+        return {"manifest": str(path)}
+
+    monkeypatch.setattr(augment, "synthesize", synthesize)
+    fake = FakeClassifier()
+    arms = ("real", "real+synthetic@0.25", "real+own-generator@0.25")
+    run(workspace, real, synthetic, fake, arms=arms, seeds=(0,), run="own")
+    (_, patients, folder), (prompts, pack, name) = makers.calls[0], asked[0]
+    assert patients == sorted(real.loc[real["split"] == "train", "patient"])
+    assert prompts == fake.trainings[1]["manifest"].query("source == 'synthetic'")["prompt"].tolist()
+    assert (pack, name) == (folder / "pack", "own-made-real+own-generator@0.25")
+    assert fake.trainings[2]["manifest"]["dataset"].str.startswith("synthetic-own-made").sum() == 10
+
+
+@pytest.mark.parametrize(
+    ("cheat", "message"),
+    [
+        (lambda rows: rows.assign(patient=["test3", *rows["patient"][1:]]), "its patient is in validation or test"),
+        (lambda rows: rows.assign(split="validation"), "its validation rows are not the real"),
+        (lambda rows: rows.assign(split="test"), "neither training nor validation"),
+    ],
+    ids=["test-patient", "validation", "test"],
+)
+def test_made_volumes_that_would_leak_are_refused(workspace, real, synthetic, makers, cheat, message):
+    honest = makers.reconstructed
+    makers.reconstructed = lambda *args, **options: cheat(honest(*args, **options))
+    with pytest.raises(UserError, match=message):
+        run(workspace, real, synthetic, arms=("real", "real+reconstructed"), pack=FakePack())
+
+
+def test_shuffling_keeps_the_label_sets_and_breaks_the_pairs(synthetic):
+    shuffled = shuffle_labels(synthetic, 0)
+    names = list(FINDINGS)
+    assert sorted(map(tuple, shuffled[names].to_numpy())) == sorted(map(tuple, synthetic[names].to_numpy()))
+    assert not shuffled[names].equals(synthetic[names])
+    assert shuffled["volume"].tolist() == synthetic["volume"].tolist()

@@ -1,0 +1,246 @@
+"""Declare, build the arms, train what is left, judge: one benchmark from tables to numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from text2ct.augment.plan import MIN_FIDELITY
+from text2ct.augment.selection import underrepresented
+from text2ct.console import warn
+from text2ct.errors import UserError
+from text2ct.evaluation.benchmark.arms import (
+    ARMS,
+    Need,
+    build_arm,
+    expand_arms,
+    oversample_share,
+    split_name,
+)
+from text2ct.evaluation.benchmark.building import Arm, Material, pack_sha256
+from text2ct.evaluation.benchmark.data import gate_counts, known_to, nested_patients, real_splits, synthetic_pool
+from text2ct.evaluation.benchmark.outcome import describe, endpoint, judge
+from text2ct.evaluation.benchmark.runner import Predict, Runner, Train
+from text2ct.evaluation.benchmark.settings import (
+    MIN_TEST_PATIENTS,
+    BenchmarkSettings,
+    Endpoint,
+    declare,
+    keep_declaration,
+    table_digest,
+)
+from text2ct.files import write_json
+from text2ct.manifests import Workspace
+
+PLAN = "benchmark-plan.json"
+
+
+@dataclass(frozen=True)
+class _Regime:
+    """The arms with one number of training patients; None stands for all of them."""
+
+    train_patients: int | None
+    arms: list[Arm]
+    folder: Path
+
+
+def run_benchmark(
+    real: pd.DataFrame,
+    synthetic: pd.DataFrame | Sequence[pd.DataFrame] | None,
+    workspace: Workspace,
+    settings: BenchmarkSettings,
+    run: str | None = None,
+    *,
+    pack: Any | None = None,
+    fidelity: Mapping[str, float] | None = None,
+    device: str = "auto",
+    cache_dir: Path | None = None,
+    train: Train | None = None,
+    predict: Predict | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Train every arm with every seed for the same number of steps and compare them with ``real``.
+
+    Before the first training ``reports/<run>/benchmark-plan.json`` declares the endpoint, its findings and
+    all settings; another declaration under the same name is refused. Each (arm, seed) is a run in
+    ``classifiers/<run>/<arm>-seed<k>/`` (in ``patients-<n>/`` with ``train_patients``) that is skipped when
+    it is done with the same data and settings. The checkpoint, decision thresholds, temperature, ratio and
+    comparator are chosen on real validation patients; the test split holds no synthetic volume.
+
+    Args:
+        real: Real (or simulated) manifest with train, validation and test rows.
+        synthetic: Manifests of ``synthesize`` or ``gate``; may be None when no arm uses them.
+        workspace: Resolves roots and holds the runs.
+        settings: The same for every arm.
+        run: Name; by default from the declaration.
+        pack: Name, folder or opened pack for the arms that need one.
+        fidelity: How faithfully the generator renders each finding, in [0, 1], as far as known (see
+            :func:`text2ct.evaluation.benchmark.data.pack_fidelity`): the endpoint leaves out findings below
+            :data:`text2ct.augment.plan.MIN_FIDELITY`.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        cache_dir: Cache of preprocessed volumes.
+        train: Trainer; by default :func:`text2ct.classifiers.train`.
+        predict: Predictor; by default :func:`text2ct.classifiers.predict`.
+        dry_run: Return what would be trained, how long it takes and how much disk, and write nothing.
+
+    Returns:
+        ``arms`` (also with ``scores``: means over seeds with thresholds from validation, and
+        ``calibration``), ``comparisons`` as in ``benchmark --json``, ``endpoint``, ``primary``,
+        ``chosen_ratio``, ``gate``, ``settings``, ``training`` (volumes, prevalence and source-label
+        association per arm), ``regimes`` (with several ``train_patients``; the numbers above are then those of the
+        largest), ``run``, ``resumed`` and ``benchmark``, the path of ``benchmark.json``.
+
+    Raises:
+        UserError: An unknown arm or one that cannot be built, a missing split, a leak, a gate that is the
+            scored classifier, or a run folder that holds other settings.
+    """
+    splits = real_splits(real)
+    pool, names, notes = _arms(real, synthetic, workspace, settings, splits, pack)
+    settings = settings.model_copy(update={"arms": tuple(names)})
+    data = {name: table_digest(rows) for name, rows in splits.items()}
+    data["synthetic"] = "" if pool is None else table_digest(pool)
+    data["pack"] = pack_sha256(pack) if any("pack" in ARMS[split_name(name)[0]].needs for name in names) else ""
+    declared = declare(_endpoint(splits, fidelity or {}, synthetic=pool is not None), settings, data)
+    name = run or f"benchmark-{declared.digest[:8]}"
+    report = workspace.run_dir("reports", name)
+    declared = keep_declaration(declared, report / PLAN, dry_run=dry_run)
+    material = Material(
+        real=real,
+        train=splits["train"],
+        validation=splits["validation"],
+        synthetic=pool,
+        workspace=workspace,
+        settings=settings,
+        oversample_share=oversample_share(names),
+        pack=pack,
+        device=device,
+    )
+    regimes = _regimes(material, names, workspace.run_dir("classifiers", name))
+    runner = Runner(settings, splits, workspace, device=device, cache_dir=cache_dir, train=train, predict=predict)
+    head = {"run": name, "settings": settings.model_dump(mode="json")}
+    if dry_run:
+        return head | _foreseen(runner, regimes, settings.seeds)
+    results, resumed = [], 0
+    for regime in regimes:
+        outcomes = {arm.name: runner.run_arm(arm, settings.seeds, regime.folder) for arm in regime.arms}
+        resumed += sum(one["resumed"] for runs in outcomes.values() for one in runs)
+        results.append(judge(regime.arms, outcomes, splits, declared.endpoint.findings, settings.n_bootstrap))
+    result = head | results[-1]
+    result["notes"] = [*notes, *_test_size(declared.endpoint), *result["notes"]]
+    result["endpoint"] = endpoint(declared, result)
+    gate = None if pool is None else gate_counts(pool, workspace)
+    if gate is not None:
+        result["gate"] = gate
+    if pool is not None and (pool["gate"] == "").any():
+        result["notes"].append(
+            f"{(pool['gate'] == '').sum()} of {len(pool)} synthetic volumes were not gated (`text2ct gate`): they were "
+            "used whatever they show"
+        )
+    if len(regimes) > 1:
+        keys = ("arms", "comparisons", "training")
+        result["regimes"] = [
+            {"train_patients": regime.train_patients, **{key: found[key] for key in keys}}
+            for regime, found in zip(regimes, results, strict=True)
+        ]
+    path = report / "benchmark.json"
+    write_json(path, result)
+    return result | {"benchmark": str(path), "resumed": resumed}
+
+
+def _arms(
+    real: pd.DataFrame,
+    synthetic: pd.DataFrame | Sequence[pd.DataFrame] | None,
+    workspace: Workspace,
+    settings: BenchmarkSettings,
+    splits: Mapping[str, pd.DataFrame],
+    pack: Any | None,
+) -> tuple[pd.DataFrame | None, list[str], list[str]]:
+    """The synthetic rows that arms may use (None where none does), the arms' names, and notes."""
+    present: set[Need] = set()
+    if synthetic is not None:
+        present.add("synthetic")
+        frames = [synthetic] if isinstance(synthetic, pd.DataFrame) else synthetic
+        if any((frame["gate"] != "").any() for frame in frames if "gate" in frame):
+            present.add("gate")
+    if pack is not None:
+        present.add("pack")
+    if (splits["train"]["source"] == "simulated").all():
+        present.add("simulated")
+    names, notes = expand_arms(settings, present)
+    if synthetic is None or not any("synthetic" in ARMS[split_name(name)[0]].needs for name in names):
+        return None, names, notes
+    return synthetic_pool(real, synthetic, workspace, settings.classifier, settings.seeds), names, notes
+
+
+def _endpoint(splits: Mapping[str, pd.DataFrame], fidelity: Mapping[str, float], *, synthetic: bool) -> Endpoint:
+    """The findings that decide: chosen by training patients and by the generator, never by the test set."""
+    rare = underrepresented(splits["train"])
+    unfaithful = [name for name in rare if synthetic and fidelity.get(name, 1.0) < MIN_FIDELITY]
+    test = splits["test"]
+    return Endpoint(
+        findings=tuple(name for name in rare if name not in unfaithful),
+        unfaithful=tuple(unfaithful),
+        test_patients=len(test.drop_duplicates(["dataset", "patient"])),
+    )
+
+
+def _test_size(declared: Endpoint) -> list[str]:
+    """What a test set that is too small, or an endpoint without findings, means."""
+    notes = []
+    if declared.test_patients < MIN_TEST_PATIENTS:
+        notes.append(
+            f"{declared.test_patients} test patients are fewer than the {MIN_TEST_PATIENTS:,} that the endpoint asks "
+            "for: no evidence may only mean too few patients"
+        )
+        warn(notes[0])
+    if declared.unfaithful:
+        notes.append(f"not in the endpoint, since the generator does not render them: {', '.join(declared.unfaithful)}")
+    if not declared.findings:
+        notes.append("no under-represented finding is left that the endpoint could be about")
+    return notes
+
+
+def _regimes(material: Material, names: Sequence[str], folder: Path) -> list[_Regime]:
+    """The arms of every number of training patients, from few to many."""
+    regimes = []
+    for count in material.settings.train_patients or (None,):
+        part = material
+        if count is not None:
+            subset = nested_patients(material.train, count)
+            pool = None if material.synthetic is None else known_to(material.synthetic, subset, material.real)
+            part = Material(**{**vars(material), "train": subset, "synthetic": pool})
+        place = folder if count is None else folder / f"patients-{count}"
+        try:
+            regimes.append(_Regime(count, [build_arm(name, part) for name in names], place))
+        except UserError as error:
+            if count is None:
+                raise
+            raise UserError(f"with {count} training patients: {error}") from error
+    return regimes
+
+
+def _foreseen(runner: Runner, regimes: Sequence[_Regime], seeds: Sequence[int]) -> dict[str, Any]:
+    """What a dry run says: the trainings, those that are done, ``seconds`` and ``bytes``, what must be made first."""
+    left = [
+        (arm, sum(runner.finished(arm, seed, regime.folder) is None for seed in seeds))
+        for regime in regimes
+        for arm in regime.arms
+    ]
+    trainings, undone = len(left) * len(seeds), sum(count for _, count in left)
+    made = list(dict.fromkeys(arm.name for arm, count in left if count and (arm.make or arm.init)))
+    notes = [f"time and disk do not hold what is made first for {', '.join(made)}"] if made else []
+    cost = runner.estimate(left, regimes[-1].folder)
+    return {
+        "dry_run": True,
+        "trainings": trainings,
+        "resumed": trainings - undone,
+        "left": undone,
+        "hours": cost["seconds"] / 3600,
+        "training": {arm.name: describe(arm) for arm in regimes[-1].arms},
+        "notes": notes,
+        **cost,
+    }

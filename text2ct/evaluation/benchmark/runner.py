@@ -1,0 +1,216 @@
+"""Trains, predicts and remembers: one folder per arm and seed, skipped when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from text2ct.console import info
+from text2ct.errors import UserError
+from text2ct.evaluation.benchmark.building import Arm
+from text2ct.evaluation.benchmark.data import check_frame
+from text2ct.evaluation.benchmark.settings import BenchmarkSettings, json_digest, plain, table_digest
+from text2ct.files import atomic_path, read_json, sha256_file, write_json
+from text2ct.findings import FINDINGS
+from text2ct.manifests import Workspace
+
+Train = Callable[..., dict[str, Any]]
+Predict = Callable[..., pd.DataFrame]
+
+
+class Runner:
+    """One benchmark's trainings.
+
+    Args:
+        settings: The same for every arm.
+        splits: Real rows by split; ``validation`` and ``test`` are predicted after each training.
+        workspace: Resolves the rows' roots.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        cache_dir: Cache of preprocessed volumes.
+        train: Trainer; by default :func:`text2ct.classifiers.train`.
+        predict: Predictor; by default :func:`text2ct.classifiers.predict`.
+    """
+
+    def __init__(
+        self,
+        settings: BenchmarkSettings,
+        splits: Mapping[str, pd.DataFrame],
+        workspace: Workspace,
+        *,
+        device: str = "auto",
+        cache_dir: Path | None = None,
+        train: Train | None = None,
+        predict: Predict | None = None,
+    ) -> None:
+        self._settings, self._splits, self._workspace = settings, splits, workspace
+        self._device, self._cache_dir = device, cache_dir
+        self._train, self._predict = train, predict
+
+    def _request(self, arm: Arm, seed: int) -> dict[str, Any]:
+        """Everything that decides a training and its predictions."""
+        settings = self._settings.model_dump(
+            mode="json", include={"steps", "classifier", "batch_size", "train_options"}
+        )
+        weights = None if arm.sampling_weights is None else arm.sampling_weights.tolist()
+        return {
+            "version": 2,
+            "arm": arm.name,
+            "seed": seed,
+            **settings,
+            "options": plain(arm.options),
+            "training_data": table_digest(arm.frame),
+            "made_with": plain(arm.made_with),
+            "sampling_weights": json_digest(weights),
+            "test_data": table_digest(self._splits["test"]),
+        }
+
+    def finished(self, arm: Arm, seed: int, folder: Path) -> dict[str, Any] | None:
+        """The outcome of a training that is done with the same request, or None.
+
+        Raises:
+            UserError: The folder holds a training with other data or settings.
+        """
+        place = _place(arm, seed, folder)
+        request, file = self._request(arm, seed), place / "request.json"
+        if not file.exists():
+            return None
+        before = read_json(file)
+        if before != request:
+            differing = [
+                f"{key}: then {before.get(key)}, now {value}"
+                for key, value in request.items()
+                if before.get(key) != value
+            ]
+            raise UserError(f"{place} was made from other data or settings; give another --run", differing)
+        if not (place / "done.json").exists():
+            return None
+        done = read_json(place / "done.json")
+        tables = {}
+        for split, checksum in done["predictions"].items():
+            table = place / f"predictions-{split}.csv"
+            if not table.is_file() or sha256_file(table) != checksum:
+                return None
+            # Cells as text first: float() gives back the very number that was written.
+            cells = pd.read_csv(table, dtype="str", keep_default_na=False)
+            tables[split] = cells.astype(dict.fromkeys(FINDINGS, "float64"))
+        return {"train": done["train"], "predictions": tables, "resumed": True}
+
+    def run_arm(self, arm: Arm, seeds: Sequence[int], folder: Path) -> list[dict[str, Any]]:
+        """An arm's trainings, each unless it was done before; its volumes are made only if one is missing.
+
+        Args:
+            arm: The training set.
+            seeds: One training each.
+            folder: Holds the arm's and its trainings' folders.
+
+        Returns:
+            For each seed ``train`` (what the trainer says), ``predictions`` (by split) and ``resumed``.
+
+        Raises:
+            UserError: A folder holds another training, or made volumes would leak.
+        """
+        outcomes = {seed: self.finished(arm, seed, folder) for seed in seeds}
+        left = [seed for seed, outcome in outcomes.items() if outcome is None]
+        if left:
+            frame = arm.frame
+            if arm.make is not None:
+                info(f"{arm.name}: making its volumes")
+                frame = arm.make(folder / "made" / arm.name)
+            check_frame(arm.name, frame, self._splits)
+        for seed in left:
+            outcomes[seed] = self._run(arm, frame, seed, folder)
+        if len(left) < len(seeds):
+            info(f"{arm.name}: {len(seeds) - len(left)} of {len(seeds)} trainings were done before")
+        return [outcome for outcome in outcomes.values() if outcome is not None]
+
+    def _run(self, arm: Arm, frame: pd.DataFrame, seed: int, folder: Path) -> dict[str, Any]:
+        settings, place = self._settings, _place(arm, seed, folder)
+        info(
+            f"{arm.name}, seed {seed}: {settings.steps} steps on {arm.real} real and {arm.synthetic} synthetic volumes"
+        )
+        write_json(place / "request.json", self._request(arm, seed))
+        train, predict = self._functions()
+        options = {**settings.train_options, **arm.options}
+        if arm.init is not None:
+            options["init"] = arm.init(folder / "made" / arm.name, seed)
+        trained = train(
+            frame,
+            self._workspace,
+            place / "model",
+            name=settings.classifier,
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            seed=seed,
+            cache_dir=self._cache_dir,
+            device=self._device,
+            sampling_weights=arm.sampling_weights,
+            **options,
+        )
+        tables, checksums = {}, {}
+        for split in ("validation", "test"):
+            rows = self._splits[split]
+            table = predict(
+                place / "model",
+                rows,
+                self._workspace,
+                batch_size=settings.batch_size,
+                device=self._device,
+                cache_dir=self._cache_dir,
+            )
+            if table["VolumeName"].tolist() != rows["volume"].tolist():
+                raise UserError(f"{place / 'model'}: predictions are not in the order of the {split} volumes")
+            path = place / f"predictions-{split}.csv"
+            with atomic_path(path) as temporary:
+                table.to_csv(temporary, index=False, lineterminator="\n")
+            tables[split], checksums[split] = table, sha256_file(path)
+        kept = {key: plain(value) for key, value in trained.items() if key != "run"}
+        write_json(place / "done.json", {"train": kept, "predictions": checksums})
+        return {"train": kept, "predictions": tables, "resumed": False}
+
+    def estimate(self, left: Sequence[tuple[Arm, int]], folder: Path) -> dict[str, Any]:
+        """``seconds`` and ``bytes`` of so many trainings of each arm, at most, on volumes that are there."""
+        left = [(arm, count) for arm, count in left if count]
+        total = {"seconds": 0.0, "bytes": 0}
+        if not left:
+            return total
+        # One training on everything that any arm reads: what is judged costs as much as what is validated.
+        judged = self._splits["test"].assign(split="validation")
+        frame = pd.concat([*(arm.frame for arm, _ in left), judged], ignore_index=True)
+        frame = frame.drop_duplicates(["dataset", "volume"])
+        train, _ = self._functions()
+        reading: dict[str, Any] = {}
+        for options in {json_digest(plain(arm.options)): arm.options for arm, _ in left}.values():
+            trial = train(
+                frame,
+                self._workspace,
+                folder / "dry-run",
+                name=self._settings.classifier,
+                steps=self._settings.steps,
+                batch_size=self._settings.batch_size,
+                cache_dir=self._cache_dir,
+                device=self._device,
+                dry_run=True,
+                **{**self._settings.train_options, **options},
+            )
+            trainings = sum(count for arm, count in left if arm.options == options)
+            total["seconds"] += trainings * trial["seconds_training"]
+            total["bytes"] += trainings * trial["bytes_run"]
+            reading = reading or trial
+        return {
+            "seconds": total["seconds"] + reading["seconds_reading"],
+            "bytes": total["bytes"] + reading["bytes_cache"],
+        }
+
+    def _functions(self) -> tuple[Train, Predict]:
+        if self._train is None or self._predict is None:
+            from text2ct import classifiers
+
+            return self._train or classifiers.train, self._predict or classifiers.predict
+        return self._train, self._predict
+
+
+def _place(arm: Arm, seed: int, folder: Path) -> Path:
+    return folder / f"{arm.name}-seed{seed}"
