@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 ORACLE_DATASET = "simulated-oracle"
 # Patients of whom the best is taken. Age and sex are seen in a chest and go with findings, so they should be those of a
-# patient who has the findings by himself, or nearly. A hundred are drawn in less time than one is rendered.
-CANDIDATES = 100
+# patient who has the findings by himself, or nearly. Of 40 the best differs in 1.7 findings on average and goes with age
+# as real ones do; more cost as much as the rendering and bring little.
+CANDIDATES = 40
 
 
 def oracle(
