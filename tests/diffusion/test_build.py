@@ -12,7 +12,14 @@ from pydantic import ValidationError
 from tiny_build import CONFIG
 
 from text2ct.diffusion import Pack, generate, verify_pack
-from text2ct.diffusion.build import TRAINED_ON, build_pack, estimate_build, is_trained_on, pack_info
+from text2ct.diffusion.build import (
+    TRAINED_ON,
+    build_pack,
+    build_pack_of_cases,
+    estimate_build,
+    is_trained_on,
+    pack_info,
+)
 from text2ct.diffusion.ctvit import CTViT, CTViTConfig
 from text2ct.diffusion.info import Sampling
 from text2ct.diffusion.training.cases import Cases
@@ -102,6 +109,12 @@ def test_parts_that_do_not_fit_are_refused_before_anything_is_rendered(tmp_path:
     for build in (lambda: build_pack(tmp_path / "work", tmp_path / "pack", other), lambda: estimate_build(other)):
         with pytest.raises(UserError, match=r"would not fit(.|\n)*latents are(.|\n)*image_size is(.|\n)*vocab_size is"):
             build()
+    assert not list(tmp_path.iterdir())
+
+
+def test_cases_of_another_grid_train_nothing(cases: Cases, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"have \(16, 16, 16\) voxels(.|\n)*write them on the pack's grid"):
+        build_pack_of_cases(cases, (), tmp_path / "work", tmp_path / "pack", CONFIG, device="cpu")
     assert not list(tmp_path.iterdir())
 
 

@@ -12,6 +12,7 @@ from text2ct.simulation.labels import fitted
 from text2ct.simulation.patients import (
     MAX_PATIENTS,
     MAX_SEED,
+    ORACLE_PATIENTS,
     PACK_PATIENTS,
     TRANSIENT,
     draw_patient,
@@ -25,6 +26,8 @@ NONE = np.zeros(len(FINDINGS), bool)
 def test_no_cohort_reaches_the_patients_of_the_pack():
     last = patient_number(MAX_SEED - 1, MAX_PATIENTS - 1)
     assert last < PACK_PATIENTS.start
+    assert PACK_PATIENTS.stop <= ORACLE_PATIENTS.start
+    assert int(float(ORACLE_PATIENTS.stop)) == ORACLE_PATIENTS.stop, "a table may hold numbers as float64"
     assert patient_number(0, 0) == 0
     assert patient_number(3, 7) == 3_000_007
 
@@ -37,6 +40,7 @@ def test_no_seed_and_no_index_give_a_patient_of_the_pack(seed: int, index: int):
         assert not (0 <= seed < MAX_SEED and 0 <= index < MAX_PATIENTS)
     else:
         assert number not in PACK_PATIENTS
+        assert number not in ORACLE_PATIENTS
 
 
 @given(seed=st.integers(0, MAX_SEED - 1), index=st.integers(0, MAX_PATIENTS - 1))
@@ -51,7 +55,7 @@ def test_numbers_out_of_range_are_refused(seed: int, index: int):
         patient_number(seed, index)
 
 
-@pytest.mark.parametrize("number", [-1, PACK_PATIENTS.stop])
+@pytest.mark.parametrize("number", [-1, ORACLE_PATIENTS.stop])
 def test_there_is_no_such_patient(number: int):
     with pytest.raises(UserError, match="there is no patient"):
         draw_patient(number, labels=NONE)

@@ -18,7 +18,7 @@ from text2ct.diffusion.ctvit import CTViTConfig
 from text2ct.diffusion.fit import misfits
 from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
 from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
-from text2ct.diffusion.info import PackInfo, Sampling, TrainingData
+from text2ct.diffusion.info import SIMULATED, PackInfo, Sampling, TrainingData
 from text2ct.diffusion.pack import Pack, Part, save_pack
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.training.cases import Cases, check_pack_patients, render_patients, simulated_case
@@ -136,11 +136,51 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
         UserError: As :func:`check_build`; ``work`` belongs to another configuration, or what was trained there to
             other cases.
     """
-    keep_freed_memory()
     check_build(config)
     _claim(work, config)
     grid: dict[str, Any] = {"size": config.grid, "spacing_mm": config.spacing_mm}
     cases = render_patients(work / "cases", config.first_patient, config.patients, **grid)
+    _train_stages(cases, work, config, device)
+    return export_pack(work, out, config)
+
+
+def build_pack_of_cases(
+    cases: Cases,
+    trained_on: tuple[TrainingData, ...],
+    work: Path,
+    out: Path,
+    config: BuildConfig,
+    *,
+    device: str = "auto",
+) -> Pack:
+    """Train and pack as :func:`build_pack` does, on cases of any origin; the configuration's patients do not count.
+
+    Args:
+        cases: Volumes on the configuration's grid, with reports and labels.
+        trained_on: Whose they are: what ``pack.json`` says of its patients.
+        work: Folder for latents and checkpoints.
+        out: The pack's folder.
+        config: What to build.
+        device: As for :func:`text2ct.compute.pick_device`.
+
+    Raises:
+        UserError: Components or cases that do not fit the grid; ``work`` belongs to another configuration, or what
+            was trained there to other cases.
+    """
+    check_parts(config)
+    if (cases.size, tuple(cases.info["spacing_mm"])) != (config.grid, config.spacing_mm):
+        raise UserError(
+            f"the cases in {cases.folder} have {cases.size} voxels of {tuple(cases.info['spacing_mm'])} mm and the "
+            f"pack {config.grid} of {config.spacing_mm} mm; write them on the pack's grid"
+        )
+    _claim(work, config)
+    _train_stages(cases, work, config, device)
+    return export_pack(work, out, config, trained_on)
+
+
+def _train_stages(cases: Cases, work: Path, config: BuildConfig, device: str) -> None:
+    """Tokenizer, autoencoder, 3D CLIP, latents and contexts, velocity network: what of them is missing."""
+    keep_freed_memory()
     _claim_cases(work, cases)
     make_tokenizer(cases, config, work)
     if not _done(work / "vae"):
@@ -168,7 +208,6 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
             scale_factor=scale_factor, device=device,
         )  # fmt: skip
         _finish(work / "diffusion")
-    return export_pack(work, out, config)
 
 
 def check_build(config: BuildConfig) -> None:
@@ -180,6 +219,15 @@ def check_build(config: BuildConfig) -> None:
     check_pack_patients(config.first_patient, config.patients)
     if config.first_patient + config.patients > FIRST_JUDGED:
         raise UserError(f"patients from {FIRST_JUDGED} on only judge and measure packs; train on earlier ones")
+    check_parts(config)
+
+
+def check_parts(config: BuildConfig) -> None:
+    """Refuse components that do not fit each other or the grid.
+
+    Raises:
+        UserError: All that does not fit.
+    """
     problems = misfits(pack_info(config, 1.0), {"clip": config.clip, "vae": config.vae, "unet": config.unet})
     if config.clip.vision.image_size != config.grid:
         problems.append(f"the grid is {config.grid}, but clip.vision.image_size is {config.clip.vision.image_size}")
@@ -225,8 +273,8 @@ def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes:
     }
 
 
-def export_pack(work: Path, out: Path, config: BuildConfig) -> Pack:
-    """Write the pack from the checkpoints as they are, finished or not."""
+def export_pack(work: Path, out: Path, config: BuildConfig, trained_on: tuple[TrainingData, ...] | None = None) -> Pack:
+    """Write the pack from the checkpoints as they are, finished or not; arguments as of :func:`pack_info`."""
     std = Encoded.open(work / "encoded").info["std"]
     vae, clip, unet = trained_vae(work, config), trained_clip(work, config), trained_unet(work, config)
     parts = {
@@ -235,27 +283,28 @@ def export_pack(work: Path, out: Path, config: BuildConfig) -> Pack:
         "unet": Part(config.unet, unet.state_dict()),
         "scheduler": Part(config.flow),
     }
-    return save_pack(out, pack_info(config, std), parts, load_tokenizer(work))
+    return save_pack(out, pack_info(config, std, trained_on), parts, load_tokenizer(work))
 
 
-def pack_info(config: BuildConfig, std: float) -> PackInfo:
+def pack_info(config: BuildConfig, std: float, trained_on: tuple[TrainingData, ...] | None = None) -> PackInfo:
     """What ``pack.json`` says of a pack built so, before its components and files are known.
 
     Args:
         config: What was built.
         std: Standard deviation of all training latents.
+        trained_on: Whose cases were learnt from; the configuration's simulated patients if None.
     """
+    simulated = TrainingData(
+        dataset=SIMULATED, first=config.first_patient, last=config.first_patient + config.patients - 1
+    )
+    whose = "simulated patients" if trained_on is None else "the patients listed"
     return PackInfo(
         name=config.name,
         version=config.version,
         licence="Apache-2.0",
-        description="Small text-to-CT pack trained on simulated patients only; not for clinical use.",
+        description=f"Small text-to-CT pack trained on {whose} only; not for clinical use.",
         components={},
-        trained_on=(
-            TrainingData(
-                dataset="simulated", first=config.first_patient, last=config.first_patient + config.patients - 1
-            ),
-        ),
+        trained_on=(simulated,) if trained_on is None else trained_on,
         grid=config.grid,
         spacing_mm=config.spacing_mm,
         latent_scale_factor=1 / std,

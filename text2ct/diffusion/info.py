@@ -10,6 +10,8 @@ from text2ct.diffusion.cleaning import TextCleaning
 from text2ct.errors import UserError
 
 COMPONENTS: tuple[str, ...] = ("clip", "vae", "unet", "scheduler")
+# The data set of the simulator's numbered patients that packs are built from.
+SIMULATED = "simulated"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 Length = Annotated[float, Field(gt=0)]

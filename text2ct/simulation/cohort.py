@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from text2ct.console import info, progress
 from text2ct.errors import UserError
@@ -254,10 +255,16 @@ def _render(job: _Job) -> None:
     from text2ct.simulation.render import render
     from text2ct.volumes import Volume, write
 
-    affine = np.diag([*job.spacing_mm, 1.0])
-    affine[:3, 3] = [-(count - 1) / 2 * step for count, step in zip(job.size, job.spacing_mm, strict=True)]
+    affine = centred_affine(job.size, job.spacing_mm)
     hu = render(draw_patient(job.number), job.scan, job.reconstruction, job.size, job.spacing_mm)
     write(Volume(hu, affine), Path(job.target))
+
+
+def centred_affine(size: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> NDArray[np.float64]:
+    """(4, 4) voxel to RAS+ world in mm, with the middle of the grid at the origin: where rendered volumes lie."""
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = [-(count - 1) / 2 * step for count, step in zip(size, spacing_mm, strict=True)]
+    return affine
 
 
 def _write_tables(root: Path, members: Sequence[tuple[_Member, Patient]], request: _Request) -> None:

@@ -23,6 +23,9 @@ PACK_PATIENTS = range(10**12, 10**12 + 10**7)
 FIRST_JUDGED = PACK_PATIENTS.start + 8 * 10**6
 # And the first that figures are measured on: neither a pack nor a judge has seen them.
 FIRST_MEASURED = PACK_PATIENTS.start + 9 * 10**6
+# Patients that a benchmark draws to show what a perfect generator would bring: no cohort contains one and no pack is
+# trained on one. So many that numbers picked by a digest do not meet, and small enough for a float64 to hold.
+ORACLE_PATIENTS = range(PACK_PATIENTS.stop, 10**15)
 
 _MOTION_SHARE = 0.1  # of scans in which breath or heart beat blurs what lies near diaphragm and heart
 
@@ -105,7 +108,7 @@ class Patient:
 
 
 def patient_number(seed: int, index: int) -> int:
-    """The number of patient ``index`` of the cohort with ``seed``; never one of `PACK_PATIENTS`.
+    """The number of patient ``index`` of the cohort with ``seed``; never of `PACK_PATIENTS` or `ORACLE_PATIENTS`.
 
     Args:
         seed: Cohort seed, 0 <= seed < `MAX_SEED`.
@@ -151,19 +154,19 @@ def draw_patient(number: int, prevalence: str = "ct-rate", labels: NDArray[np.bo
     """Draw a patient: person, scans, findings and reconstructions.
 
     Args:
-        number: The patient's number (`patient_number`, or one of `PACK_PATIENTS`).
+        number: The patient's number (`patient_number`, or one of `PACK_PATIENTS` or `ORACLE_PATIENTS`).
         prevalence: How labels are drawn; "ct-rate" is CT-RATE's prevalence and co-occurrence.
         labels: ``(18,)`` bool, the findings of every scan in the order of `FINDINGS`; drawn when None.
             Choosing them changes nothing else of the patient.
 
     Raises:
-        UserError: The number is negative or beyond the pack's, or the prevalence is unknown.
+        UserError: The number is negative or beyond the oracle's, or the prevalence is unknown.
     """
     from text2ct.simulation import distractors
     from text2ct.simulation import findings as models
 
-    if not 0 <= number < PACK_PATIENTS.stop:
-        raise UserError(f"there is no patient {number}; numbers go from 0 to {PACK_PATIENTS.stop - 1}")
+    if not 0 <= number < ORACLE_PATIENTS.stop:
+        raise UserError(f"there is no patient {number}; numbers go from 0 to {ORACLE_PATIENTS.stop - 1}")
     if prevalence != "ct-rate":
         raise UserError(f"unknown prevalence {prevalence!r}; the only one is 'ct-rate'")
     if labels is not None and np.shape(labels) != (len(FINDINGS),):

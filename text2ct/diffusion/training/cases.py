@@ -262,13 +262,22 @@ def _render_chunk(job: tuple[Path, int, int, int, Size, Spacing]) -> None:
     _write_chunk(_chunk(folder, index), volumes, texts)
 
 
-def simulated_case(number: int, size: Size, spacing_mm: Spacing) -> tuple[NDArray[np.int16], CaseText]:
-    """Render one patient's first scan, in one of its reconstructions, with its report."""
+def simulated_case(
+    number: int, size: Size, spacing_mm: Spacing, findings: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.int16], CaseText]:
+    """Render one patient's first scan, in one of its reconstructions, with its report.
+
+    Args:
+        number: The patient's number.
+        size: Voxels along (x, y, z).
+        spacing_mm: Spacing along (x, y, z).
+        findings: (18,) bool, what the scan shows; the patient's own findings if None.
+    """
     from text2ct.simulation.patients import draw_patient
     from text2ct.simulation.render import render
     from text2ct.simulation.text import report
 
-    patient = draw_patient(number)
+    patient = draw_patient(number, labels=findings)
     scan = patient.scans[0]
     reconstruction = number % len(scan.reconstructions)
     hu = np.clip(np.rint(render(patient, 0, reconstruction, size, spacing_mm)), -1000, 1000).astype(np.int16)

@@ -235,7 +235,7 @@ def manifest_cases(frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: 
     Raises:
         UserError: No row can be used, a volume cannot be read, or ``work`` belongs to another manifest.
     """
-    _claim(work, frame, workspace)
+    claim_manifest(work, frame, workspace)
     folder = work / "cases"
     size, spacing = pack.info.grid, pack.info.spacing_mm
     if cases_are_complete(folder):
@@ -254,7 +254,7 @@ def encode_manifest(
         UserError: The pack lacks what encodes, its networks cannot take its grid, or ``work`` belongs to another
             manifest or pack; and as :func:`manifest_cases`.
     """
-    _claim(work, frame, workspace)
+    claim_manifest(work, frame, workspace)
     folder = work / "encoded"
     marker = folder / "pack.sha256.json"
     if marker.is_file() and read_json(marker) != pack.sha256:
@@ -336,8 +336,12 @@ def _check_shapes(encoded: Encoded, unet: Any, name: str) -> None:
         )
 
 
-def _claim(work: Path, frame: pd.DataFrame, workspace: Workspace) -> None:
-    """Tie ``work`` to one set of training volumes, in their order, with their texts and labels."""
+def claim_manifest(work: Path, frame: pd.DataFrame, workspace: Workspace) -> None:
+    """Tie ``work`` to one set of training volumes, in their order, with their texts and labels.
+
+    Raises:
+        UserError: No row can be used, or ``work`` belongs to another manifest.
+    """
     import pandas as pd
 
     rows = usable_rows(frame)
