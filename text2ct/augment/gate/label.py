@@ -23,13 +23,19 @@ class LabelSettings(Strict):
     """Share of real positives that pass for a finding: the faintest fifth teaches least, and a higher share would
     let most volumes without the finding pass with a classifier of today's AUC."""
     negative_quantile: Share = 0.975
-    """Of the real negatives' probabilities: one scan in forty may look as if it had the finding."""
-    min_positives: Annotated[int, Field(ge=2)] = 5
-    """Positive validation scans below which a finding is not judged: with fewer, one patient moves the threshold by
-    more than the fifth of positives that it cuts off."""
+    """A finding that was to be absent is seen where its probability is above this quantile of real negatives: one
+    scan in forty may look as if it had the finding."""
+    typical_quantile: Share = 0.5
+    """And above this quantile of real positives: few negatives have the findings that the volume was asked to show,
+    so looking unlike them is no evidence before it looks like a typical positive."""
+    min_positives: Annotated[int, Field(ge=2)] = 3
+    """Positive validation scans below which a finding is not judged: the faintest of n is passed by n / (n + 1) of new
+    positives, which for three is about the share above, and for fewer far less."""
     min_auc: Share = 0.65
     """Validation AUC below which a finding is not judged: such a classifier lets 80% of positives pass only together
     with more than half of the negatives."""
+    max_p: Share = 0.05
+    """Of the Mann-Whitney test that the AUC is above 0.5: with a few positives a high one may be luck."""
 
 
 class FindingThreshold(Strict):
@@ -57,14 +63,15 @@ def calibrate(
 ) -> dict[str, FindingThreshold]:
     """Thresholds of the 18 findings.
 
-    A finding asked to be absent fails above the quantile of the negatives, but never below what would be enough
-    to count as present: one volume cannot fail both for showing a finding and for not showing it.
+    A finding that was to be absent is seen when it looks unlike the negatives and like a typical positive, and never
+    below what is enough to count as present: no probability fails both for showing a finding and for not showing it.
 
     Args:
         probabilities: (n, 18) of real validation scans.
         labels: (n, 18) 1, 0 or NaN for unknown.
         settings: Shares and least numbers.
     """
+    from scipy.stats import mannwhitneyu
     from sklearn.metrics import roc_auc_score
 
     found = {}
@@ -79,12 +86,15 @@ def calibrate(
         elif auc is None:
             reason = "no negative validation scan"
         elif auc < settings.min_auc:
-            reason = f"validation AUC {auc:.2f}, {settings.min_auc:.2f} is needed"
+            reason = f"validation AUC {auc:.3f}, {settings.min_auc:.3f} is needed"
+        elif (p := float(mannwhitneyu(positive, negative, alternative="greater").pvalue)) > settings.max_p:
+            reason = f"validation AUC {auc:.3f} may be luck (p = {p:.2f})"
         present = absent = None
         if not reason:
             # "lower" and "higher": at least the share passes, whatever the number of scans.
             present = float(np.quantile(positive, 1 - settings.pass_share, method="lower"))
-            absent = max(present, float(np.quantile(negative, settings.negative_quantile, method="higher")))
+            unlike = float(np.quantile(negative, settings.negative_quantile, method="higher"))
+            absent = max(present, unlike, float(np.quantile(positive, settings.typical_quantile)))
         found[name] = FindingThreshold(
             present=present,
             absent=absent,
