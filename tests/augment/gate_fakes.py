@@ -11,9 +11,10 @@ from augment_fakes import FakePack, requests
 from scipy.ndimage import gaussian_filter
 
 from text2ct import augment, volumes
-from text2ct.augment.gate import GateConfig
+from text2ct.augment.gate import GateConfig, GateRecord
+from text2ct.augment.gate.record import Counts, Thresholds
 from text2ct.diffusion.info import Sampling
-from text2ct.files import sha256_file
+from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, read_manifest, validate, write_manifest
 
@@ -69,6 +70,26 @@ def cohort(workspace: Workspace, splits: dict[str, int]) -> pd.DataFrame:
     frame = validate(pd.DataFrame(rows), "the test's cohort")
     write_manifest(frame, workspace.run_dir("real") / "manifest.csv")
     return frame
+
+
+def write_record(workspace: Workspace, run: str, **known: tuple[tuple[str, str], ...]) -> None:
+    """A gate's record that names the patients it knows and nothing else."""
+    record = GateRecord(
+        run=run,
+        request_sha256="0" * 64,
+        classifier=None,
+        trained_on=known.get("trained_on", ()),
+        calibrated_on=known.get("calibrated_on", ()),
+        config=GateConfig(),
+        thresholds=Thresholds(),
+        counts=Counts(accepted=0, rejected=0, reasons={}),
+        findings={},
+        copies=(),
+        tries=(),
+        unmet=0,
+        real_rejected={},
+    )
+    write_json(workspace.run_dir("synthetic", run) / "gate.json", record.model_dump(mode="json"))
 
 
 class ChestPack(FakePack):

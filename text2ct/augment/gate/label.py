@@ -23,11 +23,11 @@ class LabelSettings(Strict):
     """Share of real positives that pass for a finding: the faintest fifth teaches least, and a higher share would
     let most volumes without the finding pass with a classifier of today's AUC."""
     negative_quantile: Share = 0.975
-    """A finding that was to be absent is seen where its probability is above this quantile of real negatives: one
-    scan in forty may look as if it had the finding."""
+    """A volume looks unlike the negatives where its probability is above this quantile of theirs: one real scan in
+    forty may look as if it had the finding."""
     typical_quantile: Share = 0.5
-    """And above this quantile of real positives: few negatives have the findings that the volume was asked to show,
-    so looking unlike them is no evidence before it looks like a typical positive."""
+    """A finding that was to be absent must also be above this quantile of real positives to be seen: few negatives
+    have the rare findings that the volume was asked to show, so looking unlike them alone is no evidence."""
     min_positives: Annotated[int, Field(ge=2)] = 3
     """Positive validation scans below which a finding is not judged: the faintest of n is passed by n / (n + 1) of new
     positives, which for three is about the share above, and for fewer far less."""
@@ -63,6 +63,8 @@ def calibrate(
 ) -> dict[str, FindingThreshold]:
     """Thresholds of the 18 findings.
 
+    A finding is present when it looks like the set share of positives, or unlike nearly all negatives: where the
+    classifier tells the two apart well, a faint positive counts too, although the few of validation were plain.
     A finding that was to be absent is seen when it looks unlike the negatives and like a typical positive, and never
     below what is enough to count as present: no probability fails both for showing a finding and for not showing it.
 
@@ -92,9 +94,9 @@ def calibrate(
         present = absent = None
         if not reason:
             # "lower" and "higher": at least the share passes, whatever the number of scans.
-            present = float(np.quantile(positive, 1 - settings.pass_share, method="lower"))
             unlike = float(np.quantile(negative, settings.negative_quantile, method="higher"))
-            absent = max(present, unlike, float(np.quantile(positive, settings.typical_quantile)))
+            present = min(unlike, float(np.quantile(positive, 1 - settings.pass_share, method="lower")))
+            absent = max(unlike, float(np.quantile(positive, settings.typical_quantile)))
         found[name] = FindingThreshold(
             present=present,
             absent=absent,
