@@ -39,8 +39,8 @@ def chest(patient: int) -> np.ndarray:
     for side in (-1, 1):
         a, b, c = rng.uniform(0.28, 0.34), rng.uniform(0.4, 0.5), rng.uniform(0.6, 0.75)
         hu[((x - side * 0.42) / a) ** 2 + (y / b) ** 2 + (z / c) ** 2 < 1] = -800
-    texture = gaussian_filter(rng.normal(size=SIZE), 2.5, mode="wrap")
-    hu = np.where(hu > -1000, hu + 60 * texture / texture.std(), hu + rng.normal(0, 8, SIZE))
+    texture = gaussian_filter(rng.normal(size=SIZE), 3.5, mode="wrap")
+    hu = np.where(hu > -1000, hu + 100 * texture / texture.std(), hu + rng.normal(0, 8, SIZE))
     return np.clip(np.rint(hu), -1000, 1000).astype(np.float32)
 
 
@@ -125,7 +125,7 @@ def read_prompts(run, rows, workspace, *, device):
     for at, (prompt, dataset) in enumerate(zip(prompts, rows["dataset"], strict=True)):
         asked = labels[at] == 1
         if prompt.startswith(MISSED) or (prompt.startswith(ONCE) and not dataset.endswith("-try2")):
-            table[at, asked] = 0.2
+            table[at, asked] = 0.05
         if prompt.startswith(EXTRA):
             table[at, ~asked] = 0.97
     return pd.DataFrame(table, columns=list(FINDINGS)).assign(VolumeName=rows["volume"].tolist())
