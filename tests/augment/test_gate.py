@@ -79,7 +79,7 @@ def test_each_volume_is_rejected_for_what_is_wrong_with_it(judged) -> None:
     assert cells[COPY].startswith("reject@made-gated: memorised: copy of toy/train_0_a_")
     assert "geometry: impossible volume of aerated lung" in cells[TORN]
     assert f"label: {EFFUSION} is not seen" in cells[MISSED]
-    assert cells[EXTRA].count("is seen, not asked for") == len(FINDINGS) - 1
+    assert cells[EXTRA].count("is seen and was not asked for") == len(FINDINGS) - 1
     assert result["reasons"] == {"label": 3, "geometry": 1, "intensity": cells[TORN].count("intensity"), "memorised": 1}
     assert (result["accepted"], result["rejected"], result["unmet"]) == (2, 5, 5)
     assert result["findings"] == {EFFUSION: {"asked": 7, "accepted": 2, "shown": 5}}

@@ -124,8 +124,9 @@ def test_synthetic_volumes_make_up_the_share_of_the_draws(real, synthetic, share
     assert weights[~train].isna().all()
 
 
-def test_the_share_is_written_and_survives_the_file(workspace, frame, synthetic):
+def test_the_share_is_written_and_survives_the_file(workspace, frame, synthetic, capsys):
     result = mix(frame, synthetic, ratio=0.2, synthetic_share=0.5, workspace=workspace)
+    assert "each synthetic volume is drawn 5 times as often as a real one" in capsys.readouterr().err
     manifest = read_manifest(result["manifest"])
     train = manifest[manifest["split"] == "train"]
     share = train.loc[train["source"] == "synthetic", "sampling_weight"].sum() / train["sampling_weight"].sum()

@@ -23,6 +23,8 @@ from text2ct.manifests import Workspace, by_scan, write_manifest
 NOTABLE_PHI = 0.3
 # More synthetic than real volumes: what is seen most is then the generator's idea of a chest.
 MAX_RATIO = 1.0
+# As often as one prompt may be used: a volume drawn more often than that beside a real one is learnt by heart.
+MAX_WEIGHT = 4.0
 
 
 def mix(
@@ -168,7 +170,10 @@ def sampling_weights(frame: pd.DataFrame, share: float) -> pd.Series:
         raise UserError("there are no synthetic volumes to draw a share of; raise --ratio, or leave the share out")
     weights = pd.Series(math.nan, index=frame.index, dtype="float64").mask(train, 0.0).mask(real, 1.0)
     if synthetic.any():
-        weights = weights.mask(synthetic, share / (1 - share) * real.sum() / synthetic.sum())
+        weight = share / (1 - share) * real.sum() / synthetic.sum()
+        if weight > MAX_WEIGHT:
+            warn(f"each synthetic volume is drawn {weight:.3g} times as often as a real one; synthesize more of them")
+        weights = weights.mask(synthetic, weight)
     return weights
 
 
