@@ -20,7 +20,7 @@ from text2ct.findings import FINDINGS
 
 HELP = Path(__file__).parent / "help"
 COMMANDS = [
-    *((name,) for name in ("demo", "simulate", "report", "synthesize", "mix", "preprocess", "train", "score")),
+    *((name,) for name in ("demo", "simulate", "report", "synthesize", "gate", "mix", "preprocess", "train", "score")),
     ("benchmark",),
     *(("models", name) for name in ("list", "info", "verify", "init", "import", "pull", "check-parity")),
     *(("core", name) for name in ("encode", "train-vae", "train-clip", "train-diffusion", "pack")),

@@ -10,6 +10,7 @@ import typer
 from text2ct import __version__
 from text2ct._cli_core import core_app
 from text2ct._cli_judge import judge_app
+from text2ct._cli_mix import mix_app
 from text2ct._cli_models import models_app
 from text2ct._cli_shared import (
     WORKSPACE,
@@ -37,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(mix_app)
 app.add_typer(judge_app)
 app.add_typer(models_app, name="models")
 app.add_typer(core_app, name="core")
@@ -242,54 +244,6 @@ def _synthesis_lines(result: dict[str, Any]) -> list[str]:
         f"{result['resumed']} were there already)",
         f"manifest: {result['manifest']}",
     ]
-
-
-@app.command()
-@guarded
-def mix(
-    ratio: Annotated[float, typer.Option("--ratio", help="Synthetic volumes per real training volume.")] = 0.5,
-    strategy: Annotated[
-        Literal["targeted", "uniform"], typer.Option("--strategy", help="targeted or uniform.")
-    ] = "targeted",
-    real: Annotated[Path | None, typer.Option("--real", help="Real manifest; default the workspace's.")] = None,
-    synthetic: Annotated[
-        Path | None, typer.Option("--synthetic", help="Synthetic manifest; default the newest.")
-    ] = None,
-    strict: StrictOption = False,
-    run: RunOption = None,
-    workspace: WorkspaceOption = WORKSPACE,
-    seed: SeedOption = 0,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Real and synthetic volumes in one training manifest, at a set ratio, without leaks."""
-    from text2ct import workflow
-    from text2ct.manifests import Workspace
-
-    result = workflow.mix(
-        Workspace.open(workspace),
-        ratio=ratio,
-        strategy=strategy,
-        real=real,
-        synthetic=synthetic,
-        seed=seed,
-        strict=strict,
-        run=run,
-        dry_run=dry_run,
-    )
-    left = ", ".join(f"{count} {reason}" for reason, count in result["left_out"].items() if count) or "none"
-    emit(
-        result,
-        as_json,
-        lambda: say(
-            f"{result['real']} real + {result['synthetic']} synthetic training volumes: "
-            f"ratio {result['ratio']:.3g} of {result['ratio_requested']:.3g} asked",
-            f"left out: {left}",
-            f"manifest: {result['manifest']}",
-        ),
-    )
-    if result.get("failed"):
-        raise typer.Exit(1)
 
 
 @app.command()

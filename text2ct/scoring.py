@@ -11,7 +11,7 @@ import pandas as pd
 from text2ct import manifests
 from text2ct.console import info
 from text2ct.errors import UserError
-from text2ct.files import write_json
+from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
 from text2ct.workflow import find_pack, real_manifest
@@ -60,7 +60,8 @@ def score_run(
 
     Raises:
         UserError: No such run, the split is empty or holds synthetic volumes, patients that the run was
-            trained on, or patients whose reports its synthetic training volumes were made from.
+            trained on, patients whose reports its synthetic training volumes were made from, or a run that is
+            the gate of synthetic volumes in this workspace.
     """
     from text2ct.classifiers import predict
     from text2ct.evaluation import choose_thresholds, score
@@ -78,6 +79,7 @@ def score_run(
     if (rows["source"] == "synthetic").any():
         raise UserError(f"the split '{split}' of {source} holds synthetic volumes; scores are of real volumes only")
     _refuse_leaks(folder, rows)
+    _refuse_gate(folder, workspace)
     thresholds = None
     validation = _validation(workspace, frame) if split != "validation" else frame.iloc[:0]
     if len(validation):
@@ -121,6 +123,15 @@ def _refuse_leaks(folder: Path, rows: pd.DataFrame) -> None:
         if leaked:
             shown = leaked[:10] + ([f"and {len(leaked) - 10} more"] if len(leaked) > 10 else [])
             raise UserError(f"{folder} was {how} {len(leaked)} of the patients or scans to be scored", shown)
+
+
+def _refuse_gate(folder: Path, workspace: Workspace) -> None:
+    """Refuse to score the classifier that chose synthetic volumes of this workspace."""
+    from text2ct.augment.gate import refuse_judge
+
+    model = folder / "model.safetensors"
+    if model.is_file():
+        refuse_judge(sha256_file(model), workspace)
 
 
 def _validation(workspace: Workspace, frame: pd.DataFrame) -> pd.DataFrame:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from text2ct import augment, manifests
+from text2ct.augment.gate import GATE_SEED
 from text2ct.augment.requests import text_request
 from text2ct.console import info, warn
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
 from text2ct.findings import resolve_list, slug
 from text2ct.manifests import UnderrepresentedRule, Workspace
+
+if TYPE_CHECKING:
+    from text2ct.diffusion import Pack
 
 # The embedded cohort: small enough to render in about a minute, large enough for a test set of
 # about a hundred patients. Half of the patients are CT-RATE's `valid`, of which three quarters are the test set.
@@ -270,6 +275,89 @@ def requests_for(
     return augment.make_prompts(frame, findings or [], count=count or DEFAULT_COUNT, seed=seed, source=source)
 
 
+def gate(
+    workspace: Workspace,
+    *,
+    real: Path | None = None,
+    synthetic: Path | None = None,
+    config: Path | None = None,
+    classifier: Path | None = None,
+    model: str | None = None,
+    best_of: int = 1,
+    run: str | None = None,
+    seed: int = GATE_SEED,
+    device: str = "auto",
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Accept or reject synthetic volumes; see :func:`text2ct.augment.gate.gate`.
+
+    Args:
+        workspace: Where to look, and where the result goes.
+        real: A real manifest; by default the workspace's.
+        synthetic: A manifest of ``synthesize``; by default the newest.
+        config: A JSON file of settings that differ from the default.
+        classifier: A finished run that judges labels.
+        model: The pack that made the volumes; by default the one that the manifest names.
+        best_of: How often a volume may be made until it is accepted.
+        run: Name of the gated folder.
+        seed: Of the classifier that the gate trains.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        dry_run: Say what would be judged, and write nothing.
+    """
+    from text2ct.augment.gate import gate as judge
+    from text2ct.augment.gate import read_config
+
+    source = _manifest_in(synthetic) if synthetic else _newest_ungated(workspace)
+    info(f"judging {source}")
+    frame, _ = real_manifest(workspace, real)
+    return judge(
+        source,
+        frame,
+        workspace,
+        run=run,
+        config=read_config(config),
+        classifier=classifier,
+        pack=_pack_of(workspace, source, model),
+        best_of=best_of,
+        seed=seed,
+        device=device,
+        dry_run=dry_run,
+    )
+
+
+def _manifest_in(path: Path) -> Path:
+    return path / "manifest.csv" if path.is_dir() else path
+
+
+def _newest_ungated(workspace: Workspace) -> Path:
+    """The newest run of ``synthesize`` that is neither a gate's result nor one of its further tries."""
+    found = [
+        path
+        for path in workspace.run_dir("synthetic").glob("*/manifest.csv")
+        if not (path.parent / "gate.json").exists() and not re.search(r"-try\d+$", path.parent.name)
+    ]
+    if not found:
+        return workspace.newest("synthetic")  # says what is missing
+    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.as_posix()))
+
+
+def _pack_of(workspace: Workspace, source: Path, model: str | None) -> Pack | None:
+    """The pack that was named, or the one that made the volumes, if it is still at hand."""
+    from text2ct.diffusion import load_pack
+
+    if model is not None:
+        return load_pack(find_pack(workspace, model))
+    named = manifests.read_manifest(source)
+    packs = set(named["pack"]) if "pack" in named else set()
+    if len(packs) != 1:
+        return None
+    try:
+        pack = load_pack(find_pack(workspace, packs.pop()))
+    except UserError:
+        return None
+    return pack if set(named["pack_sha256"]) == {pack.sha256} else None
+
+
 def mix(
     workspace: Workspace,
     *,
@@ -278,6 +366,7 @@ def mix(
     real: Path | None = None,
     synthetic: Path | None = None,
     seed: int = 0,
+    synthetic_share: float | None = None,
     strict: bool = False,
     run: str | None = None,
     dry_run: bool = False,
@@ -293,6 +382,7 @@ def mix(
         ratio=ratio,
         strategy=strategy,
         seed=seed,
+        synthetic_share=synthetic_share,
         strict=strict,
         workspace=workspace,
         run=run,

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from augment_fakes import FakeGenerator, FakePack, make_frame, tree
+from gate_fakes import write_record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from text2ct.augment import make_prompts, mix, synthesize
 from text2ct.augment._refusals import trained_on
-from text2ct.augment.mix import source_label_association
+from text2ct.augment.mix import sampling_weights, source_label_association
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.manifests import read_manifest, validate
@@ -90,8 +91,9 @@ def test_prevalence_and_association_are_those_of_the_training_rows(workspace, fr
 def test_rows_that_teach_nothing_are_left_out_with_their_reason(workspace, frame, synthetic):
     rows = synthetic.copy()
     rows.loc[rows.index[:3], list(FINDINGS)] = np.nan
-    rows.loc[rows.index[3:5], "gate"] = "reject: label"
-    rows.loc[rows.index[5], "gate"] = "accept"
+    rows.loc[rows.index[3:5], "gate"] = "reject@g: label: not seen; geometry: no lungs"
+    rows.loc[rows.index[5], "gate"] = "accept@g"
+    write_record(workspace, "g", trained_on=(("clinic", "trainp001"),), calibrated_on=(("clinic", "validationp001"),))
     workspace.resolve("workspace", rows.loc[rows.index[6], "path"]).unlink()
     result = mix(frame, rows, ratio=1, workspace=workspace)
     assert result["left_out"] == {"no known label": 3, "rejected by the gate": 2, "file is missing": 1}
@@ -100,6 +102,55 @@ def test_rows_that_teach_nothing_are_left_out_with_their_reason(workspace, frame
     assert mix(frame, rows, ratio=1, workspace=workspace, strict=True)["failed"]
     stored = json.loads((workspace.path / "mixed" / result["run"] / "mix.json").read_text())
     assert stored["ratio"] == result["ratio"] == 0.3
+
+
+@given(
+    real=st.integers(1, 30),
+    synthetic=st.integers(1, 30),
+    share=st.floats(0, 0.99),
+    unusable=st.integers(0, 5),
+)
+def test_synthetic_volumes_make_up_the_share_of_the_draws(real, synthetic, share, unusable):
+    table = make_frame(n_train=real + unusable, n_validation=2, n_test=2)
+    table.loc[: unusable - 1, list(FINDINGS)] = np.nan  # rows of which training draws none
+    known = table.loc[table["split"] == "train", list(FINDINGS)].notna().any(axis=1).sum()
+    made = table.iloc[[-1] * synthetic].assign(split="train", source="synthetic")
+    frame = pd.concat([table, made], ignore_index=True)
+    weights = sampling_weights(frame, share)
+    train, is_made = frame["split"] == "train", frame["source"] == "synthetic"
+    assert weights[train & is_made].sum() / weights[train].sum() == pytest.approx(share)
+    assert (weights[train & ~is_made] == 1).sum() == known == real
+    assert (weights[is_made] == weights[is_made].iloc[0]).all()
+    assert weights[~train].isna().all()
+
+
+def test_the_share_is_written_and_survives_the_file(workspace, frame, synthetic, capsys):
+    result = mix(frame, synthetic, ratio=0.2, synthetic_share=0.5, workspace=workspace)
+    assert "each synthetic volume is drawn 5 times as often as a real one" in capsys.readouterr().err
+    manifest = read_manifest(result["manifest"])
+    train = manifest[manifest["split"] == "train"]
+    share = train.loc[train["source"] == "synthetic", "sampling_weight"].sum() / train["sampling_weight"].sum()
+    assert share == pytest.approx(0.5) == pytest.approx(result["synthetic_share"])
+    plain = mix(frame, synthetic, ratio=0.2, workspace=workspace)
+    assert "sampling_weight" not in read_manifest(plain["manifest"])
+    assert plain["synthetic_share"] == pytest.approx(12 / 72)
+    assert plain["run"] != result["run"]
+    for share, ratio, message in ((1.0, 0.2, "share is 1;"), (-0.1, 0.2, "share is -0.1"), (0.5, 0, "raise --ratio")):
+        with pytest.raises(UserError, match=message):
+            mix(frame, synthetic, ratio=ratio, synthetic_share=share, workspace=workspace)
+
+
+@pytest.mark.parametrize("weight", [-1.0, np.inf, "often"])
+def test_weights_that_cannot_be_drawn_by_are_no_manifest(frame, weight):
+    with pytest.raises(UserError, match=r"'sampling_weight' is .*; expected a number of at least 0"):
+        validate(frame.assign(sampling_weight=weight), "the test's table")
+
+
+def test_more_synthetic_than_real_volumes_are_warned_of(workspace, synthetic, capsys):
+    mix(make_frame(n_train=20), synthetic, ratio=1, workspace=workspace)
+    assert "gains were not seen" not in capsys.readouterr().err
+    mix(make_frame(n_train=20), synthetic, ratio=1.2, workspace=workspace)
+    assert "gains were not seen above 1. The generator's mistakes" in capsys.readouterr().err
 
 
 def cheat_prompt_of_test_patient(rows, frame):

@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from text2ct.augment._scans import held_out_patients
+from text2ct.augment.gate import gates_of
 from text2ct.augment.leaks import HeldOut
 from text2ct.console import warn
 from text2ct.errors import UserError
@@ -24,16 +26,21 @@ def refuse_leaks(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Workspa
 
     Raises:
         UserError: A volume is not marked as synthetic training data, is a held-out volume in disguise,
-            its prompt is a held-out patient's or a held-out report word for word, or its generator was
-            trained on a held-out patient (or its ``pack.json`` cannot be verified).
+            its prompt is a held-out patient's or a held-out report word for word, its generator was
+            trained on a held-out patient (or its ``pack.json`` cannot be verified), or its gate was trained
+            on one or calibrated on a test patient (or its ``gate.json`` is missing).
     """
     held_out = HeldOut(real)
-    problems = [*_row_problems(real, synthetic, held_out), *_pack_problems(synthetic, held_out, workspace)]
+    problems = [
+        *_row_problems(real, synthetic, held_out),
+        *_pack_problems(synthetic, held_out, workspace),
+        *_gate_problems(real, synthetic, workspace),
+    ]
     if problems:
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise UserError(
             "these synthetic volumes would leak validation or test patients into training; make them again "
-            "from training reports, with a pack that has not seen those patients",
+            "from training reports, with a pack and a gate that have not seen those patients",
             problems[:_SHOWN] + more,
         )
 
@@ -78,6 +85,21 @@ def _pack_problems(synthetic: pd.DataFrame, held_out: HeldOut, workspace: Worksp
         if seen:
             listed = ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "")
             yield f"{len(rows)} volumes of pack '{pack}', trained on validation or test patients: {listed}"
+
+
+def _gate_problems(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Workspace) -> Iterable[str]:
+    """Compare whom each gate knows with the held-out patients: validation patients may calibrate it, no others."""
+    held_out, test = held_out_patients(real), held_out_patients(real[real["split"] == "test"])
+    for record in gates_of(synthetic, workspace):
+        chosen = synthetic.loc[synthetic["gate"].str.contains(f"@{record.run}", regex=False), "volume"]
+        for how, known, forbidden in (
+            ("trained on validation or test patients", record.trained_on, held_out),
+            ("calibrated on test patients", record.calibrated_on, test),
+        ):
+            seen = [f"{dataset}/{patient}" for dataset, patient in sorted(forbidden.intersection(known))]
+            if seen:
+                listed = ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "")
+                yield f"{len(chosen)} volumes, {chosen.iloc[0]} among them, of the gate '{record.run}', {how}: {listed}"
 
 
 def _pack_record(rows: pd.DataFrame, digest: str, workspace: Workspace) -> Any | None:

@@ -21,6 +21,10 @@ from text2ct.manifests import Workspace, by_scan, write_manifest
 
 # Cohen's (1988) conventional bound of a weak association.
 NOTABLE_PHI = 0.3
+# More synthetic than real volumes: what is seen most is then the generator's idea of a chest.
+MAX_RATIO = 1.0
+# As often as one prompt may be used: a volume drawn more often than that beside a real one is learnt by heart.
+MAX_WEIGHT = 4.0
 
 
 def mix(
@@ -31,6 +35,7 @@ def mix(
     workspace: Workspace,
     strategy: Strategy = "targeted",
     seed: int = 0,
+    synthetic_share: float | None = None,
     strict: bool = False,
     run: str | None = None,
     dry_run: bool = False,
@@ -44,6 +49,8 @@ def mix(
         workspace: Resolves the rows' roots and holds the result.
         strategy: ``targeted`` or ``uniform``, see :func:`text2ct.augment.selection.select`.
         seed: Seed of the draw.
+        synthetic_share: Expected share of synthetic volumes among the draws of training, in [0, 1), whatever the
+            ratio: written as ``sampling_weight``. None draws every volume equally often.
         strict: Mark the result as failed when fewer volumes exist than the ratio asks.
         run: Name of the run; by default from its contents.
         dry_run: Say what would come out, and write nothing.
@@ -53,6 +60,7 @@ def mix(
         ``left_out`` by reason, ``prevalence_before`` and ``prevalence_after`` by training scan (None where
         unknown), ``source_label_association`` (phi coefficient of being synthetic and having the finding,
         over training volumes with known label; None where it has no meaning), ``strategy``, ``seed``,
+        ``synthetic_share`` (of the draws of training),
         ``run``, and ``failed``: True when ``strict`` found too few volumes (exit code 1).
 
     Raises:
@@ -68,15 +76,25 @@ def mix(
             f"ratio {ratio:g} asks for {chosen.wanted} synthetic volumes, {len(chosen.chosen)} can be used: "
             f"the ratio is {reached:.3g}; synthesize more to reach it"
         )
-    frame = pd.concat([real, chosen.chosen], ignore_index=True) if len(chosen.chosen) else real
+    if reached > MAX_RATIO:
+        warn(
+            f"ratio {reached:.3g}: gains were not seen above {MAX_RATIO:g}. The generator's mistakes are then seen "
+            "more often than real anatomy, and more of its volumes bring little that the first did not; "
+            "--synthetic-share keeps many synthetic volumes and draws them less often"
+        )
+    frame = pd.concat([real, chosen.chosen], ignore_index=True) if len(chosen.chosen) else real.copy()
     train = pd.concat([before, chosen.chosen], ignore_index=True)
+    if synthetic_share is not None:
+        frame["sampling_weight"] = sampling_weights(frame, synthetic_share)
     association = source_label_association(train)
     notable = [f"{name} {phi:+.2f}" for name, phi in association.items() if phi is not None and abs(phi) > NOTABLE_PHI]
     if notable:
         warn(f"looking synthetic predicts {', '.join(notable)} (phi); add synthetic volumes on the other side")
     for reason, count in chosen.left_out.items():
         info(f"{count} synthetic volumes left out: {reason}")
-    settings = {"ratio": ratio, "strategy": strategy, "seed": seed}
+    settings: dict[str, Any] = {"ratio": ratio, "strategy": strategy, "seed": seed}
+    if synthetic_share is not None:
+        settings["synthetic_share"] = synthetic_share
     name = run or f"ratio-{ratio:g}-{_digest(frame, settings)[:8]}"
     folder = workspace.run_dir("mixed", name)
     result: dict[str, Any] = {
@@ -91,6 +109,7 @@ def mix(
         "source_label_association": association,
         "strategy": strategy,
         "seed": seed,
+        "synthetic_share": len(chosen.chosen) / len(train) if synthetic_share is None else synthetic_share,
         "run": name,
         "failed": strict and failed,
     }
@@ -123,6 +142,39 @@ def gather(real: pd.DataFrame, synthetic: pd.DataFrame | Sequence[pd.DataFrame],
         )
     refuse_leaks(real, joined, workspace)
     return joined
+
+
+def sampling_weights(frame: pd.DataFrame, share: float) -> pd.Series:
+    """Weights by which synthetic volumes make up a share of the draws of training.
+
+    Over the training rows the weights of synthetic ones sum to ``share`` of all. Real volumes weigh 1; rows that are
+    never drawn (without a file or any known label) weigh 0, and rows of other splits have no weight.
+
+    Args:
+        frame: A mixed manifest.
+        share: In [0, 1).
+
+    Returns:
+        (n,) float64.
+
+    Raises:
+        UserError: The share is out of range, or there is no synthetic volume to make it up.
+    """
+    if not 0 <= share < 1:
+        raise UserError(f"--synthetic-share is {share:g}; expected a share of the draws of at least 0 and below 1")
+    train = frame["split"] == "train"
+    drawn = train & (frame["path"] != "") & frame[NAMES].notna().any(axis=1)
+    synthetic = drawn & (frame["source"] == "synthetic")
+    real = drawn & ~synthetic
+    if share and not synthetic.any():
+        raise UserError("there are no synthetic volumes to draw a share of; raise --ratio, or leave the share out")
+    weights = pd.Series(math.nan, index=frame.index, dtype="float64").mask(train, 0.0).mask(real, 1.0)
+    if synthetic.any():
+        weight = share / (1 - share) * real.sum() / synthetic.sum()
+        if weight > MAX_WEIGHT:
+            warn(f"each synthetic volume is drawn {weight:.3g} times as often as a real one; synthesize more of them")
+        weights = weights.mask(synthetic, weight)
+    return weights
 
 
 def prevalence(train: pd.DataFrame) -> dict[str, float | None]:

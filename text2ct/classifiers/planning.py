@@ -75,6 +75,7 @@ def plan_run(
     train_rows, validation_rows = rows["split"] == "train", rows["split"] == "validation"
     _check_splits(rows, train_rows, validation_rows)
     _check_held_out(manifest)
+    _check_gate(rows[train_rows], workspace, name, settings.seed)
     weights = _row_weights(manifest, rows, train_rows, sampling_weights)
 
     cache = VolumeCache(cache_dir or workspace.path / "cache" / "volumes", grid, dry_run=dry_run)
@@ -158,6 +159,13 @@ def _check_held_out(manifest: pd.DataFrame) -> None:
     if leaks:
         more = [f"and {len(leaks) - 10} more"] if len(leaks) > 10 else []
         raise UserError("this manifest would leak held-out patients into training; mend it", leaks[:10] + more)
+
+
+def _check_gate(train_rows: pd.DataFrame, workspace: Workspace, name: str, seed: int) -> None:
+    """Refuse volumes that were chosen by a classifier of the same architecture or seed."""
+    from text2ct.augment.gate import refuse_same_judge
+
+    refuse_same_judge(train_rows, workspace, name, seed)
 
 
 def _check_validation(validation: VolumeTable) -> None:

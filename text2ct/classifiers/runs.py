@@ -120,6 +120,15 @@ def prompt_volumes(run_dir: Path) -> list[tuple[str, str]]:
     return _seen(run_dir, "prompts", "volume")
 
 
+def validation_patients(run_dir: Path) -> set[tuple[str, str]]:
+    """The (dataset, patient) pairs by which a run's checkpoint was chosen.
+
+    Raises:
+        UserError: The folder holds no run, or its ``patients.json`` is damaged.
+    """
+    return set(_seen(run_dir, "validation", "patient"))
+
+
 def _seen(run_dir: Path, kind: str, key: str) -> list[tuple[str, str]]:
     path = Path(run_dir) / PATIENTS
     if not path.is_file():

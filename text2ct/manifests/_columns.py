@@ -26,6 +26,9 @@ SYNTHETIC_COLUMNS: tuple[str, ...] = (
 )
 """Further columns of a manifest that holds a synthetic row."""
 
+OPTIONAL_COLUMNS: tuple[str, ...] = ("sampling_weight",)
+"""Columns that a manifest may have: how often a training row is drawn, relative to the others (absent or NaN: 1)."""
+
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 SOURCES: tuple[str, ...] = ("real", "synthetic", "simulated")
 
@@ -40,19 +43,20 @@ STRINGS = (
     "pack_sha256",
     "gate",
 )
-FLOATS = (*FINDINGS, *GEOMETRY, "guidance_scale")
+FLOATS = (*FINDINGS, *GEOMETRY, "guidance_scale", "sampling_weight")
 INTEGERS = ("seed", "steps")
 
 
 def complete(frame: pd.DataFrame) -> pd.DataFrame:
     """Give ``frame`` every manifest column, in order, unknown where it has none.
 
-    Absent text is ``""``, absent numbers are NaN (never 0). The synthetic columns stand only where a
-    row is synthetic. Values are left as they are: :func:`text2ct.manifests.validate` checks them.
+    Absent text is ``""``, absent numbers are NaN (never 0). The synthetic columns stand only where a row
+    is synthetic, optional ones only where they are given. Values are left as they are:
+    :func:`text2ct.manifests.validate` checks them.
     """
     frame = frame.reset_index(drop=True)
     synthetic = "source" in frame and bool((frame["source"] == "synthetic").any())
-    wanted = [*COLUMNS, *(SYNTHETIC_COLUMNS if synthetic else ())]
+    wanted = [*COLUMNS, *(SYNTHETIC_COLUMNS if synthetic else ()), *(c for c in OPTIONAL_COLUMNS if c in frame)]
     return pd.DataFrame({name: frame[name] if name in frame else _unknown(name, len(frame)) for name in wanted})
 
 

@@ -19,7 +19,7 @@ PATIENT_COLUMNS = ("PatientID", "PatientName", "patient", "subject", "SubjectID"
 _NO_FINDINGS = frozenset({
     "index", "id", "fold", "age", "sex", "gender", "split", "contrast", "patientsex", "patientage", "slope",
     "intercept", "rescaleslope", "rescaleintercept", "samplesperpixel", "gantrydetectortilt",
-    "numberofslices", "zspacing", "reconstruction", "seed", "steps", "gate", "nofinding", "normal",
+    "numberofslices", "zspacing", "reconstruction", "seed", "steps", "gate", "samplingweight", "nofinding", "normal",
     *(name.lower() for name in (*PATIENT_COLUMNS, *IDENTITY)),
 })  # fmt: skip
 """Columns, in lower case without separators, that may hold 0 and 1 and are no findings."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from text2ct.findings import FINDINGS
@@ -14,6 +15,7 @@ from text2ct.manifests._columns import (
     FLOATS,
     GEOMETRY,
     INTEGERS,
+    OPTIONAL_COLUMNS,
     SOURCES,
     SPLITS,
     STRINGS,
@@ -54,7 +56,7 @@ def _number(cell: object) -> float | str:
 
 
 @cache
-def _schema(synthetic: bool) -> DataFrameSchema:
+def _schema(synthetic: bool, weighted: bool) -> DataFrameSchema:
     import pandera.pandas as pa
 
     def text(rule: str, accepts: str | None = None, **options: Any) -> Any:
@@ -92,6 +94,12 @@ def _schema(synthetic: bool) -> DataFrameSchema:
         columns |= {name: pa.Column(None, whole, nullable=True) for name in INTEGERS}
         columns["guidance_scale"] = pa.Column(None, number, nullable=True)
         columns["pack_sha256"] = text("64 hexadecimal digits, or empty", _HEX_256)
+    if weighted:
+        at_least_0 = pa.Check(
+            lambda column: np.isfinite(numbers := pd.to_numeric(column, errors="coerce")) & (numbers >= 0),
+            error="a number of at least 0, or empty",
+        )
+        columns["sampling_weight"] = pa.Column(None, at_least_0, nullable=True)
     return pa.DataFrameSchema(columns)
 
 
@@ -112,7 +120,7 @@ def problems(frame: pd.DataFrame, place: Callable[[int], str] = sheet_row, *, un
 
     found: list[tuple[int, str]] = []
     try:
-        _schema("seed" in frame).validate(frame, lazy=True)
+        _schema("seed" in frame, "sampling_weight" in frame).validate(frame, lazy=True)
     except pandera.errors.SchemaErrors as errors:
         cases = errors.failure_cases
         cells = {name: frame[name].tolist() for name in cases["column"].unique() if name in frame}
@@ -200,8 +208,9 @@ def validate(frame: pd.DataFrame, origin: str, *, unique: bool = True) -> pd.Dat
         unique: Whether a volume may stand only once per data set (false for lists of prompts).
 
     Returns:
-        A new table with :data:`COLUMNS` (and :data:`SYNTHETIC_COLUMNS` where a row is synthetic), a
-        range index, findings as float64 0.0/1.0/NaN, text as str with ``""`` for none.
+        A new table with :data:`COLUMNS` (and :data:`SYNTHETIC_COLUMNS` where a row is synthetic, and
+        ``sampling_weight`` where it is given), a range index, findings as float64 0.0/1.0/NaN, text as str with
+        ``""`` for none.
 
     Raises:
         UserError: Something does not fit; every problem is listed, with row (the header is row 1) and volume.
@@ -225,4 +234,5 @@ def is_manifest_header(names: list[str]) -> bool:
 
 def extra_columns(names: list[str]) -> list[str]:
     """Columns that no manifest has."""
-    return [name for name in names if name not in COLUMNS and name not in SYNTHETIC_COLUMNS]
+    known = {*COLUMNS, *SYNTHETIC_COLUMNS, *OPTIONAL_COLUMNS}
+    return [name for name in names if name not in known]

@@ -26,23 +26,26 @@ def check(volume: Volume) -> list[str]:
     Looks for NaN and infinite voxels, a constant, too few slices, impossible voxel sizes, a tiny or
     an absurdly large field of view, voxels that are not HU of a chest, and flat or repeated axial slices.
     """
+    return [*check_geometry(volume), *check_voxels(volume)]
+
+
+def check_voxels(volume: Volume) -> list[str]:
+    """The problems of the voxels alone."""
     finite = np.isfinite(volume.hu)
     if not finite.all():
-        return [
-            *_geometry(volume),
-            f"{np.count_nonzero(~finite)} of {volume.hu.size} voxels are NaN or infinite",
-        ]
+        return [f"{np.count_nonzero(~finite)} of {volume.hu.size} voxels are NaN or infinite"]
     low, high = float(volume.hu.min()), float(volume.hu.max())
     if low == high:
-        return [*_geometry(volume), f"every voxel is {low:g}: the volume is constant"]
-    problems = _geometry(volume)
+        return [f"every voxel is {low:g}: the volume is constant"]
+    problems = []
     not_hu = levels(volume.hu).problems
     if not_hu:
         problems.append(f"the voxels ({low:g} to {high:g}) do not look like HU of a chest: {', '.join(not_hu)}")
     return problems + _slices(volume)
 
 
-def _geometry(volume: Volume) -> list[str]:
+def check_geometry(volume: Volume) -> list[str]:
+    """The problems of size, spacing and field of view alone."""
     problems = []
     size = " x ".join(map(str, volume.size))
     spacing = " x ".join(f"{s:g}" for s in volume.spacing_mm)

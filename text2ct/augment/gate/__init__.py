@@ -1,0 +1,17 @@
+"""The gate: which synthetic volumes may be learnt from, by tests that are calibrated on real volumes."""
+
+from text2ct.augment.gate.config import GATE_SEED, GateConfig, read_config
+from text2ct.augment.gate.record import GateRecord, gates_of, read_record, refuse_judge, refuse_same_judge
+from text2ct.augment.gate.run import gate
+
+__all__ = [
+    "GATE_SEED",
+    "GateConfig",
+    "GateRecord",
+    "gate",
+    "gates_of",
+    "read_config",
+    "read_record",
+    "refuse_judge",
+    "refuse_same_judge",
+]

@@ -1,0 +1,256 @@
+"""All tests of the gate, calibrated on real volumes once and then applied to any number of synthetic ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from text2ct.augment._scans import label_matrix
+from text2ct.augment.gate import geometry, intensity, label, memorised
+from text2ct.augment.gate.base import Score, Test
+from text2ct.augment.gate.config import GateConfig
+from text2ct.augment.gate.record import Thresholds
+from text2ct.console import progress
+from text2ct.errors import UserError
+from text2ct.findings import FINDINGS
+from text2ct.manifests import Workspace, by_scan
+
+if TYPE_CHECKING:
+    from text2ct.classifiers import VolumeCache
+    from text2ct.evaluation.memorisation import TrainingVolumes
+
+Predict = Callable[..., pd.DataFrame]
+# Real volumes whose histograms make the reference, and real pairs that calibrate the search for copies: with more, a
+# mean or a 95% quantile moves by less than it differs between two data sets.
+_ENOUGH = 500
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A synthetic volume and what was found.
+
+    Attributes:
+        scores: Everything that was measured.
+        copy: The training volume that it repeats, if it does.
+    """
+
+    scores: tuple[Score, ...]
+    copy: memorised.Copy | None = None
+
+    @property
+    def failed(self) -> tuple[Test, ...]:
+        """The tests that reject it."""
+        return tuple(dict.fromkeys(score.test for score in self.scores if not score.passed))
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why, as the manifest says it."""
+        return tuple(f"{score.test}: {score.reason}" for score in self.scores if not score.passed)
+
+
+class Grids(Sequence[NDArray[Any]]):
+    """Volumes in the cache, read when they are asked for.
+
+    Args:
+        entries: Files of the cache.
+    """
+
+    def __init__(self, entries: Sequence[Path]) -> None:
+        self._entries = entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: Any) -> Any:
+        from text2ct.classifiers import VolumeCache
+
+        return VolumeCache.load(self._entries[index])
+
+
+class Judges:
+    """The gate's tests with their thresholds.
+
+    Args:
+        real: The real manifest; its training split is what generated volumes are compared with, its validation
+            split sets the thresholds.
+        workspace: Resolves roots and holds the cache.
+        config: What is tested, and how strictly.
+        classifier: The run that judges labels; None when they are not judged.
+        embed: The embedding of the pack's 3D CLIP, if there is one for this grid.
+        device: Of the classifier.
+        predict: By default :func:`text2ct.classifiers.predict`.
+
+    Raises:
+        UserError: There are no training or validation volumes, or volumes cannot be read.
+    """
+
+    def __init__(
+        self,
+        real: pd.DataFrame,
+        workspace: Workspace,
+        config: GateConfig,
+        *,
+        classifier: Path | None,
+        embed: memorised.Embed | None = None,
+        device: str = "auto",
+        predict: Predict | None = None,
+    ) -> None:
+        self._workspace, self._config, self._classifier, self._device = workspace, config, classifier, device
+        self._embed, self._predict = embed, predict or _predict_by_default
+        self.training, validation = _split(real, "train"), _split(real, "validation")
+        self.validation = by_scan(validation)[0]
+        self._cache = _cache(workspace, config)
+        self._grids = self._read(self.training, "real training")
+        self._search: TrainingVolumes | None = None
+        self.real_rejected: dict[Test, float] = {}
+        self.thresholds = self._calibrated()
+
+    def _calibrated(self) -> Thresholds:
+        """Measure real volumes, and how many of the validation scans the thresholds would reject."""
+        config, tests = self._config, self._config.tests
+        found: dict[str, Any] = {"geometry": config.geometry if "geometry" in tests else None}
+        checked: dict[Test, list[list[Score]]] = {}
+        if "label" in tests:
+            probabilities, labels = self._probabilities(self.validation), label_matrix(self.validation)
+            limits = found["label"] = label.calibrate(probabilities, labels, config.label)
+            both = zip(probabilities, labels, strict=True)
+            checked["label"] = [label.judge(one, truth, limits) for one, truth in both]
+        new = self._read(self.validation, "real validation")
+        anatomies = [geometry.anatomy(hu) for hu in new]
+        if "geometry" in tests:
+            checked["geometry"] = [geometry.lungs(one, config.spacing_mm, config.geometry) for one in anatomies]
+        if "intensity" in tests:
+            some = [self._grids[i] for i in _evenly(len(self._grids), _ENOUGH)]
+            known = [intensity.histogram(hu, geometry.anatomy(hu).body) for hu in some]
+            fresh = [intensity.histogram(hu, one.body) for hu, one in zip(new, anatomies, strict=True)]
+            threshold = found["intensity"] = intensity.calibrate(known, fresh, config.intensity)
+            checked["intensity"] = [intensity.judge(one, threshold) for one in fresh]
+        if "memorised" in tests:
+            self._search = self._training_volumes()
+            found["memorised"] = memorised.calibrate(self._search, new, self._pairs(), config.memorised)
+        for test, scores in checked.items():
+            self.real_rejected[test] = float(np.mean([any(not score.passed for score in one) for one in scores]))
+        return Thresholds(**found)
+
+    def _training_volumes(self) -> TrainingVolumes:
+        from text2ct.evaluation.memorisation import TrainingVolumes
+
+        settings = self._config.memorised
+        return TrainingVolumes(
+            self._grids, embed=self._embed, candidates=settings.candidates, max_shift=settings.max_shift
+        )
+
+    def _pairs(self) -> dict[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
+        """Pairs of real training volumes of one patient: of one scan, and of two."""
+        pairs: dict[str, list[tuple[int, int]]] = {"reconstructions": [], "repeat scans": []}
+        scans = self.training["scan"].tolist()
+        for _, rows in self.training.groupby(["dataset", "patient"], sort=True):
+            for a, b in combinations(rows.index.tolist(), 2):
+                pairs["reconstructions" if scans[a] == scans[b] else "repeat scans"].append((a, b))
+        return {
+            kind: [(self._grids[a], self._grids[b]) for a, b in (given[i] for i in _evenly(len(given), _ENOUGH))]
+            for kind, given in pairs.items()
+        }
+
+    def judge(self, rows: pd.DataFrame) -> list[Judged]:
+        """Judge synthetic volumes, each by itself: the verdict does not depend on the others.
+
+        Args:
+            rows: Rows of a synthetic manifest.
+        """
+        rows = rows.reset_index(drop=True)
+        found = []
+        with progress("judging volumes", len(rows)) as advance:
+            for row in rows.to_dict("records"):
+                found.append(self._voxels(row))
+                advance(1)
+        readable = [at for at, (_, _, whole) in enumerate(found) if whole]
+        labels: dict[int, list[Score]] = {}
+        if self.thresholds.label is not None and readable:
+            some = rows.iloc[readable]
+            both = zip(readable, self._probabilities(some), label_matrix(some), strict=True)
+            labels = {at: label.judge(one, asked, self.thresholds.label) for at, one, asked in both}
+        return [Judged((*labels.get(at, ()), *scores), copy) for at, (scores, copy, _) in enumerate(found)]
+
+    def _voxels(self, row: Mapping[Any, Any]) -> tuple[list[Score], memorised.Copy | None, bool]:
+        """Scores of the voxels, the copy if it is one, and whether the volume could be brought to the grid."""
+        from text2ct import volumes
+
+        limits, config = self.thresholds, self._config
+        scores: list[Score] = []
+        try:
+            path = self._workspace.resolve(row["root"], row["path"])
+            native = volumes.read(path)
+            if limits.geometry is not None:
+                scores += geometry.field_of_view(native, limits.geometry)
+            if limits.intensity is not None:
+                scores += intensity.broken(native)
+            hu = np.asarray(self._cache.load(self._cache.entry(path, row["sha256"])))
+        except UserError as error:
+            if not any(score.test == "intensity" and not score.passed for score in scores):
+                scores.append(Score("intensity", "quality", float("nan"), reason=f"unusable: {_one_line(error)}"))
+            return scores, None, False
+        copy = None
+        if limits.geometry is not None or limits.intensity is not None:
+            found = geometry.anatomy(hu)
+            if limits.geometry is not None:
+                scores += geometry.lungs(found, config.spacing_mm, limits.geometry)
+            if limits.intensity is not None:
+                scores += intensity.judge(intensity.histogram(hu, found.body), limits.intensity)
+        if limits.memorised is not None and self._search is not None:
+            names = (self.training["dataset"] + "/" + self.training["volume"]).tolist()
+            more, copy = memorised.judge(hu, self._search, self._grids, names, limits.memorised, self._embed)
+            scores += more
+        return scores, copy, True
+
+    def picture(self, row: Mapping[Any, Any], copy: memorised.Copy) -> bytes:
+        """A copy and what it repeats side by side, as PNG."""
+        path = self._workspace.resolve(row["root"], row["path"])
+        hu = self._cache.load(self._cache.entry(path, row["sha256"]))
+        return memorised.pair_picture(hu, self._grids[copy.index], self._config.spacing_mm)
+
+    def _probabilities(self, rows: pd.DataFrame) -> NDArray[np.float64]:
+        table = self._predict(self._classifier, rows, self._workspace, device=self._device)
+        return table[list(FINDINGS)].to_numpy(dtype=np.float64)
+
+    def _read(self, rows: pd.DataFrame, purpose: str) -> Grids:
+        from text2ct.classifiers.dataset import make_table
+
+        return Grids(make_table(rows, self._workspace, self._cache, purpose).entries)
+
+
+def _split(real: pd.DataFrame, split: str) -> pd.DataFrame:
+    rows = real[(real["split"] == split) & (real["path"] != "") & (real["source"] != "synthetic")]
+    if rows.empty:
+        raise UserError(f"the real manifest has no {split} volumes with files; the gate is calibrated on them")
+    return rows.reset_index(drop=True)
+
+
+def _cache(workspace: Workspace, config: GateConfig) -> VolumeCache:
+    from text2ct.classifiers import VolumeCache
+    from text2ct.classifiers.config import Preprocessing
+
+    grid = Preprocessing(size=config.size, spacing_mm=config.spacing_mm)
+    return VolumeCache(workspace.path / "cache" / "volumes", grid)
+
+
+def _evenly(n: int, most: int) -> list[int]:
+    """At most ``most`` of ``n`` places, evenly spread."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist() if n else []
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0].replace(";", ",")
+
+
+def _predict_by_default(*args: Any, **kwargs: Any) -> pd.DataFrame:
+    from text2ct.classifiers import predict
+
+    return predict(*args, **kwargs)

@@ -1,0 +1,238 @@
+"""What a gate was, beside what it judged: ``gate.json``, and the refusals that read it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import Field, ValidationError
+
+from text2ct.augment.gate.base import Strict, Test
+from text2ct.augment.gate.config import GateConfig
+from text2ct.augment.gate.geometry import GeometrySettings
+from text2ct.augment.gate.intensity import IntensityThreshold
+from text2ct.augment.gate.label import FindingThreshold
+from text2ct.augment.gate.memorised import MemorisedThreshold
+from text2ct.errors import UserError
+from text2ct.files import read_json
+from text2ct.manifests import Workspace
+
+RECORD, SCORES = "gate.json", "gate.csv"
+Identity = tuple[str, str]
+_CELL = re.compile(r"(accept|reject)@([^:]+)(?:: (.*))?", re.DOTALL)
+
+
+class GateClassifier(Strict):
+    """The classifier that judged labels.
+
+    Attributes:
+        name: Its architecture.
+        seed: Of its training.
+        sha256: Of its weights.
+        run: Its folder, relative to the workspace where it lies in it.
+    """
+
+    name: str
+    seed: int
+    sha256: str
+    run: str
+
+
+class Thresholds(Strict):
+    """What volumes were compared with; None for a test that was left out."""
+
+    label: dict[str, FindingThreshold] | None = None
+    geometry: GeometrySettings | None = None
+    intensity: IntensityThreshold | None = None
+    memorised: MemorisedThreshold | None = None
+
+
+class Counts(Strict):
+    """Volumes judged, tries included.
+
+    Attributes:
+        accepted: By every test.
+        rejected: By some test.
+        reasons: Test to the volumes that it rejected; one volume may fail several.
+    """
+
+    accepted: int
+    rejected: int
+    reasons: dict[Test, int]
+
+
+class FindingCount(Strict):
+    """Volumes that were asked to show a finding.
+
+    Attributes:
+        asked: How many.
+        accepted: How many passed every test.
+        shown: In how many the classifier saw it; None where it cannot judge the finding.
+    """
+
+    asked: int
+    accepted: int
+    shown: int | None = None
+
+
+class CopyFound(Strict):
+    """A volume that repeats a real training volume.
+
+    Attributes:
+        volume: The copy, ``dataset/volume``.
+        copy_of: The training volume, likewise.
+        distance_hu: Root mean square difference between them, aligned.
+        picture: Both side by side, relative to the record's folder.
+    """
+
+    volume: str
+    copy_of: str
+    distance_hu: float
+    picture: str
+
+
+class Try(Strict):
+    """One round of best-of: what was judged, and in which run it lies."""
+
+    run: str
+    judged: int
+    accepted: int
+
+
+class GateRecord(Strict):
+    """``gate.json``: who judged, whom the judge knows, by which thresholds, and with what result.
+
+    Attributes:
+        version: Of this format.
+        run: Folder of the record within ``synthetic``.
+        request_sha256: Digest of what was asked: volumes, real data, settings.
+        classifier: None where labels were not judged.
+        trained_on: (dataset, patient) of the real training volumes that it learnt from or compared with.
+        calibrated_on: The same of the validation volumes that set its thresholds.
+        config: The settings.
+        thresholds: What was measured with them.
+        counts: Accepted and rejected.
+        findings: By finding that was asked for.
+        copies: Volumes that repeat a real training volume.
+        tries: Rounds of best-of.
+        unmet: Requests without an accepted volume.
+        real_rejected: Test to the share of real validation scans that it would reject, measured on the scans that
+            set the thresholds: what to compare the rejected share of synthetic volumes with.
+        notes: What could not be judged, in words.
+    """
+
+    version: int = Field(default=1, ge=1, le=1)
+    run: str
+    request_sha256: str
+    classifier: GateClassifier | None
+    trained_on: tuple[Identity, ...]
+    calibrated_on: tuple[Identity, ...]
+    config: GateConfig
+    thresholds: Thresholds
+    counts: Counts
+    findings: dict[str, FindingCount]
+    copies: tuple[CopyFound, ...]
+    tries: tuple[Try, ...]
+    unmet: int
+    real_rejected: dict[Test, float]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def patients(self) -> tuple[Identity, ...]:
+        """Everyone whom the gate knows."""
+        return (*self.trained_on, *self.calibrated_on)
+
+
+def read_record(folder: Path) -> GateRecord:
+    """The record in a gated folder.
+
+    Raises:
+        UserError: There is none, or it is damaged.
+    """
+    path = Path(folder) / RECORD
+    if not path.is_file():
+        raise UserError(f"{path} is missing, so nobody can tell who judged these volumes; run `text2ct gate` again")
+    try:
+        return GateRecord.model_validate(read_json(path))
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise UserError(f"{path} is damaged; run `text2ct gate` again", problems) from error
+
+
+def gate_cell(run: str, reasons: Iterable[str]) -> str:
+    """A volume's cell in the manifest's ``gate`` column: ``accept@RUN`` or ``reject@RUN: reason; reason``."""
+    given = "; ".join(reasons)
+    return f"reject@{run}: {given}" if given else f"accept@{run}"
+
+
+def gates_of(frame: pd.DataFrame, workspace: Workspace) -> list[GateRecord]:
+    """The records of the gates that judged a manifest's rows, sorted by run; empty when nothing was gated.
+
+    Raises:
+        UserError: A row does not name its gate, or a record is missing or damaged.
+    """
+    if "gate" not in frame:
+        return []
+    cells = frame["gate"].fillna("").astype(str)
+    runs, problems = set(), []
+    for cell, volume in zip(cells, frame["volume"], strict=True):
+        if not cell:
+            continue
+        found = _CELL.fullmatch(cell)
+        if found is None:
+            problems.append(f"{volume}: '{cell}'")
+        else:
+            runs.add(found[2])
+    if problems:
+        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
+        raise UserError("these volumes do not name the gate that judged them; run `text2ct gate`", problems[:10] + more)
+    return [read_record(workspace.run_dir("synthetic", run)) for run in sorted(runs)]
+
+
+def refuse_same_judge(frame: pd.DataFrame, workspace: Workspace, classifier_name: str, seed: int) -> None:
+    """Refuse to train on volumes that the same architecture, or the same seed, has chosen.
+
+    A classifier agrees with its twin, so volumes that the twin accepted say to it what it would say itself; the
+    gain is then in the agreement and not in the volumes.
+
+    Raises:
+        UserError: A gate of these rows used the architecture or the seed, or its record is missing.
+    """
+    for record in gates_of(frame, workspace):
+        judge = record.classifier
+        if judge is None:
+            continue
+        if judge.name == classifier_name:
+            raise UserError(
+                f"the gate '{record.run}' judged these volumes with a classifier '{judge.name}' too; train another "
+                "architecture, or gate them with another (--classifier, or `classifier` in --config)"
+            )
+        if judge.seed == seed:
+            raise UserError(
+                f"the gate '{record.run}' judged these volumes with a classifier of seed {seed} too; "
+                "give another --seed"
+            )
+
+
+def refuse_judge(model_sha256: str, workspace: Workspace) -> None:
+    """Refuse to score the very classifier that chose synthetic volumes in this workspace.
+
+    Raises:
+        UserError: It is the classifier of a gate, or a record is damaged.
+    """
+    for path in sorted(workspace.run_dir("synthetic").glob(f"*/{RECORD}")):
+        record = read_record(path.parent)
+        if record.classifier is not None and record.classifier.sha256 == model_sha256:
+            raise UserError(
+                f"this classifier is the gate of synthetic/{record.run}: what chose the volumes cannot be scored "
+                "beside what was trained on them; train another"
+            )
+
+
+def as_identities(rows: pd.DataFrame) -> tuple[Identity, ...]:
+    """The (dataset, patient) pairs of manifest rows, sorted."""
+    pairs: set[Any] = set(rows[["dataset", "patient"]].itertuples(index=False, name=None))
+    return tuple(sorted(pairs))
