@@ -71,7 +71,8 @@ def test_what_the_generator_does_not_render_is_not_in_the_endpoint(workspace, re
 
 def test_fidelity_is_what_the_packs_of_the_volumes_say(workspace, synthetic):
     folder = workspace.path / "synthetic" / "r"
-    write_json(folder / "pack.json", {"name": "p", "fidelity": {"Emphysema": 0.7}})
+    write_json(folder / "pack.json", {"name": "p"})
+    write_json(folder / "fidelity.json", {"Emphysema": 0.7})
     digest = sha256_file(folder / "pack.json")
     assert pack_fidelity(synthetic.assign(pack="p", pack_sha256=digest), workspace) == {"Emphysema": 0.7}
     assert pack_fidelity(synthetic.assign(pack="p", pack_sha256="0" * 64), workspace) == {}

@@ -74,13 +74,14 @@ def _pack_problems(synthetic: pd.DataFrame, held_out: HeldOut, workspace: Worksp
                 "validation or test patients cannot be checked"
             )
             continue
-        record = _pack_record(rows, digest, workspace)
-        if record is None:
+        kept = pack_folder(rows, digest, workspace)
+        if kept is None:
             yield (
                 f"{len(rows)} volumes of pack '{pack}', {rows['volume'].iloc[0]} among them: its pack.json "
                 "is not beside the volumes, or is another one, so its training patients cannot be checked"
             )
             continue
+        record = read_json(kept / "pack.json")
         seen = [f"{d}/{p}" for d, p in sorted(held_out.patients) if trained_on(record, d, p)]
         if seen:
             listed = ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "")
@@ -102,15 +103,15 @@ def _gate_problems(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Works
                 yield f"{len(chosen)} volumes, {chosen.iloc[0]} among them, of the gate '{record.run}', {how}: {listed}"
 
 
-def _pack_record(rows: pd.DataFrame, digest: str, workspace: Workspace) -> Any | None:
-    """The ``pack.json`` that the run kept, if it is the one that the manifest names."""
+def pack_folder(rows: pd.DataFrame, digest: str, workspace: Workspace) -> Path | None:
+    """Where the run of these volumes kept the ``pack.json`` that the manifest names by its SHA-256."""
     folders: dict[Path, None] = {}
     for root, path in rows[["root", "path"]].drop_duplicates().itertuples(index=False):
         folders[workspace.resolve(root, path).parent.parent] = None
     for folder in folders:
         file = folder / "pack.json"
         if file.is_file() and sha256_file(file) == digest:
-            return read_json(file)
+            return folder
     return None
 
 

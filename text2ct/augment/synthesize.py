@@ -208,10 +208,15 @@ def _estimate_by_default(pack: Any, *, sampling: Any, device: str, batch_size: i
 
 
 def _keep_pack_record(pack: PackLike, folder: RunFolder) -> None:
-    """Copy ``pack.json`` beside the volumes: `mix` reads there whom the generator was trained on."""
+    """Copy what is known of the pack beside the volumes.
+
+    `mix` reads in ``pack.json`` whom the generator was trained on, and `benchmark` in ``fidelity.json`` which findings
+    it renders.
+    """
     source = getattr(pack, "path", None)
-    if source is not None and (Path(source) / "pack.json").is_file():
-        write_text(folder.path / "pack.json", (Path(source) / "pack.json").read_text(encoding="utf-8"))
+    for name in ("pack.json", "fidelity.json"):
+        if source is not None and (Path(source) / name).is_file():
+            write_text(folder.path / name, (Path(source) / name).read_text(encoding="utf-8"))
 
 
 class _Maker:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from text2ct.augment._refusals import _pack_record
+from text2ct.augment._refusals import pack_folder
 from text2ct.augment._scans import label_matrix
 from text2ct.augment.mix import gather
 from text2ct.augment.selection import training_volumes
@@ -88,15 +88,17 @@ def gate_counts(pool: pd.DataFrame, workspace: Workspace) -> dict[str, Any] | No
 
 
 def pack_fidelity(synthetic: pd.DataFrame, workspace: Workspace) -> dict[str, float]:
-    """How faithfully the packs that made these volumes render each finding, in [0, 1]; the lowest of several.
+    """How faithfully the packs that made these volumes render each finding; the lowest share of several packs.
 
-    A finding of which no pack says anything is not in it.
+    ``synthesize`` keeps it beside the volumes. A finding of which no pack says anything is not in it.
     """
+    from text2ct.diffusion.fidelity import read_fidelity
+
     lowest: dict[str, float] = {}
     for (_, digest), rows in synthetic.groupby(["pack", "pack_sha256"], sort=True):
-        record = _pack_record(rows, str(digest), workspace) if digest else None
-        for name, share in ((record or {}).get("fidelity") or {}).items():
-            lowest[name] = min(share, lowest.get(name, 1.0))
+        folder = pack_folder(rows, str(digest), workspace) if digest else None
+        for name, share in ({} if folder is None else read_fidelity(folder)).items():
+            lowest[name] = min(share, lowest.get(name, share))
     return lowest
 
 
