@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SIZE, TINY_OPTIONS
+from conftest import SIZE, TINY_OPTIONS, VARIANTS
 
 from text2ct.classifiers import CLASSIFIERS, predict
 from text2ct.classifiers.config import DataRecord, Preprocessing, RunConfig, Training, WindowSetting
@@ -18,14 +18,21 @@ from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.volumes import WINDOWS
 
-every_classifier = pytest.mark.parametrize("name", CLASSIFIERS)
+every_classifier = pytest.mark.parametrize("name", [*CLASSIFIERS, *VARIANTS])
+
+
+def entry(name: str) -> tuple[str, dict]:
+    """The registry's name of a case, and its tiny options."""
+    registered, options = VARIANTS.get(name, (name, {}))
+    return registered, {**TINY_OPTIONS[registered], **options}
 
 
 def make(name: str, seed: int = 0, **options: object) -> Classifier:
-    spec = CLASSIFIERS[name]
+    registered, tiny = entry(name)
+    spec = CLASSIFIERS[registered]
     config = RunConfig(
-        classifier=name,
-        options=spec.config.of("test", {**TINY_OPTIONS[name], **options}).model_dump(),
+        classifier=registered,
+        options=spec.config.of("test", {**tiny, **options}).model_dump(),
         preprocessing=Preprocessing(size=SIZE),
         windows=tuple(WindowSetting(name=w, centre=WINDOWS[w].centre, width=WINDOWS[w].width) for w in spec.windows),
         training=Training(seed=seed, learning_rate=1e-3, validate_every=1),
@@ -106,8 +113,9 @@ def test_unknown_options_are_refused(name: str) -> None:
 def test_training_learns_and_its_run_predicts_the_same_after_loading(
     name: str, tmp_path: Path, workspace, manifest: pd.DataFrame, tiny_training
 ) -> None:
-    result = tiny_training(manifest, tmp_path / "run", name=name)
-    assert result["classifier"] == name
+    registered, options = entry(name)
+    result = tiny_training(manifest, tmp_path / "run", name=registered, options=options)
+    assert result["classifier"] == registered
     assert result["steps"] == 4
     assert 0 <= result["validation_macro_auc"] <= 1
     first = predict(tmp_path / "run", manifest, workspace, batch_size=4, device="cpu")
