@@ -154,12 +154,83 @@ def test_absent_pretrained_weights_are_an_error(monkeypatch: pytest.MonkeyPatch)
         make("slices", pretrained=True)
 
 
+def kinetics(**options: object) -> Classifier:
+    return make("r3d", **{"pretrained": True, "width": 64, "blocks": [2, 2, 2, 2], "slice_stride": 1, **options})
+
+
+@pytest.mark.parametrize("style", ["r3d", "mc3", "r2plus1d"])
+def test_with_torchvisions_weights_r3d_has_torchvisions_features(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models import video
+
+    torch.manual_seed(0)
+    published = getattr(video, f"{style}_18")().eval()
+    weights = published.state_dict()
+    monkeypatch.setattr(video.R3D_18_Weights, "get_state_dict", lambda *_, **__: weights)
+    monkeypatch.setattr(video.MC3_18_Weights, "get_state_dict", lambda *_, **__: weights)
+    monkeypatch.setattr(video.R2Plus1D_18_Weights, "get_state_dict", lambda *_, **__: weights)
+    ours = kinetics(style=style).eval()
+    x = torch.rand(1, 3, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    maps = published.stem(x.permute(0, 1, 4, 2, 3))
+    for level in (published.layer1, published.layer2, published.layer3, published.layer4):
+        maps = level(maps)
+    torch.testing.assert_close(ours.network.features(x), maps, atol=1e-4, rtol=1e-3)
+
+
+def test_kinetics_weights_that_cannot_be_had_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models.video import R3D_18_Weights
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(R3D_18_Weights, "get_state_dict", offline)
+    with pytest.raises(UserError, match=r"torchvision cannot get .* pretrained=false"):
+        kinetics()
+
+
+@pytest.mark.parametrize("options", [{"width": 16}, {"blocks": [1, 1, 1, 1]}], ids=str)
+def test_kinetics_weights_of_another_shape_are_refused(options: dict) -> None:
+    with pytest.raises(UserError, match=r"width=64 and blocks=.* pretrained=false"):
+        kinetics(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "coarsest"),
+    [
+        ("cnn3d", {}, 4),
+        ("r3d", {}, 4),
+        ("r3d", {"style": "mc3"}, 4),
+        ("r3d", {"style": "r2plus1d"}, 4),
+        ("densenet", {}, 8),
+        ("densenet", {"stem_pool": True}, 4),
+    ],
+    ids=str,
+)
+def test_the_default_grid_is_not_collapsed_before_the_head(name: str, options: dict, coarsest: int) -> None:
+    spec = CLASSIFIERS[name]
+    with torch.device("meta"):
+        network = spec.build(spec.config.of("test", options), 3, (64, 64, 64), 18).eval()
+        assert min(network.features(torch.zeros(1, 3, 64, 64, 64)).shape[2:]) == coarsest
+
+
+def test_a_transformer_needs_equal_heads() -> None:
+    with pytest.raises(UserError, match=r"hidden: .*multiple of 4"):
+        make("slices-transformer", hidden=18)
+
+
 def test_an_unknown_backbone_gets_near_names() -> None:
     with pytest.raises(UserError, match=r"no backbone 'resnet1'.*near: .*resnet1"):
         make("slices", backbone="resnet1")
 
 
-@pytest.mark.parametrize(("name", "options"), [("cnn3d", {"blocks": [1, 1, 1, 1]}), ("ctnet", {"output_stride": 16})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cnn3d", {"blocks": [1, 1, 1, 1]}),
+        ("ctnet", {"output_stride": 16}),
+        ("r3d", {"blocks": [1, 1, 1, 1, 1]}),
+        ("densenet", {"blocks": [1, 1, 1, 1], "stem_pool": True}),
+    ],
+)
 def test_a_grid_that_is_too_small_is_refused(name: str, options: dict) -> None:
     with pytest.raises(UserError, match="grid 16x16x16 does not serve"):
         make(name, **options)

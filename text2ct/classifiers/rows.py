@@ -58,7 +58,7 @@ def check_held_out(manifest: pd.DataFrame) -> None:
     leaks = [f"{dataset}/{patient}: in train and in test" for dataset, patient in sorted(set.intersection(*identities))]
     made = train[train["source"] == "synthetic"]
     if len(made):
-        made = made.reindex(columns=["volume", *_PROMPT]).fillna("")
+        made = made.reindex(columns=["volume", *_PROMPT]).astype(object).fillna("")
         known = held_out(manifest)
         told = known.volumes(made["prompt_dataset"], made["prompt_volume"]) | made["prompt"].map(known.has_text)
         leaks += [f"{volume}: its prompt is of a validation or test patient" for volume in made.loc[told, "volume"]]
@@ -71,9 +71,8 @@ def held_out(manifest: pd.DataFrame) -> HeldOut:
     """The patients and reports of a manifest's validation and test splits."""
     from text2ct.augment.leaks import HeldOut
 
-    absent = {name: "" for name in ("findings_text", "impression_text") if name not in manifest}
-    frame = manifest.assign(**absent)
-    return HeldOut(frame.fillna({"findings_text": "", "impression_text": ""}))
+    identity, texts = ["dataset", "volume", "patient", "split"], ["findings_text", "impression_text"]
+    return HeldOut(manifest.reindex(columns=[*identity, *texts]).astype(object).fillna(""))
 
 
 def check_validation(validation: VolumeTable) -> None:
