@@ -78,6 +78,10 @@ def toy_manifest(workspace: Workspace, patients: int, validation: int, seed: int
     return pd.DataFrame(rows)
 
 
+def model_bytes(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "workspace")

@@ -24,9 +24,9 @@ class DenseNetConfig(Settings):
 
     features: Annotated[int, Field(ge=4)] = 16
     """Channels of the stem."""
-    growth: Annotated[int, Field(ge=2)] = 12
+    growth: Annotated[int, Field(ge=2)] = 8
     """Channels that each layer adds."""
-    blocks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=5)] = (3, 6, 8)
+    blocks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=5)] = (2, 4, 6)
     """Layers of each block; between two blocks the grid and the channels are halved."""
     stem_pool: bool = False
     """Halve the grid once more before the first block."""

@@ -98,7 +98,8 @@ class ClassifierTraining(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, or of one part of it.
 
-        Lightning divides what parts return by their number, so that each counts by its known labels here.
+        A part returns its share of the step's loss, which is a mean over the known labels of all parts, times the
+        number of parts, since Lightning divides by that.
 
         Raises:
             UserError: The loss is not finite.

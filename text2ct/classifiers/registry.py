@@ -66,14 +66,14 @@ CLASSIFIERS: dict[str, ClassifierSpec] = {
             "3D ResNet of torchvision's video blocks: r3d, mc3 or r2plus1d (Tran et al. 2018)",
             r3d.R3dConfig,
             r3d.build,
-            learning_rate=1e-3,
+            learning_rate=3e-3,
         ),
         ClassifierSpec(
             "densenet",
             "3D DenseNet of MONAI (Huang et al. 2017)",
             densenet.DenseNetConfig,
             densenet.build,
-            learning_rate=1e-3,
+            learning_rate=3e-3,
         ),
     )
 }
