@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,7 @@ from text2ct.errors import UserError
 
 judge_app = typer.Typer(rich_markup_mode=None)
 
-ClassifierOption = Annotated[str, typer.Option("--classifier", help="cnn3d, ctnet or slices.")]
+ClassifierOption = Annotated[str, typer.Option("--classifier", help="cnn3d, ctnet, slices, r3d or densenet.")]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Volumes a step.")]
 GridOption = Annotated[str, typer.Option("--grid", help="Voxels, as 64 or 64,64,64.")]
 SpacingOption = Annotated[str, typer.Option("--spacing", help="Voxel size in mm.")]
@@ -47,8 +48,16 @@ def train(
     batch_size: BatchOption = 8,
     grid: GridOption = "64",
     spacing: SpacingOption = "5",
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="The classifier's own, as pooling=transformer; again for more.")
+    ] = None,
+    loss: Annotated[str, typer.Option("--loss", help="bce or asymmetric.")] = "bce",
     class_weights: WeightsOption = False,
     classical: ClassicalOption = False,
+    accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="Parts of a step, for less memory.")] = 1,
+    init: Annotated[
+        Path | None, typer.Option("--init", help="A finished run of the same network whose weights it starts from.")
+    ] = None,
     device: DeviceOption = "auto",
     run: RunOption = None,
     workspace: WorkspaceOption = WORKSPACE,
@@ -60,6 +69,8 @@ def train(
     from text2ct import classifiers, manifests
 
     space = manifests.Workspace.open(workspace)
+    if init is not None and not init.exists():
+        init = space.run_dir("classifiers") / init
     path = manifest or _training_manifest(space, dry_run)
     info(f"training {classifier} on {path}")
     name = run or f"{classifier}-{path.parent.name or path.stem}-seed{seed}"
@@ -76,6 +87,9 @@ def train(
         class_weights=class_weights,
         augment=classical,
         device=device,
+        options=_settings(option or []),
+        recipe={"loss": loss, "accumulate": accumulate},
+        init=init,
         dry_run=dry_run,
     )
     what = f"train {classifier} for {steps} steps"
@@ -89,6 +103,20 @@ def train(
             f"run: {result['run']}",
         ),
     )
+
+
+def _settings(options: list[str]) -> dict[str, Any]:
+    """``key=value`` texts as settings: a value is JSON where it can be read so, else text."""
+    settings: dict[str, Any] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or key in settings:
+            raise UserError(f"--option is '{option}'; expected key=value, each key once, as pooling=transformer")
+        try:
+            settings[key] = json.loads(value)
+        except ValueError:
+            settings[key] = value
+    return settings
 
 
 def _training_manifest(space: Any, dry_run: bool) -> Path:

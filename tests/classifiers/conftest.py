@@ -18,8 +18,18 @@ TINY_OPTIONS = {
     "cnn3d": {"width": 4, "blocks": [1, 1]},
     "ctnet": {"backbone": "test_resnet", "output_stride": 8, "hidden": [32, 16], "dropout": 0.0},
     "slices": {"backbone": "test_resnet", "hidden": 16, "dropout": 0.0},
+    "r3d": {"width": 4, "blocks": [1, 1, 1]},
+    "densenet": {"features": 4, "growth": 4, "blocks": [1, 2], "dropout": 0.0},
 }
 """Options that make each registered classifier fit a 16^3 grid; a new entry of the registry needs a line."""
+
+VARIANTS = {
+    "slices-transformer": ("slices", {"pooling": "transformer", "layers": 1}),
+    "r3d-mc3": ("r3d", {"style": "mc3"}),
+    "r3d-r2plus1d": ("r3d", {"style": "r2plus1d", "slice_stride": 1}),
+    "densenet-pooled": ("densenet", {"stem_pool": True}),
+}
+"""Options that change a network's layers, with the entry they belong to: they pass the same tests."""
 
 
 def toy_volume(rng: np.random.Generator, bright: bool) -> np.ndarray:
@@ -66,6 +76,10 @@ def toy_manifest(workspace: Workspace, patients: int, validation: int, seed: int
                 }
             )
     return pd.DataFrame(rows)
+
+
+def model_bytes(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
 
 
 @pytest.fixture

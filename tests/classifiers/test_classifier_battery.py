@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SIZE, TINY_OPTIONS
+from conftest import SIZE, TINY_OPTIONS, VARIANTS
 
 from text2ct.classifiers import CLASSIFIERS, predict
 from text2ct.classifiers.config import DataRecord, Preprocessing, RunConfig, Training, WindowSetting
@@ -18,14 +18,21 @@ from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.volumes import WINDOWS
 
-every_classifier = pytest.mark.parametrize("name", CLASSIFIERS)
+every_classifier = pytest.mark.parametrize("name", [*CLASSIFIERS, *VARIANTS])
+
+
+def entry(name: str) -> tuple[str, dict]:
+    """The registry's name of a case, and its tiny options."""
+    registered, options = VARIANTS.get(name, (name, {}))
+    return registered, {**TINY_OPTIONS[registered], **options}
 
 
 def make(name: str, seed: int = 0, **options: object) -> Classifier:
-    spec = CLASSIFIERS[name]
+    registered, tiny = entry(name)
+    spec = CLASSIFIERS[registered]
     config = RunConfig(
-        classifier=name,
-        options=spec.config.of("test", {**TINY_OPTIONS[name], **options}).model_dump(),
+        classifier=registered,
+        options=spec.config.of("test", {**tiny, **options}).model_dump(),
         preprocessing=Preprocessing(size=SIZE),
         windows=tuple(WindowSetting(name=w, centre=WINDOWS[w].centre, width=WINDOWS[w].width) for w in spec.windows),
         training=Training(seed=seed, learning_rate=1e-3, validate_every=1),
@@ -106,8 +113,9 @@ def test_unknown_options_are_refused(name: str) -> None:
 def test_training_learns_and_its_run_predicts_the_same_after_loading(
     name: str, tmp_path: Path, workspace, manifest: pd.DataFrame, tiny_training
 ) -> None:
-    result = tiny_training(manifest, tmp_path / "run", name=name)
-    assert result["classifier"] == name
+    registered, options = entry(name)
+    result = tiny_training(manifest, tmp_path / "run", name=registered, options=options)
+    assert result["classifier"] == registered
     assert result["steps"] == 4
     assert 0 <= result["validation_macro_auc"] <= 1
     first = predict(tmp_path / "run", manifest, workspace, batch_size=4, device="cpu")
@@ -146,12 +154,83 @@ def test_absent_pretrained_weights_are_an_error(monkeypatch: pytest.MonkeyPatch)
         make("slices", pretrained=True)
 
 
+def kinetics(**options: object) -> Classifier:
+    return make("r3d", **{"pretrained": True, "width": 64, "blocks": [2, 2, 2, 2], "slice_stride": 1, **options})
+
+
+@pytest.mark.parametrize("style", ["r3d", "mc3", "r2plus1d"])
+def test_with_torchvisions_weights_r3d_has_torchvisions_features(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models import video
+
+    torch.manual_seed(0)
+    published = getattr(video, f"{style}_18")().eval()
+    weights = published.state_dict()
+    monkeypatch.setattr(video.R3D_18_Weights, "get_state_dict", lambda *_, **__: weights)
+    monkeypatch.setattr(video.MC3_18_Weights, "get_state_dict", lambda *_, **__: weights)
+    monkeypatch.setattr(video.R2Plus1D_18_Weights, "get_state_dict", lambda *_, **__: weights)
+    ours = kinetics(style=style).eval()
+    x = torch.rand(1, 3, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    maps = published.stem(x.permute(0, 1, 4, 2, 3))
+    for level in (published.layer1, published.layer2, published.layer3, published.layer4):
+        maps = level(maps)
+    torch.testing.assert_close(ours.network.features(x), maps, atol=1e-4, rtol=1e-3)
+
+
+def test_kinetics_weights_that_cannot_be_had_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models.video import R3D_18_Weights
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(R3D_18_Weights, "get_state_dict", offline)
+    with pytest.raises(UserError, match=r"torchvision cannot get .* pretrained=false"):
+        kinetics()
+
+
+@pytest.mark.parametrize("options", [{"width": 16}, {"blocks": [1, 1, 1, 1]}], ids=str)
+def test_kinetics_weights_of_another_shape_are_refused(options: dict) -> None:
+    with pytest.raises(UserError, match=r"width=64 and blocks=.* pretrained=false"):
+        kinetics(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "coarsest"),
+    [
+        ("cnn3d", {}, 4),
+        ("r3d", {}, 4),
+        ("r3d", {"style": "mc3"}, 4),
+        ("r3d", {"style": "r2plus1d"}, 4),
+        ("densenet", {}, 8),
+        ("densenet", {"stem_pool": True}, 4),
+    ],
+    ids=str,
+)
+def test_the_default_grid_is_not_collapsed_before_the_head(name: str, options: dict, coarsest: int) -> None:
+    spec = CLASSIFIERS[name]
+    with torch.device("meta"):
+        network = spec.build(spec.config.of("test", options), 3, (64, 64, 64), 18).eval()
+        assert min(network.features(torch.zeros(1, 3, 64, 64, 64)).shape[2:]) == coarsest
+
+
+def test_a_transformer_needs_equal_heads() -> None:
+    with pytest.raises(UserError, match=r"hidden: .*multiple of 4"):
+        make("slices-transformer", hidden=18)
+
+
 def test_an_unknown_backbone_gets_near_names() -> None:
     with pytest.raises(UserError, match=r"no backbone 'resnet1'.*near: .*resnet1"):
         make("slices", backbone="resnet1")
 
 
-@pytest.mark.parametrize(("name", "options"), [("cnn3d", {"blocks": [1, 1, 1, 1]}), ("ctnet", {"output_stride": 16})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cnn3d", {"blocks": [1, 1, 1, 1]}),
+        ("ctnet", {"output_stride": 16}),
+        ("r3d", {"blocks": [1, 1, 1, 1, 1]}),
+        ("densenet", {"blocks": [1, 1, 1, 1], "stem_pool": True}),
+    ],
+)
 def test_a_grid_that_is_too_small_is_refused(name: str, options: dict) -> None:
     with pytest.raises(UserError, match="grid 16x16x16 does not serve"):
         make(name, **options)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import toy_manifest
+from conftest import model_bytes, toy_manifest
 
 from text2ct.classifiers import predict, runs
 from text2ct.classifiers.module import ClassifierTraining
@@ -20,10 +20,6 @@ RUN_FILES = ["config.json", "history.csv", "model.safetensors", "patients.json"]
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def model_bytes(folder: Path) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
 
 
 def test_a_bright_cube_is_learnt_in_few_steps(tmp_path: Path, workspace, tiny_training) -> None:
@@ -164,15 +160,6 @@ def test_the_best_checkpoint_is_kept_not_the_last(
     assert (result["chosen_step"], result["validation_macro_auc"]) == (4, 0.9)
 
 
-def test_rows_with_weight_zero_are_never_drawn(tmp_path: Path, manifest, tiny_training) -> None:
-    weights = np.where(manifest["patient"] == "toy_0", 0.0, 1.0)
-    tiny_training(manifest, tmp_path / "a", sampling_weights=weights)
-    first = manifest["path"][manifest["patient"] == "toy_2"].iloc[0]
-    manifest.loc[manifest["patient"] == "toy_0", "path"] = first  # other voxels, never seen
-    tiny_training(manifest, tmp_path / "b", sampling_weights=weights)
-    assert model_bytes(tmp_path / "a") == model_bytes(tmp_path / "b")
-
-
 def without_split(frame: pd.DataFrame, split: str) -> pd.DataFrame:
     return frame[frame["split"] != split]
 
@@ -222,13 +209,15 @@ def test_manifests_that_do_not_serve_are_refused(tmp_path: Path, manifest, tiny_
         ({"steps": 0}, "steps: Input should be greater than or equal to 1"),
         ({"recipe": {"learning_rat": 1.0}}, "learning_rat"),
         ({"size": (2, 16, 16)}, "size.0"),
+        ({"recipe": {"loss": "focal"}}, "loss: Input should be 'bce' or 'asymmetric'"),
+        ({"recipe": {"accumulate": 3}}, "accumulate 3 does not divide batch_size 2"),
         ({"options": {"blocks": [1, 1, 1, 1]}}, "grid 16x16x16 does not serve"),
         ({"spacing_mm": (0.0, 5.0, 5.0)}, "spacing_mm.0"),
         ({"sampling_weights": np.ones(3)}, "3 sampling weights for 12 manifest rows"),
         ({"sampling_weights": np.zeros(12)}, "some above 0"),
         ({"device": "tpu9"}, "unknown device"),
     ],
-    ids=["name", "steps", "recipe", "size", "grid", "spacing", "weights", "zero-weights", "device"],
+    ids=["name", "steps", "recipe", "size", "loss", "parts", "grid", "spacing", "weights", "zero-weights", "device"],
 )
 def test_settings_that_do_not_serve_are_refused(
     tmp_path: Path, manifest, tiny_training, changes: dict, message: str
@@ -243,7 +232,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(
 ) -> None:
     from text2ct.classifiers import module
 
-    monkeypatch.setattr(module, "masked_bce", lambda logits, *_: logits.sum() * float("nan"))
+    monkeypatch.setattr(module.TrainingLoss, "forward", lambda _, logits, *__: logits.sum() * float("nan"))
     with pytest.raises(UserError, match="not finite at step 1; lower the learning rate"):
         tiny_training(manifest, tmp_path / "run")
 
@@ -265,6 +254,13 @@ def other_format(run: Path) -> None:
     (run / "config.json").write_text(json.dumps({**config, "format_version": 99}))
 
 
+def older_format(run: Path) -> None:
+    """As it was before there were temperatures."""
+    config = json.loads((run / "config.json").read_text())
+    del config["model"]["temperature"], config["training"]["loss"], config["init"]
+    (run / "config.json").write_text(json.dumps({**config, "format_version": 1}))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -272,8 +268,9 @@ def other_format(run: Path) -> None:
         (drop_model, "model.safetensors is missing"),
         (cut_model, "model.safetensors is damaged"),
         (other_format, "run format 99"),
+        (older_format, "run format 1; this version reads 2: train the run again"),
     ],
-    ids=["config", "model", "cut", "format"],
+    ids=["config", "model", "cut", "format", "older"],
 )
 def test_a_damaged_run_never_predicts(tmp_path: Path, workspace, manifest, tiny_training, damage, message: str) -> None:
     tiny_training(manifest, tmp_path / "run", steps=1)

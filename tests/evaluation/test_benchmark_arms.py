@@ -12,6 +12,7 @@ from text2ct.errors import UserError
 from text2ct.evaluation.benchmark import ARMS, BenchmarkSettings
 from text2ct.evaluation.benchmark.arms import build_arm, expand_arms, split_name
 from text2ct.evaluation.benchmark.building import Material, shuffle_labels
+from text2ct.files import write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import write_manifest
 
@@ -43,7 +44,10 @@ def makers(monkeypatch, synthetic):
 
     def pretrained_classifier(pack, workspace, folder, **options):
         calls.append(("pretrained", options))
-        return folder / f"seed{options['seed']}"
+        place = folder / f"seed{options['seed']}"
+        training = [{"dataset": dataset, "patient": patient} for dataset, patient in module.known]
+        write_json(place / "patients.json", {"training": training, "validation": [], "prompts": []})
+        return place
 
     def own_generator(train_rows, workspace, folder, *, device, budget):
         calls.append(("own", sorted(train_rows["patient"]), folder))
@@ -51,7 +55,7 @@ def makers(monkeypatch, synthetic):
 
     for function in (reconstructed, oracle, pretrained_classifier, own_generator):
         setattr(module, function.__name__, function)
-    module.calls = calls
+    module.calls, module.known = calls, [("simulated", "1000000000000")]
     monkeypatch.setitem(sys.modules, "text2ct.evaluation.arm_volumes", module)
     return module
 
@@ -128,6 +132,13 @@ def test_made_volumes_and_first_weights_reach_the_training(workspace, real, synt
     other.sha256 = "b" * 64
     with pytest.raises(UserError, match=r"pack: then a+, now b+"):
         run(workspace, real, synthetic, **options | {"pack": other, "run": result["run"]})
+
+
+def test_first_weights_that_know_a_test_patient_are_refused(workspace, real, synthetic, makers):
+    test = real[real["split"] == "test"].iloc[0]
+    makers.known.append((test["dataset"], test["patient"]))
+    with pytest.raises(UserError, match="trained on validation or test patients"):
+        run(workspace, real, synthetic, arms=("real", "real+classifier-pretrained"), pack=FakePack())
 
 
 def test_the_own_generator_sees_the_regimes_training_patients_and_the_same_prompts(

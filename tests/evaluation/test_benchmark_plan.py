@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
 
+from text2ct.augment.gate.config import GateConfig
+from text2ct.augment.gate.record import Counts, FindingCount, GateClassifier, GateRecord, Thresholds
 from text2ct.errors import UserError
 from text2ct.evaluation.benchmark.data import known_to, nested_patients, pack_fidelity
 from text2ct.evaluation.benchmark.outcome import choose
@@ -160,30 +159,30 @@ def test_a_composed_prompt_is_known_where_its_label_set_occurs(real, synthetic):
     assert known_to(pool, subset, real)["volume"].tolist() == ["s0.nii.gz", "s2.nii.gz"]
 
 
-class Record(BaseModel):
-    counts: dict
-    findings: dict
-
-
 @pytest.fixture
-def gate(monkeypatch):
-    """Stands in for the gate's records: one run whose classifier was a ctnet of seed 7."""
-    module = ModuleType("text2ct.augment.gate")
+def gates(workspace):
+    """Two gates' records, whose classifier was a ctnet of seed 7."""
+    for run_name in ("g", "h"):
+        record = GateRecord(
+            run=run_name,
+            request_sha256="0" * 64,
+            classifier=GateClassifier(name="ctnet", seed=7, sha256="0" * 64, run="classifiers/gate/ctnet"),
+            trained_on=(),
+            calibrated_on=(),
+            config=GateConfig(),
+            thresholds=Thresholds(),
+            counts=Counts(accepted=20, rejected=10, reasons={"label": 9, "memorised": 1}),
+            findings={"Emphysema": FindingCount(asked=4, accepted=3)},
+            copies=(),
+            tries=(),
+            unmet=0,
+            real_rejected={},
+        )
+        write_json(workspace.run_dir("synthetic", run_name) / "gate.json", record.model_dump(mode="json"))
 
-    def gates_of(frame, workspace):
-        counts = {"accepted": 20, "rejected": 10, "reasons": {"label": 9, "memorised": 1}}
-        return [Record(counts=counts, findings={"Emphysema": {"asked": 4, "accepted": 3}})] * 2
 
-    def refuse_same_judge(frame, workspace, classifier, seed):
-        if classifier == "ctnet" or seed == 7:
-            raise UserError(f"the gate used {classifier} with seed {seed}; score with another")
-
-    module.gates_of, module.refuse_same_judge = gates_of, refuse_same_judge
-    monkeypatch.setitem(sys.modules, "text2ct.augment.gate", module)
-
-
-def test_what_the_gate_accepted_is_in_the_result(workspace, real, synthetic, gate):
-    judged = synthetic.assign(gate=["accept@g"] * 20 + ["reject@g: label"] * 10)
+def test_what_the_gate_accepted_is_in_the_result(workspace, real, synthetic, gates):
+    judged = synthetic.assign(gate=["accept@g"] * 10 + ["accept@h"] * 10 + ["reject@g: label"] * 10)
     result = run(workspace, real, judged, arms=(*BOTH, "real+ungated@0.75"), ratios=(0.75,))
     assert (result["gate"]["accepted"], result["gate"]["rejected"]) == (40, 20)
     assert result["gate"]["reasons"] == {"label": 18, "memorised": 2}
@@ -195,11 +194,11 @@ def test_what_the_gate_accepted_is_in_the_result(workspace, real, synthetic, gat
     assert any("10 of 30 synthetic volumes were not gated" in note for note in half["notes"])
 
 
-def test_the_gates_classifier_is_not_the_one_that_is_scored(workspace, real, synthetic, gate):
+def test_the_gates_classifier_is_not_the_one_that_is_scored(workspace, real, synthetic, gates):
     judged = synthetic.assign(gate="accept@g")
-    with pytest.raises(UserError, match="the gate used ctnet"):
+    with pytest.raises(UserError, match="with a classifier 'ctnet' too"):
         run(workspace, real, judged, arms=BOTH, classifier="ctnet")
-    with pytest.raises(UserError, match="with seed 7"):
+    with pytest.raises(UserError, match="of seed 7 too"):
         run(workspace, real, judged, arms=BOTH, seeds=(6, 7))
     assert not workspace.run_dir("classifiers").exists()
     assert "gate" not in run(workspace, real, synthetic, arms=BOTH, seeds=(7, 8)), "without a gate nothing is asked"

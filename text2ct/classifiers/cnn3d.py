@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from text2ct.classifiers._head import PooledHead
 from text2ct.classifiers.config import Settings
 
 
@@ -95,14 +96,12 @@ class Cnn3d(nn.Module):
                 layers.append(_convolution(inputs, width))
                 inputs = width
         self.features = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(2 * inputs, findings)
+        self.head = PooledHead(inputs, findings, config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, X, Y, Z) in [0, 1] -> (B, findings) logits."""
         maps = self.features(x.contiguous(memory_format=torch.channels_last_3d))
-        pooled = torch.cat([maps.amax(dim=(2, 3, 4)), maps.mean(dim=(2, 3, 4))], dim=1)
-        logits: Tensor = self.head(self.dropout(pooled))
+        logits: Tensor = self.head(maps)
         return logits
 
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 
-FORMAT_VERSION = 1
-"""Version of a run folder's layout; a run of another version is refused."""
+FORMAT_VERSION = 2
+"""Version of a run folder's layout; a run of another version is refused. 2: temperature, warm start, losses."""
 
 Axis = Annotated[int, Field(ge=8, le=1024)]
 Millimetres = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
@@ -68,12 +68,20 @@ class Training(Settings):
 
     steps: Annotated[int, Field(ge=1)] = 300
     batch_size: Annotated[int, Field(ge=1)] = 8
+    """Volumes per optimisation step."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Parts that a step's volumes go through the network in; their gradients are added up. Must divide them."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     learning_rate: Annotated[float, Field(gt=0, le=1)]
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the steps in which the learning rate rises linearly; a cosine to zero follows."""
     gradient_clip: Annotated[float, Field(gt=0)] = 5.0
+    loss: Literal["bce", "asymmetric"] = "bce"
+    gamma_positive: Annotated[int, Field(ge=0, le=10)] = 0
+    gamma_negative: Annotated[int, Field(ge=0, le=10)] = 4
+    probability_margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Of the asymmetric loss; the defaults are those of its paper's main results."""
     class_weights: bool = False
     positive_weight_cap: Annotated[float, Field(ge=1)] = 10.0
     """Largest weight of a positive: a finding with three positives would otherwise rule the gradient."""
@@ -82,6 +90,17 @@ class Training(Settings):
     """Decay per step of the exponential moving average of the weights that is validated and kept; 0: none."""
     validate_every: Annotated[int, Field(ge=1)]
     """Steps between two validations, and between two points that an interrupted run resumes from."""
+
+    @model_validator(mode="after")
+    def _equal_parts(self) -> Training:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}")
+        return self
+
+    @property
+    def part_size(self) -> int:
+        """Volumes that go through the network at once."""
+        return self.batch_size // self.accumulate
 
 
 class DataRecord(Settings):
@@ -95,6 +114,15 @@ class DataRecord(Settings):
     """Digest of volume contents, labels, ids and sampling weights."""
 
 
+class InitRecord(Settings):
+    """The run that a training started from."""
+
+    run: str
+    """Name of its folder."""
+    sha256: str
+    """Digest of its weights."""
+
+
 class ChosenModel(Settings):
     """The checkpoint that was kept."""
 
@@ -104,6 +132,8 @@ class ChosenModel(Settings):
     undefined_findings: tuple[str, ...]
     """Findings with one class only among the validation scans: they have no AUC and are not in the mean."""
     seconds_per_step: float
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """What logits are divided by before they become probabilities, fitted on the validation volumes."""
 
 
 class RunConfig(Settings):
@@ -117,12 +147,11 @@ class RunConfig(Settings):
     windows: tuple[WindowSetting, ...]
     training: Training
     data: DataRecord
+    init: InitRecord | None = None
     model: ChosenModel | None = None
 
     @model_validator(mode="after")
     def _same_findings(self) -> RunConfig:
-        if self.format_version != FORMAT_VERSION:
-            raise ValueError(f"run format {self.format_version}; this version reads {FORMAT_VERSION}: train it again")
         if self.findings != FINDINGS:
             raise ValueError("the run's findings are not this version's 18: train it again")
         return self

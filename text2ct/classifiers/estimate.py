@@ -43,8 +43,9 @@ def estimate(config: RunConfig, data: TrainingData, out_dir: Path, device: torch
 
     classifier = build_classifier(config, initial=False).to(device)
     optimizer = torch.optim.AdamW(classifier.parameters())
-    noise_hu = torch.randint(-1000, 1000, (settings.batch_size, 1, *config.preprocessing.size)).float()
-    labels = torch.zeros(settings.batch_size, len(config.findings), device=device)
+    part = settings.part_size
+    noise_hu = torch.randint(-1000, 1000, (part, 1, *config.preprocessing.size)).float()
+    labels = torch.zeros(part, len(config.findings), device=device)
     augment = classical_augmentation(config.preprocessing.spacing_mm) if settings.augment else None
 
     def predict() -> torch.Tensor:
@@ -53,9 +54,10 @@ def estimate(config: RunConfig, data: TrainingData, out_dir: Path, device: torch
         return logits
 
     def step() -> None:
-        if augment is not None:
-            torch.stack([augment(volume_hu) for volume_hu in noise_hu])
-        masked_bce(predict(), labels).backward()
+        for _ in range(settings.accumulate):
+            if augment is not None:
+                torch.stack([augment(volume_hu) for volume_hu in noise_hu])
+            masked_bce(predict(), labels).backward()
         optimizer.step()
         _wait(device)
 
@@ -66,7 +68,7 @@ def estimate(config: RunConfig, data: TrainingData, out_dir: Path, device: torch
     with torch.random.fork_rng(devices=[]):
         per_step, per_batch = _typical(step), _typical(validate)
     looks = -(-left // settings.validate_every)
-    batches = -(-len(data.validation.names) // settings.batch_size)
+    batches = -(-len(data.validation.names) // part)
     training = left * per_step + looks * batches * per_batch
     weights = sum(value.nbytes for value in classifier.state_dict().values())
     bytes_cache, bytes_run = len(missing) * data.cache.bytes_per_volume(), _COPIES_OF_THE_WEIGHTS * weights

@@ -14,9 +14,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from text2ct.classifiers.augmentation import classical_augmentation
+from text2ct.classifiers.calibration import fit_temperature
 from text2ct.classifiers.config import Preprocessing, Training
 from text2ct.classifiers.dataset import DrawnVolumes, VolumeTable
-from text2ct.classifiers.losses import masked_bce, positive_weights
+from text2ct.classifiers.losses import TrainingLoss, masked_bce
 from text2ct.classifiers.metrics import ScanAuc, scan_auc
 from text2ct.errors import UserError
 
@@ -24,7 +25,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ClassifierTraining(pl.LightningModule):
-    """AdamW, warm-up and cosine, masked BCE; the weights best on validation macro AUC are kept.
+    """AdamW, warm-up and cosine, a masked loss; the weights best on validation macro AUC are kept.
 
     An "epoch" is the stretch of steps between two validations, so a checkpoint always lies between two
     stretches and a resumed training draws the same batches with the same random numbers.
@@ -57,11 +58,9 @@ class ClassifierTraining(pl.LightningModule):
             if settings.ema_decay > 0
             else None
         )
-        weights = positive_weights(train.labels, settings.positive_weight_cap) if settings.class_weights else None
-        self.positive_weights: Tensor | None
-        self.register_buffer(
-            "positive_weights", None if weights is None else torch.from_numpy(weights), persistent=False
-        )
+        self.loss = TrainingLoss(settings, train.labels)
+        labels_of_row = np.isfinite(train.labels).sum(axis=1)
+        self.known = labels_of_row[order].reshape(settings.steps, settings.batch_size).sum(axis=1)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self._losses: list[Tensor] = []
@@ -70,7 +69,7 @@ class ClassifierTraining(pl.LightningModule):
     # data
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """The batches of the current stretch."""
+        """The batches of the current stretch, a step's in ``accumulate`` parts."""
         settings = self.settings
         first = self.current_epoch * settings.validate_every
         last = min(first + settings.validate_every, settings.steps)
@@ -82,27 +81,32 @@ class ClassifierTraining(pl.LightningModule):
             augment=self.augment,
             seed=settings.seed,
         )
-        return DataLoader(stretch, batch_size=settings.batch_size)
+        return DataLoader(stretch, batch_size=settings.part_size)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every validation volume once, in the table's order."""
         table = self.validation_table
-        return DataLoader(DrawnVolumes(table, np.arange(len(table.names))), batch_size=self.settings.batch_size)
+        return DataLoader(DrawnVolumes(table, np.arange(len(table.names))), batch_size=self.settings.part_size)
 
     # steps
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Give dropout random numbers that depend on the step alone."""
-        torch.manual_seed(self.settings.seed * 1_000_003 % 2**62 + self.global_step)
+        """Give dropout random numbers that depend on the step and its part alone."""
+        parts = self.settings.accumulate
+        torch.manual_seed(self.settings.seed * 1_000_003 % 2**62 + self.global_step * parts + batch_idx % parts)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch.
+        """Loss of one batch, or of one part of it.
+
+        A part returns its share of the step's loss, which is a mean over the known labels of all parts, times the
+        number of parts, since Lightning divides by that.
 
         Raises:
             UserError: The loss is not finite.
         """
         volume_hu, labels = batch
-        loss = masked_bce(self.classifier(volume_hu), labels, self.positive_weights)
+        of_step = int(self.known[self.global_step])
+        loss: Tensor = self.settings.accumulate * self.loss(self.classifier(volume_hu), labels, of_step)
         if not bool(torch.isfinite(loss)):
             raise UserError(
                 f"the loss is not finite at step {self.global_step + 1}; lower the learning rate "
@@ -112,8 +116,8 @@ class ClassifierTraining(pl.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Move the average of the weights."""
-        if self.averaged is not None:
+        """Move the average of the weights, once a step."""
+        if self.averaged is not None and (batch_idx + 1) % self.settings.accumulate == 0:
             self.averaged.update_parameters(self.classifier)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -131,7 +135,7 @@ class ClassifierTraining(pl.LightningModule):
         if not self.best or auc.macro > self.best["macro_auc"]:
             weights = {name: value.detach().cpu().clone() for name, value in self.kept_model().state_dict().items()}
             self.best = {"macro_auc": auc.macro, "step": self.global_step, "undefined": list(auc.undefined)}
-            self.best["weights"] = weights
+            self.best |= {"weights": weights, "temperature": fit_temperature(logits, labels)}
 
     def kept_model(self) -> nn.Module:
         """What is validated and saved: the average of the weights, if one is kept."""

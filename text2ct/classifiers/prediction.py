@@ -30,10 +30,12 @@ def predict(
     batch_size: int = 8,
     device: str = "auto",
     cache_dir: Path | None = None,
+    calibrated: bool = True,
 ) -> pd.DataFrame:
     """Predict every row of a manifest, whatever its split or labels.
 
-    Batches are padded to one shape, so that a row's probabilities do not depend on how many follow it.
+    Batches are padded to one shape, so that a row's probabilities do not depend on how many follow it. Each
+    reconstruction of a scan is a row; what judges scans averages their probabilities (``evaluation.score``).
 
     Args:
         run_dir: A finished run.
@@ -42,6 +44,7 @@ def predict(
         batch_size: Volumes a forward pass.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         cache_dir: Where preprocessed volumes lie; None: ``cache/volumes`` of the workspace.
+        calibrated: Divide logits by the run's temperature; False gives the network's own probabilities.
 
     Returns:
         ``VolumeName`` and 18 probabilities, in the manifest's order.
@@ -53,6 +56,8 @@ def predict(
         raise UserError(f"batch size {batch_size} is not positive; use 1 or more")
     where = pick_device(device)
     classifier, config = load_classifier(Path(run_dir))
+    assert config.model is not None
+    temperature = config.model.temperature if calibrated else 1.0
     if manifest.empty:
         raise UserError("there is nothing to predict: the manifest, or the split chosen, has no rows")
     cache = VolumeCache(cache_dir or workspace.path / "cache" / "volumes", config.preprocessing)
@@ -67,8 +72,8 @@ def predict(
         for start in range(0, len(table.entries), batch_size):
             batch = _batch(table.entries[start : start + batch_size], batch_size)
             count = min(batch_size, len(table.entries) - start)
-            output = torch.sigmoid(classifier(batch.to(where)).cpu().double()).numpy()[:count]
-            probabilities.append(output)
+            logits = classifier(batch.to(where)).cpu().double()[:count]
+            probabilities.append(torch.sigmoid(logits / temperature).numpy())
             advance(count)
     values = np.concatenate(probabilities)
     if not np.isfinite(values).all():

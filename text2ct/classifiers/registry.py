@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from text2ct.classifiers import cnn3d, ctnet, slices
+from text2ct.classifiers import cnn3d, ctnet, densenet, r3d, slices
 from text2ct.classifiers.config import Settings
 from text2ct.errors import UserError
 
@@ -56,10 +56,24 @@ CLASSIFIERS: dict[str, ClassifierSpec] = {
         ),
         ClassifierSpec(
             "slices",
-            "2.5D: a timm backbone over slices, attention pooling per finding",
+            "2.5D: a timm backbone over slices, pooled by attention or by a transformer",
             slices.SlicesConfig,
             slices.build,
             learning_rate=1e-3,
+        ),
+        ClassifierSpec(
+            "r3d",
+            "3D ResNet of torchvision's video blocks: r3d, mc3 or r2plus1d (Tran et al. 2018)",
+            r3d.R3dConfig,
+            r3d.build,
+            learning_rate=3e-3,
+        ),
+        ClassifierSpec(
+            "densenet",
+            "3D DenseNet of MONAI (Huang et al. 2017)",
+            densenet.DenseNetConfig,
+            densenet.build,
+            learning_rate=3e-3,
         ),
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from text2ct.classifiers.config import RunConfig
+from text2ct.classifiers.config import FORMAT_VERSION, RunConfig
 from text2ct.classifiers.dataset import VolumeTable
 from text2ct.classifiers.model import Classifier, build_classifier
 from text2ct.errors import UserError
@@ -34,6 +35,9 @@ def read_config(run_dir: Path) -> RunConfig:
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a classifier's configuration; train the run again")
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path} has run format {version}; this version reads {FORMAT_VERSION}: train the run again")
     return RunConfig.of(str(path), content)
 
 
@@ -83,7 +87,9 @@ def write_history(run_dir: Path, history: list[dict[str, Any]]) -> None:
         pd.DataFrame(history).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
-def write_patients(run_dir: Path, train: VolumeTable, validation: VolumeTable, prompts: pd.DataFrame) -> None:
+def write_patients(
+    run_dir: Path, train: VolumeTable, validation: VolumeTable, prompts: pd.DataFrame, init: Path | None = None
+) -> None:
     """Write which patients the run has seen, so that nobody is judged by a model that knows them.
 
     Args:
@@ -92,23 +98,39 @@ def write_patients(run_dir: Path, train: VolumeTable, validation: VolumeTable, p
         validation: Volumes by which the checkpoint was chosen.
         prompts: Columns ``prompt_dataset`` and ``prompt_volume``: the scans whose reports the synthetic
             training volumes were made from; may be empty.
+        init: The run that the weights started from: what it has seen this run has seen.
     """
-    seen = {
-        name: [{"dataset": dataset, "patient": patient} for dataset, patient in sorted(set(table.patients))]
-        for name, table in (("training", train), ("validation", validation))
-    }
-    origins = sorted(set(prompts.astype(str).itertuples(index=False, name=None)))
-    prompted = [{"dataset": dataset, "volume": volume} for dataset, volume in origins if volume]
-    write_json(Path(run_dir) / PATIENTS, {**seen, "prompts": prompted})
+    trained, chosen = set(train.patients), set(validation.patients)
+    told = {origin for origin in prompts.astype(str).itertuples(index=False, name=None) if origin[1]}
+    before: dict[str, list[dict[str, str]]] = {}
+    if init is not None:
+        before = {"init": _rows(training_patients(init), "patient")}
+        chosen |= validation_patients(init)
+        told |= set(prompt_volumes(init))
+    seen = {"training": _rows(trained, "patient"), "validation": _rows(chosen, "patient"), **before}
+    write_json(Path(run_dir) / PATIENTS, {**seen, "prompts": _rows(told, "volume")})
+
+
+def _rows(identities: Iterable[tuple[str, str]], key: str) -> list[dict[str, str]]:
+    return [{"dataset": dataset, key: value} for dataset, value in sorted(identities)]
 
 
 def training_patients(run_dir: Path) -> set[tuple[str, str]]:
-    """The (dataset, patient) pairs that a run was trained on.
+    """The (dataset, patient) pairs that a run was trained on, those of the run it started from included.
 
     Raises:
         UserError: The folder holds no run, or its ``patients.json`` is damaged.
     """
-    return set(_seen(run_dir, "training", "patient"))
+    return set(_seen(run_dir, "training", "patient")) | set(_seen(run_dir, "init", "patient"))
+
+
+def validation_patients(run_dir: Path) -> set[tuple[str, str]]:
+    """The (dataset, patient) pairs that chose a run's checkpoint and temperature, or those of its start.
+
+    Raises:
+        UserError: The folder holds no run, or its ``patients.json`` is damaged.
+    """
+    return set(_seen(run_dir, "validation", "patient"))
 
 
 def prompt_volumes(run_dir: Path) -> list[tuple[str, str]]:
@@ -120,22 +142,15 @@ def prompt_volumes(run_dir: Path) -> list[tuple[str, str]]:
     return _seen(run_dir, "prompts", "volume")
 
 
-def validation_patients(run_dir: Path) -> set[tuple[str, str]]:
-    """The (dataset, patient) pairs by which a run's checkpoint was chosen.
-
-    Raises:
-        UserError: The folder holds no run, or its ``patients.json`` is damaged.
-    """
-    return set(_seen(run_dir, "validation", "patient"))
-
-
 def _seen(run_dir: Path, kind: str, key: str) -> list[tuple[str, str]]:
     path = Path(run_dir) / PATIENTS
     if not path.is_file():
         raise UserError(f"{run_dir} is no trained classifier: {PATIENTS} is missing; run `text2ct train` first")
     try:
-        return [(row["dataset"], row[key]) for row in read_json(path)[kind]]
-    except (KeyError, TypeError) as error:
+        content = read_json(path)
+        rows = content.get(kind, []) if kind == "init" else content[kind]  # only a warm start has it
+        return [(row["dataset"], row[key]) for row in rows]
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged; train the classifier again") from error
 
 

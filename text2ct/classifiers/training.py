@@ -52,6 +52,7 @@ def train(
     fit: Literal["crop-pad", "resize"] = "crop-pad",
     options: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
+    init: Path | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Train one classifier and keep the weights that are best on the validation scans.
@@ -73,21 +74,24 @@ def train(
         augment: Classical augmentation (affine, gamma, noise).
         cache_dir: Where preprocessed volumes lie; None: ``cache/volumes`` of the workspace.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        sampling_weights: (len(manifest),) relative frequency of each row, >= 0; None: all rows equally often.
+        sampling_weights: (len(manifest),) relative frequency of each row, >= 0; None: the manifest's column
+            ``sampling_weight``, and without it all rows equally often.
         fit: How volumes come to the grid, as in ``volumes.to_grid``.
         options: Options of the classifier, see its config.
         recipe: Further fields of :class:`~text2ct.classifiers.config.Training`, such as ``learning_rate``,
-            ``ema_decay`` or ``validate_every``.
+            ``loss``, ``accumulate``, ``ema_decay`` or ``validate_every``.
+        init: A finished run of the same network whose weights this one starts from; None: random ones, or
+            pretrained ones where the options say so.
         dry_run: Check everything, measure a few steps, and write nothing.
 
     Returns:
         ``run``, ``classifier``, ``steps``, ``validation_macro_auc``; also ``chosen_step``,
-        ``undefined_findings``, ``train_volumes``, ``validation_volumes`` and ``seconds_per_step``. A dry run
-        has no AUC and adds what :func:`text2ct.classifiers.estimate.estimate` gives.
+        ``temperature``, ``undefined_findings``, ``train_volumes``, ``validation_volumes`` and
+        ``seconds_per_step``. A dry run has no AUC and adds what :func:`text2ct.classifiers.estimate.estimate` gives.
 
     Raises:
         UserError: An empty split, no known label, a missing volume, a patient in both splits, a folder with
-            another run, a loss that is not finite.
+            another run, a loss that is not finite, an ``init`` that is another network or knows held-out patients.
     """
     chosen_device = pick_device(device)
     named = {
@@ -106,6 +110,7 @@ def train(
         training={**(recipe or {}), **named},
         cache_dir=cache_dir,
         sampling_weights=sampling_weights,
+        init=init,
         dry_run=dry_run,
     )
     out_dir = Path(out_dir)
@@ -128,14 +133,15 @@ def train(
     if stored is None:
         (out_dir / runs.RESUME).unlink(missing_ok=True)
         runs.write_config(out_dir, config)
-    runs.write_patients(out_dir, data.train, data.validation, data.prompts)
-    module, seconds = _fit(config, data, out_dir, chosen_device)
+    runs.write_patients(out_dir, data.train, data.validation, data.prompts, init)
+    module, seconds = _fit(config, data, out_dir, chosen_device, init)
     chosen = ChosenModel(
         sha256=runs.write_model(out_dir, module.best["weights"]),
         step=module.best["step"],
         validation_macro_auc=module.best["macro_auc"],
         undefined_findings=tuple(module.best["undefined"]),
         seconds_per_step=seconds,
+        temperature=module.best["temperature"],
     )
     runs.write_history(out_dir, module.history)
     final = config.model_copy(update={"model": chosen})
@@ -171,6 +177,7 @@ def _result(out_dir: Path, config: RunConfig) -> dict[str, Any]:
         "steps": config.training.steps,
         "validation_macro_auc": config.model.validation_macro_auc,
         "chosen_step": config.model.step,
+        "temperature": config.model.temperature,
         "undefined_findings": list(config.model.undefined_findings),
         "train_volumes": config.data.train_volumes,
         "validation_volumes": config.data.validation_volumes,
@@ -179,14 +186,19 @@ def _result(out_dir: Path, config: RunConfig) -> dict[str, Any]:
 
 
 def _fit(
-    config: RunConfig, data: TrainingData, out_dir: Path, device: torch.device
+    config: RunConfig, data: TrainingData, out_dir: Path, device: torch.device, init: Path | None
 ) -> tuple[ClassifierTraining, float]:
     """Run the optimisation; returns the module and the seconds a step of this call took."""
     settings = config.training
     resume = runs.read_resume(out_dir)
     with torch.random.fork_rng(devices=[]), _quiet_lightning():
+        if init is None or resume is not None:
+            classifier = build_classifier(config, initial=resume is None)
+        else:
+            console.info(f"starting from the weights of {init}")
+            classifier = runs.load_classifier(init)[0].train()
         module = ClassifierTraining(
-            build_classifier(config, initial=resume is None),
+            classifier,
             settings,
             config.preprocessing,
             data.train,
@@ -203,6 +215,7 @@ def _fit(
                 reload_dataloaders_every_n_epochs=1,
                 num_sanity_val_steps=0,
                 gradient_clip_val=settings.gradient_clip,
+                accumulate_grad_batches=settings.accumulate,
                 callbacks=[watch],
                 logger=False,
                 enable_checkpointing=False,
@@ -235,6 +248,8 @@ class _Watch(Callback):
         self._began = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == self._shown:  # a part of a step
+            return
         now = time.perf_counter()  # loading included
         self.timed.append(now - self._began)
         self._began = now

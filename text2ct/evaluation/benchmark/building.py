@@ -78,7 +78,7 @@ class Material:
     workspace: Workspace
     settings: BenchmarkSettings
     oversample_share: float = MIN_OVERSAMPLE_SHARE
-    pack: Any | None = None
+    pack: Any = None
     device: str = "auto"
 
     @property

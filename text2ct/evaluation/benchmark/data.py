@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from text2ct.augment._refusals import pack_folder
-from text2ct.augment._scans import label_matrix
+from text2ct.augment._scans import held_out_patients, label_matrix
 from text2ct.augment.mix import gather
 from text2ct.augment.selection import training_volumes
 from text2ct.errors import UserError
@@ -143,11 +144,7 @@ def check_frame(name: str, frame: pd.DataFrame, splits: Mapping[str, pd.DataFram
         UserError: What is wrong, with the volumes.
     """
     train, validation = (frame[frame["split"] == split] for split in ("train", "validation"))
-    held_out = {
-        identity
-        for split in ("validation", "test")
-        for identity in zip(splits[split]["dataset"], splits[split]["patient"], strict=True)
-    }
+    held_out = held_out_patients(pd.concat([splits["validation"], splits["test"]]))
     problems = [
         f"{row.volume}: its patient is in validation or test"
         for row in train[["dataset", "patient", "volume"]].itertuples(index=False)
@@ -161,6 +158,20 @@ def check_frame(name: str, frame: pd.DataFrame, splits: Mapping[str, pd.DataFram
     if problems:
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise UserError(f"the arm '{name}' cannot be judged", problems[:_SHOWN] + more)
+
+
+def check_start(name: str, run: Path, splits: Mapping[str, pd.DataFrame]) -> None:
+    """Refuse first weights that know a held-out patient.
+
+    Raises:
+        UserError: The run was trained on validation or test patients; they are named.
+    """
+    from text2ct.classifiers import training_patients
+
+    held_out = held_out_patients(pd.concat([splits["validation"], splits["test"]]))
+    seen = [f"{dataset}/{patient}" for dataset, patient in sorted(held_out & training_patients(run))]
+    if seen:
+        raise UserError(f"the arm '{name}' starts from {run}, trained on validation or test patients", seen[:_SHOWN])
 
 
 def judged(predictions: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str], list[str]]:

@@ -11,7 +11,7 @@ import pandas as pd
 from text2ct.console import info
 from text2ct.errors import UserError
 from text2ct.evaluation.benchmark.building import Arm
-from text2ct.evaluation.benchmark.data import check_frame
+from text2ct.evaluation.benchmark.data import check_frame, check_start
 from text2ct.evaluation.benchmark.settings import BenchmarkSettings, json_digest, plain, table_digest
 from text2ct.files import atomic_path, read_json, sha256_file, write_json
 from text2ct.findings import FINDINGS
@@ -136,6 +136,7 @@ class Runner:
         options = {**settings.train_options, **arm.options}
         if arm.init is not None:
             options["init"] = arm.init(folder / "made" / arm.name, seed)
+            check_start(arm.name, options["init"], self._splits)
         trained = train(
             frame,
             self._workspace,
