@@ -52,14 +52,13 @@ def _association(result: Mapping[str, Any], arm: str) -> tuple[str, float] | Non
     return max(known.items(), key=lambda item: abs(item[1])) if known else None
 
 
-def _volume(index: int, volume: Mapping[str, Any], window: str, max_bytes: int) -> tuple[dict[str, Any], bytes]:
-    """A volume as the page shows it and its still picture; ``max_bytes`` of 0 leaves out the voxels."""
+def _volume(index: int, volume: Mapping[str, Any], window: str) -> tuple[dict[str, Any], bytes]:
+    """A volume as the page shows it, yet without its voxels, and its still picture."""
     spacing = volume.get("spacing_mm", (1.0, 1.0, 1.0))
     png = volume.get("png") or slice_montage(volume["hu"], spacing, window)
     labels = volume["labels"]
     if isinstance(labels, Mapping):
         labels = [name for name in FINDINGS if labels.get(name) == 1]
-    encoded = viewer.encode_volume(volume["hu"], spacing, max_bytes) if max_bytes and "hu" in volume else None
     shown = {
         "image": png_uri(png),
         "file": f"volume-{index + 1:02d}.png",
@@ -67,19 +66,22 @@ def _volume(index: int, volume: Mapping[str, Any], window: str, max_bytes: int) 
         "labels": list(labels),
         "seed": volume.get("seed"),
         "name": volume.get("name", ""),
-        "encoded": encoded,
+        "encoded": None,
     }
     return shown, png
 
 
-def _volumes(
-    volumes: Sequence[Mapping[str, Any]], window: str
-) -> tuple[list[tuple[dict[str, Any], bytes]], viewer.Bundle | None]:
-    """All volumes with their stills, the first dozen for the viewer, and the viewer where there is one for them."""
+def _add_voxels(shown: Sequence[dict[str, Any]], volumes: Sequence[Mapping[str, Any]]) -> viewer.Bundle | None:
+    """Give the first dozen volumes their voxels; returns the viewer, None where it has nothing to show."""
     browsed = [k for k, volume in enumerate(volumes) if "hu" in volume][: viewer.MAX_VOLUMES]
     bundle = viewer.bundle() if browsed else None
-    share = viewer.MAX_ENCODED_BYTES // len(browsed) if bundle else 0
-    return [_volume(k, volume, window, share if k in browsed else 0) for k, volume in enumerate(volumes)], bundle
+    if bundle is None:
+        return None
+    left = viewer.MAX_ENCODED_BYTES - sum(len(one["image"]) for one in shown)
+    for k in browsed:
+        spacing = volumes[k].get("spacing_mm", (1.0, 1.0, 1.0))
+        shown[k]["encoded"] = viewer.encode_volume(volumes[k]["hu"], spacing, left // len(browsed))
+    return bundle
 
 
 def _tiles(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -204,7 +206,8 @@ def write_benchmark_report(
     ]
     charts["calibration"] = calibration_chart({name: calibrated[name] for name in drawn}) if drawn else None
     ceilings = evidence.ceilings(result)
-    pictures, bundle = _volumes(volumes, window)
+    pictures = [_volume(k, volume, window) for k, volume in enumerate(volumes)]
+    bundle = _add_voxels([shown for shown, _ in pictures], volumes)
     context = {
         **charts,
         "title": title,

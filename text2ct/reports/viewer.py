@@ -20,8 +20,8 @@ from text2ct.volumes import HU_MAX, HU_MIN, WINDOWS
 
 MAX_VOLUMES = 12
 """Volumes that a page lets one browse; more would make it heavy."""
-MAX_ENCODED_BYTES = 8_000_000
-"""Of all volumes together as base64. With NiiVue (2 MB), stills and charts a page stays under 15 MB."""
+MAX_ENCODED_BYTES = 10_000_000
+"""Of all stills and voxels together as base64. With NiiVue (2 MB) and the charts a page stays under 15 MB."""
 
 _PACKAGE = "ipyniivue"
 # The bundle exports a Jupyter widget, not the class it drives: that is what the widget makes one of after saying so.

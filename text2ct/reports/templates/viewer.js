@@ -23,8 +23,9 @@
     nv = new Niivue({
       backColor: [0, 0, 0, 1], crosshairColor: [0.35, 0.75, 1, 1], fontColor: [0.56, 0.83, 1, 1],
       isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: 0, multiplanarForceRender: false,
-      dragAndDropEnabled: false, isColorbar: false, loadingText: "", logLevel: "silent", isHighResolutionCapable: true,
+      dragAndDropEnabled: false, dragMode: 0, isColorbar: false, loadingText: "", logLevel: "silent", isHighResolutionCapable: true,
     });
+    nv.resetBriCon = () => {}; // on a long touch or two fast ones: the window is the menu's
     await nv.attachToCanvas(stage.querySelector("canvas"));
     nv.onLocationChange = follow;
     await show(0);
