@@ -37,21 +37,6 @@ DEFAULT_LIMITATIONS = (
 )
 
 
-def _prevalences(result: Mapping[str, Any], arm: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Prevalence in the training set without and with what was added; empty where unknown."""
-    training = result.get("training", {})
-    before = result.get("prevalence_before") or training.get("real", {}).get("prevalence") or {}
-    after = result.get("prevalence_after") or training.get(arm, {}).get("prevalence") or {}
-    return before, after
-
-
-def _association(result: Mapping[str, Any], arm: str) -> tuple[str, float] | None:
-    """The finding whose label says most about being generated, and its phi coefficient."""
-    values = result.get("training", {}).get(arm, {}).get("source_label_association") or {}
-    known = {name: value for name, value in values.items() if value is not None}
-    return max(known.items(), key=lambda item: abs(item[1])) if known else None
-
-
 def _volume(index: int, volume: Mapping[str, Any], window: str) -> tuple[dict[str, Any], bytes]:
     """A volume as the page shows it, yet without its voxels, and its still picture."""
     spacing = volume.get("spacing_mm", (1.0, 1.0, 1.0))
@@ -194,7 +179,7 @@ def write_benchmark_report(
     ]
     by_ratio, by_patients = _gain_charts(result, first)
     charts: dict[str, Chart | None] = {"seeds": seeds_chart(result["arms"]), "mix": None}
-    before, after = _prevalences(result, first_arm)
+    before, after = evidence.prevalences(result, first_arm)
     if before and after:
         charts["mix"] = mix_chart(before, after)
     gate = result.get("gate") or {}
@@ -231,7 +216,7 @@ def write_benchmark_report(
         "calibrated": calibrated,
         "gate": gate,
         "mixed_arm": first_arm,
-        "association": _association(result, first_arm),
+        "association": evidence.association(result, first_arm),
         "training": result.get("training", {}),
         "volumes": [shown for shown, _ in pictures],
         "bundle": bundle,

@@ -1,4 +1,4 @@
-"""What a benchmark's numbers say beyond single comparisons: gains by ratio and by patients, and the ceiling."""
+"""What a benchmark's numbers say beyond comparisons: gains by ratio and patients, the ceiling, what was added."""
 
 from __future__ import annotations
 
@@ -160,3 +160,18 @@ def ceiling_sentences(rows: Sequence[Mapping[str, Any]], arm: str) -> list[str]:
             end = f"so that it reaches {100 * row['share']:.0f}% of what a perfect generator would bring"
         sentences.append(f"{gain}; {best}, {end}.")
     return sentences
+
+
+def prevalences(result: Mapping[str, Any], arm: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Prevalence in the training set without and with what was added; empty where unknown."""
+    training = result.get("training", {})
+    before = result.get("prevalence_before") or training.get("real", {}).get("prevalence") or {}
+    after = result.get("prevalence_after") or training.get(arm, {}).get("prevalence") or {}
+    return before, after
+
+
+def association(result: Mapping[str, Any], arm: str) -> tuple[str, float] | None:
+    """The finding whose label says most about being generated, and its phi coefficient."""
+    values = result.get("training", {}).get(arm, {}).get("source_label_association") or {}
+    known = {name: value for name, value in values.items() if value is not None}
+    return max(known.items(), key=lambda item: abs(item[1])) if known else None

@@ -109,14 +109,15 @@ def encode_volume(hu: NDArray[np.floating], spacing_mm: Sequence[float], max_byt
     """
     factors = np.ones(3, dtype=int)
     limit = max_bytes * 3 // 4
+    per_voxel = 0.5  # bytes, fewer than gzip leaves of a CT; then as found, so that little is compressed in vain
     while True:
         size = np.array(hu.shape) // factors
-        # A byte a voxel is less than gzip leaves of a CT, so that nothing is compressed in vain.
-        if (factors == 1).all() or size.prod() < 2 * limit:
+        if size.prod() * per_voxel <= limit or size.max() == 1:
             small = _averaged(hu, factors)
             data = _nifti(small, np.multiply(spacing_mm, factors))
-            if len(data) <= limit or max(small.shape) == 1:
+            if len(data) <= limit or size.max() == 1:
                 return Encoded(_base64(data), small.shape, bool((factors > 1).any()))
+            per_voxel = len(data) / size.prod()
         divisible = np.where(size > 1, np.multiply(spacing_mm, factors), np.inf)
         factors[int(np.argmin(divisible))] += 1  # the finest direction first
 
@@ -133,7 +134,7 @@ def _nifti(hu: NDArray[np.floating], spacing_mm: NDArray[np.floating]) -> bytes:
     whole = np.clip(np.rint(hu), HU_MIN, HU_MAX).astype(np.int16)
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = -(np.array(hu.shape) - 1) / 2 * spacing_mm
-    return gzip.compress(nib.Nifti1Image(whole, affine).to_bytes(), mtime=0)
+    return gzip.compress(nib.Nifti1Image(whole, affine).to_bytes(), compresslevel=6, mtime=0)
 
 
 def windows() -> dict[str, list[float]]:
