@@ -258,6 +258,8 @@ def _shown(made: pd.DataFrame, workspace: Workspace) -> list[dict[str, Any]]:
                 "name": row["volume"],
                 "prompt": row["prompt"],
                 "seed": row["seed"],
+                "pack": row["pack"],
+                "pack_sha256": row["pack_sha256"],
                 "labels": [name for name in FINDINGS if row[name] == 1],
                 "hu": volume.hu,
                 "spacing_mm": volume.spacing_mm,

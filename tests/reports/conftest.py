@@ -69,6 +69,73 @@ def make_result() -> dict[str, Any]:
     }
 
 
+def _with_precision(comparison: dict[str, Any]) -> dict[str, Any]:
+    numbers = {"average_precision_ci": [-0.01, 0.02], "average_precision_p_adjusted": 0.6}
+    findings = {
+        name: {**row, **numbers, "delta_average_precision": 0.01 * k, "average_precision_verdict": "no evidence"}
+        for k, (name, row) in enumerate(comparison["findings"].items())
+    }
+    rare = comparison["delta_macro_auc"] * 1.5
+    return {
+        **comparison,
+        **numbers,
+        "delta_underrepresented_auc": rare,
+        "underrepresented_ci": [rare - 0.02, rare + 0.02],
+        "underrepresented_p": 0.01,
+        "delta_macro_average_precision": 0.005,
+        "average_precision_p": 0.3,
+        "average_precision_verdict": "harm" if comparison["arm"] == "real+shuffled@1" else "no evidence",
+        "findings": findings,
+    }
+
+
+def make_full_result() -> dict[str, Any]:
+    """A benchmark's numbers with every key that the page knows, made up."""
+    result = make_result()
+    gains = {
+        "real+oversampled": 0.004,
+        "real+shuffled@1": -0.011,
+        "real+synthetic@0.5": 0.0173,
+        "real+synthetic@1": 0.0291,
+        "real+ungated@1": 0.021,
+        "real+oracle@0.5": 0.01,
+        "real+oracle@1": 0.0582,
+    }
+    result["arms"] = {name: _arm(0.6361 + gain) for name, gain in {"real": 0.0, **gains}.items()}
+    for k, arm in enumerate(result["arms"].values()):
+        bins = [{"predicted": 0.05 * j, "observed": 0.05 * j + 0.01, "count": 900} for j in range(10)]
+        arm["calibration"] = {"temperature": 1.2 + k / 10, "ece_before": 0.06, "ece": 0.02, "bins": bins}
+    verdicts = {"real+synthetic@1": "gain", "real+oracle@1": "gain"}
+    comparisons = [
+        _with_precision(_comparison(arm, gain, 0.2, verdicts.get(arm, "no evidence"))) for arm, gain in gains.items()
+    ]
+    endpoint = {
+        **{"arm": "real+synthetic@1", "against": "real", "measure": "underrepresented_auc"},
+        **{"findings": ["Emphysema", "Bronchiectasis"], "min_test_patients": 1500, "test_patients": 1314},
+        **{"declared": "2026-01-31T12:00:00+00:00", "ratio_rule": "the best on validation patients"},
+        **{"delta": 0.0437, "ci": [0.0237, 0.0637], "p": 0.01, "verdict": "gain"},
+    }
+    training = {name: result["training"].get(name, {}) for name in result["arms"]}
+    regimes = [
+        {"train_patients": n, "arms": result["arms"], "comparisons": comparisons, "training": training}
+        for n in (100, 300)
+    ]
+    return {
+        **result,
+        "comparisons": comparisons,
+        "primary": ["real+synthetic@1", "real"],
+        "chosen_ratio": {"arm": "real+synthetic@1", "validation_macro_auc": 0.7182},
+        "endpoint": endpoint,
+        "gate": {
+            **{"accepted": 81, "rejected": 19, "reasons": {"label": 15, "memorised": 4}},
+            "findings": {name: {"asked": 20 + k, "accepted": 20 - k} for k, name in enumerate(FINDINGS)},
+        },
+        "regimes": regimes,
+        "run": "trial",
+        "settings": {"classifier": "cnn3d", "steps": 300, "seeds": [0, 1], "ratios": [0.5, 1]},
+    }
+
+
 def make_summary() -> dict[str, Any]:
     """The numbers of ``report --json``, made up."""
     findings: dict[str, dict[str, Any]] = {

@@ -1,3 +1,4 @@
+import base64
 import csv
 import json
 import re
@@ -13,11 +14,12 @@ from text2ct.findings import FINDINGS
 from text2ct.reports import (
     benchmark_headline,
     imbalance_headline,
+    viewer,
     write_benchmark_report,
     write_imbalance_report,
 )
 
-from .conftest import make_result, make_summary
+from .conftest import make_full_result, make_result, make_summary
 
 EVIL = "<script>alert(1)</script> | *effusion*\n<img src=http://example.org/x onerror=alert(2)>"
 VOID = {"meta", "img", "br", "input", "link", "hr"}
@@ -113,7 +115,9 @@ def test_page_stands_alone(kind: str, request: pytest.FixtureRequest) -> None:
     report: Report = request.getfixturevalue(kind)
     page, text = report.page, report.read("report.html")
     assert page.open == []
-    assert all(load.startswith(("data:image/png;base64,", "#")) for load in page.loads)
+    assert all(
+        load.startswith(("data:image/png;base64,", "data:text/csv;charset=utf-8;base64,", "#")) for load in page.loads
+    )
     assert {"link", "iframe", "object", "base"}.isdisjoint(page.tags)
     assert page.handlers == []
     assert not re.search(r"url\((?!#)|@import|xmlns|fetch\(|XMLHttpRequest", text)
@@ -126,7 +130,7 @@ def test_page_stands_alone(kind: str, request: pytest.FixtureRequest) -> None:
 @pytest.mark.parametrize("kind", ["benchmark", "imbalance"])
 def test_text_of_others_is_escaped(kind: str, request: pytest.FixtureRequest) -> None:
     report: Report = request.getfixturevalue(kind)
-    assert report.page.tags.count("script") == 1
+    assert report.page.tags.count("script") == (3 if kind == "benchmark" and viewer.bundle() else 1)
     assert "alert(1)" not in report.read("report.html").split("<script>")[1].split("</script>")[0]
     assert "<script>alert(1)</script> | *effusion*" in report.page.text
     markdown = report.read("report.md")
@@ -161,7 +165,7 @@ def test_benchmark_page_shows_the_numbers_of_the_json(benchmark: Report) -> None
 
 def test_benchmark_files(benchmark: Report) -> None:
     names = {path.name for path in (benchmark.folder / "data").iterdir()}
-    stems = ("seeds", "findings", "findings-2", "mix")
+    stems = ("seeds", "findings", "findings-2", "ratios", "mix")
     assert names == {f"{s}.{e}" for s in stems for e in ("csv", "svg")} | {"volume-01.png", "volume-02.png"}
     rows = list(csv.DictReader(benchmark.read("data/findings.csv").splitlines()))
     entry = make_result()["comparisons"][0]["findings"]
@@ -190,6 +194,14 @@ class TestHeadline:
         result["comparisons"][1]["verdict"] = "harm"
         assert benchmark_headline(result).startswith("real+synthetic@1 is worse than real")
 
+    def test_the_declared_endpoint_decides(self) -> None:
+        full = make_full_result()
+        text = benchmark_headline(full)
+        assert text.startswith("real+synthetic@1 is better than real: the declared endpoint, the AUC of under-")
+        assert "(difference +0.044, 95% interval +0.024 to +0.064, p = 0.010); macro AUC 0.636 to 0.665" in text
+        full["endpoint"]["verdict"] = "no evidence"  # whatever the macro AUC says
+        assert benchmark_headline(full).startswith("No evidence that real+synthetic@1 differs from real")
+
     def test_nothing_to_compare(self, result: dict[str, Any]) -> None:
         assert benchmark_headline(result | {"comparisons": []}).startswith("No two training sets")
 
@@ -208,6 +220,79 @@ def test_benchmark_page_of_bare_numbers(result: dict[str, Any], tmp_path: Path) 
     assert page.handlers == []
     assert "No two training sets" in page.text
     assert "Generated volumes" not in page.text
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder = tmp_path_factory.mktemp("full")
+    shown = [{"prompt": EVIL, "labels": [], "seed": 1, "png": b"\x89PNG", "pack": "tiny", "pack_sha256": "f00d"}]
+    return Report(Page(write_benchmark_report(make_full_result(), folder, volumes=shown)), folder)
+
+
+def test_page_says_what_was_declared_and_chosen(full: Report) -> None:
+    text = " ".join(full.page.text.split())
+    assert "2026-01-31T12:00:00+00:00, before the first training" in text
+    assert "mean AUC of the 2 under-represented findings: Emphysema, Bronchiectasis" in text
+    assert "+0.044, 95% interval [+0.024, +0.064], p 0.010 gain" in text
+    assert "1,314 (declared: at least 1,500, fewer than declared)" in text
+    assert "real+synthetic@1, macro AUC 0.718 on validation patients" in text
+    assert "Rule: the best on validation patients." in text
+
+
+def test_every_chart_has_its_data_on_the_page_and_beside_it(full: Report) -> None:
+    names = ("seeds", "ratios", "ratios-rare", "regimes", "regimes-rare", "calibration", "acceptance", "findings")
+    for name in names:
+        path = full.folder / "data" / f"{name}.csv"
+        assert (full.folder / "data" / f"{name}.svg").is_file()
+        uri = "data:text/csv;charset=utf-8;base64," + base64.b64encode(path.read_bytes()).decode()
+        assert uri in full.page.loads
+    rows = list(csv.DictReader(full.read("data/ratios.csv").splitlines()))
+    expected = {
+        (kind, float(ratio)): entry["delta_macro_auc"]
+        for entry in make_full_result()["comparisons"]
+        for kind, at, ratio in [entry["arm"].partition("@")]
+        if at
+    }
+    assert {(row["arm"], float(row["x"])): float(row["gain"]) for row in rows} == expected
+    accepted = {row["finding"]: row for row in csv.DictReader(full.read("data/acceptance.csv").splitlines())}
+    assert set(accepted) == set(FINDINGS)
+    for row in accepted.values():
+        assert 0 <= float(row["low"]) <= float(row["share"]) <= float(row["high"]) <= 1
+        assert float(row["share"]) == int(row["accepted"]) / int(row["asked"])
+
+
+def test_tables_of_the_full_page(full: Report) -> None:
+    saved, text = make_full_result(), " ".join(full.page.text.split())
+    comparisons = full.page.tables[1]
+    assert [row[-1][0] for row in comparisons[1:]] == [c["average_precision_verdict"] for c in saved["comparisons"]]
+    heads = [table[0][0][0].split()[0] for table in full.page.tables if table]
+    assert heads.count("finding") == len(saved["comparisons"])
+    assert "81 of 100 generated volumes were accepted; reasons for rejection: label 15, memorised 4." in text
+    assert "it reaches 50% of what a perfect generator would bring" in text
+    assert "pack tiny sha256 f00d" in text
+    assert "seeds 0, 1" in text
+    for heading in ("With fewer training patients", "Calibration", "What the gate let through", "How near"):
+        assert f"## {heading}" in full.read("report.md")
+    assert full.page.open == []
+    assert full.page.handlers == []
+
+
+@pytest.mark.parametrize(
+    "key", ["endpoint", "primary", "chosen_ratio", "gate", "regimes", "training", "settings", "test", "notes", "run"]
+)
+def test_any_key_may_be_absent(key: str, tmp_path: Path) -> None:
+    result = make_full_result()
+    del result[key]
+    page = Page(write_benchmark_report(result, tmp_path))
+    assert page.open == []
+    assert "By finding" in page.text
+
+
+@pytest.mark.parametrize("key", ["findings", "declared", "delta", "ci", "p", "verdict", "test_patients", "ratio_rule"])
+def test_any_key_of_the_endpoint_may_be_absent(key: str, tmp_path: Path) -> None:
+    result = make_full_result()
+    del result["endpoint"][key]
+    assert "What was declared" in Page(write_benchmark_report(result, tmp_path)).text
 
 
 def test_imbalance_page_shows_the_numbers(imbalance: Report, summary: dict[str, Any]) -> None:

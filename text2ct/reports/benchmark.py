@@ -2,104 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from text2ct import __version__
 from text2ct.files import atomic_path, write_json, write_text
 from text2ct.findings import FINDINGS
-from text2ct.reports.charts import forest_chart, mix_chart, seeds_chart
+from text2ct.reports import evidence, viewer
+from text2ct.reports.charts import (
+    Chart,
+    acceptance_chart,
+    calibration_chart,
+    forest_chart,
+    gain_chart,
+    mix_chart,
+    seeds_chart,
+)
 from text2ct.reports.figures import slice_montage
+from text2ct.reports.headline import benchmark_headline, outcome_of, primary_comparison
 from text2ct.reports.page import png_uri, render, write_charts
 
 SCORE_KEYS = ("weighted_auc", "macro_average_precision", "macro_precision", "macro_f1", "crg")
+ENDPOINT_KEYS = (
+    *("findings", "unfaithful", "declared", "test_patients", "min_test_patients", "ratio_rule", "comparator_rule"),
+    *("delta", "ci", "p", "verdict"),
+)
 DEFAULT_LIMITATIONS = (
     "The test set is one sample of patients of one source; other hospitals may differ.",
     "No evidence is not evidence of no effect: the intervals say how large an effect could hide.",
 )
 
 
-def primary_comparison(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The comparison that the headline is about.
-
-    ``result["primary"]`` (arm, against) where given; else real with synthetic against real, at the
-    ratio with the best AUC on validation patients, never the best on the test; else the first.
-    """
-    comparisons = result["comparisons"]
-    wanted = result.get("primary")
-    if wanted is not None:
-        return next((c for c in comparisons if [c["arm"], c["against"]] == list(wanted)), None)
-    usual = [c for c in comparisons if c["against"] == "real" and c["arm"].startswith("real+synthetic")]
-    if not usual:
-        return comparisons[0] if comparisons else None
-    return max(usual, key=lambda entry: _validation_auc(result, entry["arm"]))
-
-
-def _validation_auc(result: Mapping[str, Any], arm: str) -> float:
-    values = result.get("training", {}).get(arm, {}).get("validation_macro_auc") or []
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else 0.0
-
-
-def _chosen_on_validation(result: Mapping[str, Any]) -> bool:
-    """Whether the headline's ratio was one of several."""
-    ratios = {c["arm"] for c in result["comparisons"] if c["arm"].startswith("real+synthetic")}
-    return len(ratios) > 1 and result.get("primary") is None and bool(result.get("training"))
-
-
-def _prevalences(result: Mapping[str, Any], arm: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Prevalence in the training set without and with what was added; empty where unknown."""
-    training = result.get("training", {})
-    before = result.get("prevalence_before") or training.get("real", {}).get("prevalence") or {}
-    after = result.get("prevalence_after") or training.get(arm, {}).get("prevalence") or {}
-    return before, after
-
-
-def _association(result: Mapping[str, Any], arm: str) -> tuple[str, float] | None:
-    """The finding whose label says most about being generated, and its phi coefficient."""
-    values = result.get("training", {}).get(arm, {}).get("source_label_association") or {}
-    known = {name: value for name, value in values.items() if value is not None}
-    return max(known.items(), key=lambda item: abs(item[1])) if known else None
-
-
-def outcome_of(comparison: Mapping[str, Any] | None) -> str:
-    """``gain``, ``harm`` or ``none`` for the macro AUC: the colour of the headline."""
-    verdict = "" if comparison is None else comparison.get("verdict", "")
-    return verdict if verdict in ("gain", "harm") else "none"
-
-
-def benchmark_headline(result: Mapping[str, Any]) -> str:
-    """The verdict in one sentence, whichever way the comparison went.
-
-    Args:
-        result: The numbers of ``benchmark --json``.
-    """
-    entry = primary_comparison(result)
-    if entry is None or entry["delta_macro_auc"] is None:
-        return "No two training sets could be compared on this test set."
-    arm, against = entry["arm"], entry["against"]
-    before, after = (result["arms"][name]["macro_auc"] for name in (against, arm))
-    ci = "" if entry["ci"] is None else f", 95% interval {entry['ci'][0]:+.3f} to {entry['ci'][1]:+.3f}"
-    adjusted = entry.get("p_adjusted", entry["p"])
-    p = "" if adjusted is None else f", corrected p {f'= {adjusted:.3f}' if adjusted >= 0.001 else '< 0.001'}"
-    numbers = f"macro AUC {before:.3f} to {after:.3f} (difference {entry['delta_macro_auc']:+.3f}{ci}{p})"
-    counts = {
-        key: sum(row["verdict"] == key for row in entry["findings"].values()) for key in ("gain", "harm", "no evidence")
-    }
-    said = {
-        "gain": f"{arm} is better than {against}",
-        "harm": f"{arm} is worse than {against}",
-        "none": f"No evidence that {arm} differs from {against}",
-    }[outcome_of(entry)]
-    harmed = [name for name, row in entry["findings"].items() if row["verdict"] == "harm"]
-    worse = f" ({', '.join(harmed)})" if harmed else ""
-    findings = f"{counts['gain']} better, {counts['harm']} worse{worse}, {counts['no evidence']} without evidence"
-    chosen = " The ratio was chosen on validation patients." if _chosen_on_validation(result) else ""
-    return f"{said}: {numbers}. Of {sum(counts.values())} findings {findings}.{chosen}"
-
-
 def _volume(index: int, volume: Mapping[str, Any], window: str) -> tuple[dict[str, Any], bytes]:
-    png = volume.get("png") or slice_montage(volume["hu"], volume.get("spacing_mm", (1.0, 1.0, 1.0)), window)
+    """A volume as the page shows it, yet without its voxels, and its still picture."""
+    spacing = volume.get("spacing_mm", (1.0, 1.0, 1.0))
+    png = volume.get("png") or slice_montage(volume["hu"], spacing, window)
     labels = volume["labels"]
     if isinstance(labels, Mapping):
         labels = [name for name in FINDINGS if labels.get(name) == 1]
@@ -110,8 +51,22 @@ def _volume(index: int, volume: Mapping[str, Any], window: str) -> tuple[dict[st
         "labels": list(labels),
         "seed": volume.get("seed"),
         "name": volume.get("name", ""),
+        "encoded": None,
     }
     return shown, png
+
+
+def _add_voxels(shown: Sequence[dict[str, Any]], volumes: Sequence[Mapping[str, Any]]) -> viewer.Bundle | None:
+    """Give the first dozen volumes their voxels; returns the viewer, None where it has nothing to show."""
+    browsed = [k for k, volume in enumerate(volumes) if "hu" in volume][: viewer.MAX_VOLUMES]
+    bundle = viewer.bundle() if browsed else None
+    if bundle is None:
+        return None
+    left = viewer.MAX_ENCODED_BYTES - sum(len(one["image"]) for one in shown)
+    for k in browsed:
+        spacing = volumes[k].get("spacing_mm", (1.0, 1.0, 1.0))
+        shown[k]["encoded"] = viewer.encode_volume(volumes[k]["hu"], spacing, left // len(browsed))
+    return bundle
 
 
 def _tiles(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -122,6 +77,37 @@ def _tiles(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     trainings = {len(arm["per_seed"]) for arm in result["arms"].values()}
     tiles.append(("–".join(map(str, sorted({min(trainings), max(trainings)}))), "trainings of each"))
     return tiles
+
+
+def _ran(result: Mapping[str, Any], volumes: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What has to be the same to get the same numbers, beside the data."""
+    settings = result.get("settings", {})
+    ran = [
+        ("text2ct", __version__),
+        ("torch", importlib.metadata.version("torch")),
+        ("Python", platform.python_version()),
+    ]
+    ran += [(name, str(result[name])) for name in ("run",) if result.get(name)]
+    for key in ("classifier", "steps", "batch_size", "seeds", "strategy"):
+        if settings.get(key) is not None:
+            value = settings[key]
+            ran.append(
+                (key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+            )
+    packs = {(volume.get("pack") or "", volume["pack_sha256"]) for volume in volumes if volume.get("pack_sha256")}
+    packs |= {("", settings["pack_sha256"])} if settings.get("pack_sha256") and not packs else set()
+    return ran + [(f"pack {name}".strip(), f"sha256 {digest}") for name, digest in sorted(packs)]
+
+
+def _gain_charts(result: Mapping[str, Any], first: Mapping[str, Any] | None) -> tuple[list[Chart], list[Chart]]:
+    """Gains by ratio and by training patients, each for the measures that are known."""
+    by_ratio, by_patients = [], []
+    for suffix, measure in zip(("", "-rare"), evidence.MEASURES, strict=True):
+        if lines := evidence.gains_by_ratio(result, measure):
+            by_ratio.append(gain_chart(f"ratios{suffix}", lines, "synthetic volumes per real one", measure))
+        if lines := evidence.gains_by_patients(result, first, measure):
+            by_patients.append(gain_chart(f"regimes{suffix}", lines, "training patients", measure))
+    return by_ratio, by_patients
 
 
 def write_benchmark_report(
@@ -137,17 +123,43 @@ def write_benchmark_report(
 ) -> Path:
     """Write ``report.html``, ``report.md``, ``benchmark.json`` and the charts' data.
 
+    Example of the keys, of which only ``arms`` and ``comparisons`` have to be there::
+
+        {"arms": {"real": {"macro_auc": 0.64, "ci": [0.62, 0.66], "per_seed": [0.63, 0.65], "underrepresented_auc": 0.6,
+                           "calibration": {"temperature": 1.4, "ece_before": 0.06, "ece": 0.02,
+                                           "bins": [{"predicted": 0.1, "observed": 0.12, "count": 500}]}},
+                  "real+synthetic@1": {...}, "real+oracle@1": {...}},
+         "comparisons": [{"arm": "real+synthetic@1", "against": "real", "delta_macro_auc": 0.02, "ci": [0.01, 0.03],
+                          "p": 0.001, "p_adjusted": 0.004, "verdict": "gain", "delta_underrepresented_auc": 0.04,
+                          "underrepresented_ci": [0.01, 0.07], "delta_macro_average_precision": 0.01,
+                          "average_precision_ci": [0.0, 0.02], "average_precision_p": 0.03,
+                          "average_precision_verdict": "no evidence",
+                          "findings": {"Emphysema": {"delta_auc": 0.03, "ci": [0.0, 0.06], "p_adjusted": 0.2,
+                                                     "verdict": "no evidence", "delta_average_precision": 0.02,
+                                                     "average_precision_ci": [0.0, 0.04],
+                                                     "average_precision_p_adjusted": 0.3,
+                                                     "average_precision_verdict": "no evidence"}}}],
+         "primary": ["real+synthetic@1", "real"],
+         "chosen_ratio": {"arm": "real+synthetic@1", "validation_macro_auc": 0.7},
+         "endpoint": {"arm": "real+synthetic@1", "against": "real", "measure": "underrepresented_auc",
+                      "findings": ["Emphysema"], "min_test_patients": 1500, "test_patients": 1600,
+                      "declared": "2026-01-31T12:00:00+00:00", "delta": 0.04, "ci": [0.01, 0.07], "p": 0.01,
+                      "verdict": "gain", "ratio_rule": "...", "comparator_rule": "..."},
+         "gate": {"accepted": 80, "rejected": 20, "reasons": {"label": 20},
+                  "findings": {"Emphysema": {"asked": 50, "accepted": 40}}},
+         "regimes": [{"train_patients": 100, "arms": {...}, "comparisons": [...], "training": {...}}, ...],
+         "training": {"real": {"real": 300, "synthetic": 0, "clones": 0, "prevalence": {"Emphysema": 0.1},
+                               "validation_macro_auc": [0.69]}},
+         "test": {"scans": 1700, "patients": 1600, "positive": {"Emphysema": 90}}, "notes": ["..."],
+         "settings": {"classifier": "cnn3d", "steps": 300, "seeds": [0, 1], "pack_sha256": "..."}, "run": "trial"}
+
     Args:
-        result: ``arms`` and ``comparisons`` as in ``benchmark --json``, the rest of
-            ``text2ct.evaluation.compare``'s keys where present; ``prevalence_before`` and
-            ``prevalence_after`` (by finding, in [0, 1]) for the chart of what was added, or
-            ``training`` as the benchmark's runner gives it (by arm: ``real``, ``synthetic`` and
-            ``clones`` volumes, ``prevalence``, ``validation_macro_auc``); ``primary`` (arm,
-            against) to say which comparison the headline is about.
+        result: As above: ``benchmark --json`` and the rest of ``text2ct.evaluation.benchmark``'s keys where present;
+            ``prevalence_before`` and ``prevalence_after`` (by finding, in [0, 1]) override ``training``'s.
         out_dir: Folder of the report.
         volumes: Generated volumes to show: ``prompt``, ``labels`` (names, or 0/1 by finding),
-            ``seed``, ``name`` (optional) and either ``png`` bytes or ``hu (X, Y, Z)`` in RAS order
-            with ``spacing_mm``.
+            ``seed``, ``name``, ``pack`` and ``pack_sha256`` (optional) and either ``png`` bytes or ``hu (X, Y, Z)``
+            in RAS order with ``spacing_mm``, which the viewer needs.
         methods: Text for a paper; an empty line starts a paragraph.
         limitations: What the benchmark does not show, a sentence each.
         rerun: Command lines that give these results again.
@@ -160,36 +172,66 @@ def write_benchmark_report(
     out_dir = Path(out_dir)
     page = out_dir / "report.html"
     first = primary_comparison(result)
+    first_arm = first["arm"] if first else ""
     ordered = sorted(result["comparisons"], key=lambda entry: entry is not first)
     by_finding = [
         (entry, forest_chart(entry, "findings" if k == 0 else f"findings-{k + 1}")) for k, entry in enumerate(ordered)
     ]
-    seeds = seeds_chart(result["arms"])
-    before, after = _prevalences(result, first["arm"] if first else "")
-    mix = mix_chart(before, after) if before and after else None
+    by_ratio, by_patients = _gain_charts(result, first)
+    charts: dict[str, Chart | None] = {"seeds": seeds_chart(result["arms"]), "mix": None}
+    before, after = evidence.prevalences(result, first_arm)
+    if before and after:
+        charts["mix"] = mix_chart(before, after)
+    gate = result.get("gate") or {}
+    asked = any(entry["asked"] for entry in gate.get("findings", {}).values())
+    charts["acceptance"] = acceptance_chart(gate["findings"]) if asked else None
+    calibrated = {name: arm["calibration"] for name, arm in result["arms"].items() if arm.get("calibration")}
+    drawn = [
+        name for name in ("real", first["against"] if first else "", first_arm) if calibrated.get(name, {}).get("bins")
+    ]
+    charts["calibration"] = calibration_chart({name: calibrated[name] for name in drawn}) if drawn else None
+    ceilings = evidence.ceilings(result)
     pictures = [_volume(k, volume, window) for k, volume in enumerate(volumes)]
+    bundle = _add_voxels([shown for shown, _ in pictures], volumes)
     context = {
+        **charts,
         "title": title,
         "headline": benchmark_headline(result),
-        "outcome": outcome_of(first),
+        "outcome": outcome_of(result),
         "tiles": _tiles(result),
-        "result": {"notes": [], **result},
+        "result": {"notes": [], "primary": None, **result},
+        "first": first,
+        "endpoint": {**dict.fromkeys(ENDPOINT_KEYS), **endpoint} if (endpoint := result.get("endpoint")) else None,
+        "chosen": result.get("chosen_ratio"),
         "has_rare": any(arm.get("underrepresented_auc") is not None for arm in result["arms"].values()),
         "has_scores": all("scores" in arm for arm in result["arms"].values()),
+        "has_precision": any("delta_macro_average_precision" in entry for entry in result["comparisons"]),
         "score_keys": SCORE_KEYS,
         "by_finding": by_finding,
-        "seeds": seeds,
-        "mix": mix,
-        "mixed_arm": first["arm"] if first else "",
-        "association": _association(result, first["arm"] if first else ""),
+        "by_ratio": by_ratio,
+        "by_patients": by_patients,
+        "regimes": evidence.regime_rows(result, first),
+        "ceilings": ceilings,
+        "ceiling_sentences": evidence.ceiling_sentences(ceilings, first_arm),
+        "calibrated": calibrated,
+        "gate": gate,
+        "mixed_arm": first_arm,
+        "association": evidence.association(result, first_arm),
         "training": result.get("training", {}),
         "volumes": [shown for shown, _ in pictures],
-        "window": window.replace("_", " "),
+        "bundle": bundle,
+        "windows": viewer.windows(),
+        "window": window,
         "methods": [part.strip() for part in methods.split("\n\n") if part.strip()],
         "limitations": list(limitations),
         "rerun": list(rerun),
+        "ran": _ran(result, volumes),
+        "settings": json.dumps(result["settings"], indent=1, ensure_ascii=False) if result.get("settings") else "",
     }
-    write_charts(out_dir, [seeds, *(chart for _, chart in by_finding), *([mix] if mix else [])])
+    write_charts(
+        out_dir,
+        [*(chart for chart in charts.values() if chart), *by_ratio, *by_patients, *(chart for _, chart in by_finding)],
+    )
     for shown, png in pictures:
         with atomic_path(out_dir / "data" / shown["file"]) as temporary:
             temporary.write_bytes(png)

@@ -77,6 +77,7 @@ def _environment() -> jinja2.Environment:
         "count": _count,
         "arm_auc": _arm_auc,
         "positives": _positives,
+        "csv_uri": _csv_uri,
     }
     return environment
 
@@ -85,15 +86,20 @@ def render(template: str, **context: Any) -> str:
     """Fill a template; HTML templates escape everything but the package's own charts and styles."""
     environment = _environment()
     assert environment.loader is not None
-    css, _, _ = environment.loader.get_source(environment, "style.css")
-    javascript, _, _ = environment.loader.get_source(environment, "page.js")
-    own = {"css": Markup(css), "javascript": Markup(javascript), "version": __version__}
+    files = {"css": "style.css", "javascript": "page.js", "viewer_javascript": "viewer.js"}
+    own = {name: Markup(environment.loader.get_source(environment, file)[0]) for name, file in files.items()}
+    own["version"] = Markup(__version__)
     return environment.get_template(template).render(**own, **context)
 
 
 def png_uri(png: bytes) -> str:
     """PNG bytes as a ``data:`` address, so that the page needs no file beside it."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _csv_uri(chart: Chart) -> str:
+    """A chart's data as a ``data:`` address: it can be saved from a page that was passed on alone."""
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(chart.csv().encode()).decode("ascii")
 
 
 def write_charts(out_dir: Path, charts: Iterable[Chart]) -> None:
