@@ -16,8 +16,6 @@ from scipy.optimize import Bounds, LinearConstraint, milp, minimize
 _MAX_TILT = 8.0
 # For the sake of companions less than for a target: where both cannot be had, the target's aim comes first.
 _MAX_COMPANION_TILT = 4.0
-# Whole volumes cannot meet two aims at the very point where they touch; this much less association leaves room.
-_ROOM = 0.99
 # Price of missing an aim by one volume, and where it is a target's prevalence, beside costs of at most 40.
 _PRICE, _TARGET_PRICE = 1e3, 1e5
 
@@ -59,13 +57,14 @@ def volumes_needed(labels: np.ndarray, aims: Aims) -> int:
 
     With K known and P positive training scans, prevalence t, share without s and association m:
     ``N (1 - s) >= t (N + K) - P`` gives ``N >= (t K - P) / (1 - s - t)``, and phi at prevalence t, which is
-    ``(t - P/K) sqrt(K / N) / sqrt(t (1 - t))``, gives ``N >= K (t - P/K)^2 / (m^2 t (1 - t))``.
+    ``(t - P/K) sqrt(K / N) / sqrt(t (1 - t))``, gives ``N >= K (t - P/K)^2 / (m^2 t (1 - t))``. Since volumes are
+    whole, t K - P is taken one larger.
     """
     t = aims.prevalence
     known = (~np.isnan(labels[:, aims.targets])).sum(axis=0)
-    lacking = t * known - (labels[:, aims.targets] == 1).sum(axis=0)
+    lacking = t * known - (labels[:, aims.targets] == 1).sum(axis=0) + 1
     for_without = lacking / (1 - aims.without - t)
-    for_association = lacking**2 / known / ((_ROOM * aims.association) ** 2 * t * (1 - t))
+    for_association = lacking**2 / known / (aims.association**2 * t * (1 - t))
     return math.ceil(max(for_without.max(), for_association.max()) - 1e-9)
 
 

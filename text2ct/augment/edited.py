@@ -20,8 +20,8 @@ _ATTEMPTS = 50
 # After which words a region's sentences stand, for reports that say nothing against the finding.
 _ANCHORS = {
     "airways": r"bronch|trachea|lung",
-    "vessels": r"aort|vascular|coronary|pulmonary arter",
-    "heart": r"\bheart\b|cardi|vascular",
+    "vessels": r"aort|vascular|coronary|pulmonary arter|\bheart\b|mediastin",
+    "heart": r"\bheart\b|cardi|vascular|mediastin",
     "pericardium": r"pericard|\bheart\b|vascular",
     "esophagus": r"esophag|pericard|\bheart\b",
     "nodes": r"lymph|esophag|mediastin",
@@ -29,6 +29,12 @@ _ANCHORS = {
     "pleura": r"pleura|hemithora|\blungs?\b",
     "bones": r"\bbones?\b|vertebra",
 }
+# Sentences that speak of the one before, which nothing may come between.
+_REFERS = re.compile(
+    r"\s*(?:it|its|this|these|they|such|the (?:described|appearance|largest|finding|lesion|view)\w*|findings?|in addition|"
+    r"no (?:significant )?(?:difference|change)|(?:if|when) \w+ (?:clinically|evaluated|compared)|stable)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -144,17 +150,17 @@ def _insert(part: _Part, mention: Mention) -> str:
     place = part.changed
     if place is None:
         anchor = re.compile(_ANCHORS[mention.region], re.IGNORECASE)
-        fit = [
-            place
-            for place in range(0, len(part.pieces), 2)
-            if anchor.search(part.pieces[place]) and part.pieces[place].rstrip().endswith(".")
-        ]
-        place = fit[-1] if fit else len(part.pieces) - 1
-    before, here, after = part.pieces[:place], part.pieces[place], part.pieces[place + 1 :]
-    words = f"{mention.sentence}."
-    new = f"{here.rstrip()} {words}" if here.strip() else words
-    rest = "".join(after)
-    return "".join(before) + new + (rest if not rest or rest[0].isspace() or _MARK.match(rest) else f" {rest}")
+        ends = [place for place in range(0, len(part.pieces), 2) if part.pieces[place].rstrip().endswith(".")]
+        fit = [place for place in ends if anchor.search(part.pieces[place])]
+        place = (fit or ends or [len(part.pieces) - 1])[-1]
+        while place + 2 < len(part.pieces) and _REFERS.match(part.pieces[place + 2]):
+            place += 2
+    before, here, rest = part.pieces[:place], part.pieces[place].rstrip(), "".join(part.pieces[place + 1 :])
+    if here and here[-1] not in ".;:!?":
+        here += "."
+    gap = "" if not rest or rest[0].isspace() or _MARK.match(rest) else " "
+    said = f"{here} {mention.sentence}.".lstrip()
+    return f"{''.join(before)}{said}{gap}{rest}"
 
 
 def _add_item(impression: str, mention: Mention) -> str:

@@ -220,9 +220,7 @@ class _Writer:
             if uses > seen:  # another scan or group has used the same text meanwhile
                 heappush(queue, (uses, self._turn, scan, finding))
                 continue
-            row = self._row(report_prompt(*self._reports[scan]), self._labels[scan], scan)
-            if finding >= 0:
-                row = self._edited(scan, finding)
+            row = self._edited(scan, finding) if finding >= 0 else self._as_it_is(scan)
             if row is None:
                 continue
             self._uses[key] += 1
@@ -235,9 +233,13 @@ class _Writer:
             self._keys[scan] = normalise_text(report_prompt(*self._reports[scan]))
         return self._keys[scan]
 
+    def _as_it_is(self, scan: int) -> list[object]:
+        return self._row(report_prompt(*self._reports[scan]), self._labels[scan], scan)
+
     def _edited(self, scan: int, finding: int) -> list[object] | None:
         """A row of a scan's report with the finding put in; None where the report does not bear it."""
-        report = edit_report(*self._reports[scan], NAMES[finding], self._labels[scan], self._rng)
+        findings_text, impression_text = self._reports[scan]
+        report = edit_report(findings_text, impression_text, NAMES[finding], self._labels[scan], self._rng)
         if report is None:
             return None
         text = report_prompt(report.findings, report.impression)
