@@ -10,6 +10,7 @@ import pytest
 
 from text2ct import augment, volumes, workflow
 from text2ct.errors import UserError
+from text2ct.files import write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import UnderrepresentedRule, Workspace
 
@@ -60,6 +61,36 @@ def test_the_rule_decides_what_is_planned_for(space: Workspace, tmp_path: Path) 
     rule = UnderrepresentedRule(max_prevalence=0.12, max_irlbl=100)
     result = workflow.report(space, label_table(tmp_path / "own.csv"), rule=rule)
     assert augment.read_plan(Path(result["plan"])).targets == ("Pleural effusion",)
+
+
+def test_the_pack_decides_what_is_planned_for_and_what_it_costs(
+    space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = label_table(tmp_path / "own.csv")
+    record = {"name": "weak", "grid": [4, 4, 4], "fidelity": {"Lung nodule": 0.4, "Pleural effusion": 0.99}}
+    write_json(space.path / "packs" / "weak" / "pack.json", record)
+    rule = UnderrepresentedRule(max_prevalence=0.25, max_irlbl=100)
+    result = workflow.report(space, table, rule=rule, model="weak", target_prevalence=0.3)
+    plan = augment.read_plan(Path(result["plan"]))
+    assert plan.targets == ("Pleural effusion",)
+    assert any(note.startswith("Lung nodule is left out") for note in result["plan_notes"])
+    assert result["plan_cost"]["bytes"] == plan.total * 4**3 * 2
+    assert result["plan_cost"]["hours"] is None
+    monkeypatch.setattr(workflow, "_seconds_per_volume", lambda pack, device: 36.0)
+    result = workflow.report(space, table, labels="nodule", model="weak", target_prevalence=0.3, estimate=True)
+    plan = augment.read_plan(Path(result["plan"]))
+    assert plan.targets == ("Lung nodule",)
+    assert plan.cost is not None
+    assert plan.cost.hours == pytest.approx(plan.total / 100)
+    assert "hours on this device" in Path(result["report"]).read_text()
+    with pytest.raises(UserError, match="'strong' is neither a pack's folder nor a bundled pack"):
+        workflow.report(space, table, model="strong")
+
+
+def test_the_bundled_pack_is_known_without_being_opened(space: Workspace) -> None:
+    record = workflow.pack_record(space, workflow.BUNDLED_PACK)
+    assert record["name"] == workflow.BUNDLED_PACK
+    assert len(record["grid"]) == 3
 
 
 def test_composed_prompts_are_limited_and_said(

@@ -31,8 +31,8 @@ _ANCHORS = {
 }
 # Sentences that speak of the one before, which nothing may come between.
 _REFERS = re.compile(
-    r"\s*(?:it|its|this|these|they|such|the (?:described|appearance|largest|finding|lesion|view)\w*|findings?|in addition|"
-    r"no (?:significant )?(?:difference|change)|(?:if|when) \w+ (?:clinically|evaluated|compared)|stable)\b",
+    r"\s*(?:it|its|this|these|they|such|findings?|in addition|stable|no (?:significant )?(?:difference|change)|"
+    r"the (?:described|appearance|largest|finding|lesion|view)\w*|(?:if|when) \w+ (?:clinically|evaluated|compared))\b",
     re.IGNORECASE,
 )
 
