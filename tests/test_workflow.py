@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from text2ct import augment, volumes, workflow
+from text2ct import augment, planning, volumes, workflow
 from text2ct.errors import UserError
+from text2ct.fidelity import read_fidelity
+from text2ct.files import read_json, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import UnderrepresentedRule, Workspace
 
@@ -35,7 +37,7 @@ def space(tmp_path: Path) -> Workspace:
 def test_a_table_without_splits_is_planned_from_as_a_whole(
     space: Workspace, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    result = workflow.report(space, label_table(tmp_path / "own.csv"))
+    result = planning.report(space, label_table(tmp_path / "own.csv"))
     assert "leave your test patients out of it" in capfd.readouterr().err
     plan = augment.read_plan(Path(result["plan"]))
     prompts = pd.read_csv(result["prompts"])
@@ -48,31 +50,62 @@ def test_a_table_without_splits_is_planned_from_as_a_whole(
 
 def test_a_dry_run_of_report_writes_nothing(space: Workspace, tmp_path: Path) -> None:
     table = label_table(tmp_path / "own.csv")
-    result = workflow.report(space, table, dry_run=True)
+    result = planning.report(space, table, dry_run=True)
     assert result["findings"]["Lung nodule"]["positive_scans"] == 12
     assert result["plan"] is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.csv"]
     with pytest.raises(UserError, match="no real data yet"):
-        workflow.report(space, dry_run=True)
+        planning.report(space, dry_run=True)
 
 
 def test_the_rule_decides_what_is_planned_for(space: Workspace, tmp_path: Path) -> None:
     rule = UnderrepresentedRule(max_prevalence=0.12, max_irlbl=100)
-    result = workflow.report(space, label_table(tmp_path / "own.csv"), rule=rule)
+    result = planning.report(space, label_table(tmp_path / "own.csv"), rule=rule)
     assert augment.read_plan(Path(result["plan"])).targets == ("Pleural effusion",)
+
+
+def test_the_pack_decides_what_is_planned_for_and_what_it_costs(
+    space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = label_table(tmp_path / "own.csv")
+    weak = space.path / "packs" / "weak"
+    write_json(weak / "pack.json", {"name": "weak", "grid": [4, 4, 4]})
+    write_json(weak / "fidelity.json", {"Lung nodule": 0.4, "Pleural effusion": 0.99})
+    rule = UnderrepresentedRule(max_prevalence=0.25, max_irlbl=100)
+    result = planning.report(space, table, rule=rule, model="weak", target_prevalence=0.3)
+    plan = augment.read_plan(Path(result["plan"]))
+    assert plan.targets == ("Pleural effusion",)
+    assert any(note.startswith("Lung nodule is left out") for note in result["plan_notes"])
+    assert result["plan_cost"]["bytes"] == plan.total * 4**3 * 2
+    assert result["plan_cost"]["hours"] is None
+    monkeypatch.setattr(planning, "_seconds_per_volume", lambda pack, device: 36.0)
+    result = planning.report(space, table, labels="nodule", model="weak", target_prevalence=0.3, estimate=True)
+    plan = augment.read_plan(Path(result["plan"]))
+    assert plan.targets == ("Lung nodule",)
+    assert plan.cost is not None
+    assert plan.cost.hours == pytest.approx(plan.total / 100)
+    assert "hours on this device" in Path(result["report"]).read_text()
+    with pytest.raises(UserError, match="'strong' is neither a pack's folder nor a bundled pack"):
+        planning.report(space, table, model="strong")
+
+
+def test_the_bundled_pack_is_known_without_being_opened(space: Workspace) -> None:
+    folder = planning.pack_folder(space, workflow.BUNDLED_PACK)
+    assert read_json(folder / "pack.json")["name"] == workflow.BUNDLED_PACK
+    assert read_fidelity(folder)
 
 
 def test_composed_prompts_are_limited_and_said(
     space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(workflow, "MAX_COMPOSED", 3)
-    result = workflow.report(space, label_table(tmp_path / "own.csv"))
+    monkeypatch.setattr(planning, "MAX_COMPOSED", 3)
+    result = planning.report(space, label_table(tmp_path / "own.csv"))
     assert len(pd.read_csv(result["prompts"])) == 3
     assert "composes the others" in capfd.readouterr().err
 
 
 def test_a_dry_run_of_synthesis_makes_no_cohort(space: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
-    requests = workflow.requests_for(space, labels="effusion", count=5, dry_run=True)
+    requests = planning.requests_for(space, labels="effusion", count=5, dry_run=True)
     assert len(requests) == 5
     assert (requests["Pleural effusion"] == 1).all()
     assert "the embedded cohort is simulated first" in capfd.readouterr().err

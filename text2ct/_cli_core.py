@@ -246,12 +246,12 @@ def core_pack(
 ) -> None:
     """Build a pack from simulated patients, as the bundled one was, and measure it; each stage resumes."""
     from text2ct.diffusion.build import BuildConfig, build_pack, estimate_build, run_summary
-    from text2ct.diffusion.fidelity import FIDELITY_FILE
     from text2ct.diffusion.training import parse_config
     from text2ct.evaluation.model_card import write_model_card
     from text2ct.evaluation.pack_figures import MeasureConfig, check_measurable, measure_pack
     from text2ct.evaluation.pack_sections import kept_shares
     from text2ct.evaluation.real_data import RealData
+    from text2ct.fidelity import FIDELITY_FILE
     from text2ct.files import write_json
 
     given = _settings_in(config)

@@ -122,7 +122,26 @@ def report(
     source: Annotated[
         Path | None, typer.Argument(help="A manifest, a CT-RATE folder, a label table or annotated reports.")
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", help="Findings to plan for; default the under-represented that the pack renders."),
+    ] = None,
     target_prevalence: Annotated[float, typer.Option(help="Prevalence that the plan aims at.")] = 0.15,
+    max_ratio: Annotated[float, typer.Option(help="At most this many synthetic volumes per training scan.")] = 1.0,
+    max_association: Annotated[
+        float, typer.Option(help="Largest phi of being synthetic and having a finding; 1 plans the fewest volumes.")
+    ] = 0.1,
+    expected_gain: Annotated[
+        float, typer.Option(help="AUC to gain; findings whose test scans cannot show it are marked.")
+    ] = 0.05,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Also plan plausible label sets that no training scan has.")
+    ] = False,
+    model: Annotated[str, typer.Option("--model", help="Name or folder of the pack to plan for.")] = "simulated-64",
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Measure how long the pack takes for a volume on this device.")
+    ] = False,
+    device: DeviceOption = "auto",
     max_prevalence: Annotated[float, typer.Option(help="A finding below this prevalence is under-represented.")] = 0.10,
     max_irlbl: Annotated[
         float | None,
@@ -136,15 +155,23 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Which findings are under-represented, a plan to mend it, and radiology reports to use as prompts."""
-    from text2ct import workflow
+    from text2ct import planning
     from text2ct.manifests import UnderrepresentedRule, Workspace
     from text2ct.tables import imbalance_table
 
-    result = workflow.report(
+    result = planning.report(
         Workspace.open(workspace),
         source,
         rule=UnderrepresentedRule(max_prevalence=max_prevalence, max_irlbl=max_irlbl),
+        labels=labels,
         target_prevalence=target_prevalence,
+        max_ratio=max_ratio,
+        max_association=max_association,
+        expected_gain=expected_gain,
+        unseen=unseen,
+        model=model,
+        estimate=estimate,
+        device=device,
         seed=seed,
         names=names,
         run=run,
@@ -166,9 +193,10 @@ def synthesize(
     text: Annotated[str | None, typer.Option("--text", help="One report in your own words.")] = None,
     count: Annotated[int | None, typer.Option("--count", min=1, help="Volumes to make.")] = None,
     source: Annotated[
-        Literal["reports", "composed"],
-        typer.Option("--source", help="Prompts from `reports`, or `composed` from labels."),
+        Literal["reports", "edited", "composed"],
+        typer.Option("--source", help="`reports`, reports `edited` to show the finding, or `composed` from labels."),
     ] = "reports",
+    max_uses: Annotated[int, typer.Option("--max-uses", min=1, help="Most volumes of one report or prompt.")] = 4,
     model: Annotated[str, typer.Option("--model", help="Name or folder of a model pack.")] = "simulated-64",
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale; default the pack's.")] = None,
     interval: Annotated[
@@ -196,11 +224,11 @@ def synthesize(
     as_json: JsonOption = False,
 ) -> None:
     """Volumes that match findings, a plan, reports or a text. The same command goes on after an interruption."""
-    from text2ct import augment, workflow
+    from text2ct import augment, planning, workflow
     from text2ct.manifests import Workspace
 
     space = Workspace.open(workspace)
-    requests = workflow.requests_for(
+    requests = planning.requests_for(
         space,
         labels=labels,
         plan=plan,
@@ -209,6 +237,7 @@ def synthesize(
         count=count,
         seed=seed,
         source=source,
+        max_uses=max_uses,
         dry_run=dry_run,
     )
     result = augment.synthesize(

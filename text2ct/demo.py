@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from text2ct import augment, scoring, workflow
+from text2ct import augment, planning, scoring, workflow
 from text2ct.console import info
 from text2ct.manifests import Workspace
 
@@ -37,7 +37,7 @@ def run_demo(workspace: Workspace, *, seed: int = 0, device: str = "auto") -> di
     started = time.monotonic()
     info("1/5 cohort and imbalance report")
     frame, _ = workflow.real_manifest(workspace)
-    summary = workflow.report(workspace, seed=seed)
+    summary = planning.report(workspace, seed=seed)
     info(f"    {summary['report']}")
 
     info("2/5 prompts for the under-represented findings")

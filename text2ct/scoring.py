@@ -14,7 +14,7 @@ from text2ct.errors import UserError
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
-from text2ct.workflow import find_pack, real_manifest
+from text2ct.workflow import pack_of, real_manifest
 
 if TYPE_CHECKING:
     from text2ct.evaluation.benchmark import BenchmarkSettings
@@ -209,7 +209,7 @@ def benchmark(
         workspace,
         settings,
         run,
-        pack=_pack(workspace, model, made) if uses("pack", settings) else None,
+        pack=pack_of(workspace, made, model) if uses("pack", settings) else None,
         fidelity=None if made is None else pack_fidelity(made, workspace),
         device=device,
         dry_run=dry_run,
@@ -225,22 +225,6 @@ def benchmark(
         rerun=rerun,
     )
     return result | {"report": str(page)}
-
-
-def _pack(workspace: Workspace, model: str | None, made: pd.DataFrame | None) -> str | None:
-    """The pack named, else the one that made the volumes if it is here and still the same."""
-    if model is not None:
-        return find_pack(workspace, model)
-    packs = [] if made is None else made[["pack", "pack_sha256"]].drop_duplicates().to_dict("records")
-    if len(packs) != 1:
-        return None
-    from text2ct.diffusion import load_pack
-
-    name = find_pack(workspace, packs[0]["pack"])
-    try:
-        return name if load_pack(name).sha256 == packs[0]["pack_sha256"] else None
-    except UserError:
-        return None
 
 
 def _shown(made: pd.DataFrame, workspace: Workspace) -> list[dict[str, Any]]:

@@ -14,12 +14,10 @@ import pandas as pd
 
 from text2ct import augment, manifests
 from text2ct.augment.gate import GATE_SEED
-from text2ct.augment.requests import text_request
 from text2ct.console import info, warn
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
-from text2ct.findings import resolve_list, slug
-from text2ct.manifests import UnderrepresentedRule, Workspace
+from text2ct.manifests import Workspace
 
 if TYPE_CHECKING:
     from text2ct.diffusion import Pack
@@ -31,9 +29,6 @@ EMBEDDED_VALID_FRACTION = 0.55
 # Not a seed that people type first: a cohort of their own then shares no patient with the embedded one.
 EMBEDDED_SEED = 2506
 BUNDLED_PACK = "simulated-64"
-DEFAULT_COUNT = 8
-# `report` answers in seconds also where it must compose every prompt, at about a millisecond each.
-MAX_COMPOSED = 1000
 
 
 def real_manifest(workspace: Workspace, path: Path | None = None) -> tuple[pd.DataFrame, Path]:
@@ -108,21 +103,6 @@ def find_pack(workspace: Workspace, name: str) -> str:
     return str(inside) if (inside / "pack.json").is_file() else name
 
 
-def findings_of(labels: str) -> list[str]:
-    """Findings from what a user typed, saying what was understood.
-
-    Raises:
-        UserError: A label is unknown; the nearest names are given.
-    """
-    names = []
-    for match in resolve_list(labels):
-        if match.given.strip().lower() != match.finding.lower():
-            others = f" (not {' or '.join(match.others)})" if match.others else ""
-            info(f"'{match.given}' means {match.finding}{others}")
-        names.append(match.finding)
-    return list(dict.fromkeys(names))
-
-
 def simulate(
     out: Path,
     patients: int,
@@ -147,132 +127,6 @@ def simulate(
         workers=workers,
         dry_run=dry_run,
     )
-
-
-def report(
-    workspace: Workspace,
-    path: Path | None = None,
-    *,
-    rule: UnderrepresentedRule | None = None,
-    target_prevalence: float = 0.15,
-    seed: int = 0,
-    names: Path | None = None,
-    run: str | None = None,
-    dry_run: bool = False,
-) -> dict[str, Any]:
-    """Prevalence, imbalance, a plan and the prompts for the under-represented findings.
-
-    Args:
-        workspace: Where the report is written.
-        path: A manifest, a CT-RATE folder, a label table or annotated reports; by default the real data.
-        rule: When a finding counts as under-represented.
-        target_prevalence: What the plan aims at, in (0, 1).
-        seed: Seed of the plan's draws.
-        names: The table of CT-RATE names of annotated reports.
-        run: Name of the report's folder.
-        dry_run: Only summarise; plan and write nothing.
-
-    Returns:
-        The ``report`` object of the command line.
-    """
-    from text2ct.reports import write_imbalance_report
-
-    if path is None and dry_run:
-        frame = manifests.read_manifest(workspace.newest("real"))
-    elif path is not None and (names is not None or dry_run):
-        frame = manifests.read(path, names=names, workspace=None if dry_run else workspace)
-    else:
-        frame, _ = real_manifest(workspace, path)
-    rule = rule or UnderrepresentedRule()
-    summary = manifests.summarise(frame, rule=rule)
-    source = path.resolve().stem if path is not None else "real"
-    folder = workspace.run_dir("reports", run or f"imbalance-{slug(source)}")
-    result = summary.to_json() | {"plan": None, "prompts": None, "report": str(folder / "report.html")}
-    if dry_run:
-        return result | {"dry_run": True}
-    if frame["split"].isin(("validation", "test")).all():
-        warn("every row is in validation or test, so there is nothing to plan from: no plan.json, no prompts.csv")
-    else:
-        result |= _plan_and_prompts(frame, rule, target_prevalence, seed, folder)
-    title = f"Imbalance of {path.resolve().name if path is not None else 'the real data'}"
-    write_imbalance_report(result, folder, title=title, next_steps=_next_steps(result))
-    return result
-
-
-def _plan_and_prompts(
-    frame: pd.DataFrame, rule: UnderrepresentedRule, target_prevalence: float, seed: int, folder: Path
-) -> dict[str, Any]:
-    """Write ``plan.json`` and ``prompts.csv`` from the training scans alone: test labels choose nothing."""
-    if not (frame["split"] != "").any():
-        warn("the table has no split: every scan counts as a training scan; leave your test patients out of it")
-    plan = augment.make_plan(frame, rule=rule, target_prevalence=target_prevalence, seed=seed)
-    plan.write(folder / "plan.json")
-    result: dict[str, Any] = {
-        "plan": str(folder / "plan.json"),
-        "plan_notes": list(plan.notes),
-        "planned_volumes": plan.total,
-    }
-    if plan.total:
-        prompts = augment.make_prompts(frame, plan, seed=seed, max_composed=MAX_COMPOSED)
-        with atomic_path(folder / "prompts.csv") as temporary:
-            prompts.to_csv(temporary, index=False)
-        result["prompts"] = str(folder / "prompts.csv")
-    return result
-
-
-def _next_steps(result: dict[str, Any]) -> list[tuple[str, str]]:
-    if not result["prompts"]:
-        return []
-    return [
-        (
-            "Read and edit the prompts, then generate their volumes:",
-            f"text2ct synthesize --prompts {result['prompts']}",
-        ),
-        ("Mix them with the real training volumes:", "text2ct mix --ratio 0.5"),
-    ]
-
-
-def requests_for(
-    workspace: Workspace,
-    *,
-    labels: str | None = None,
-    plan: Path | None = None,
-    prompts: Path | None = None,
-    text: str | None = None,
-    count: int | None = None,
-    seed: int = 0,
-    source: Literal["reports", "composed"] = "reports",
-    dry_run: bool = False,
-) -> pd.DataFrame:
-    """The prompts that ``synthesize`` was asked for, whichever way.
-
-    A dry run in a workspace without real data makes none: stand-ins of the right number serve its estimate.
-
-    Raises:
-        UserError: Nothing or more than one of plan, prompts and text is given, or the input is bad.
-    """
-    given = [name for name, value in (("--plan", plan), ("--prompts", prompts), ("--text", text)) if value is not None]
-    if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} exclude each other; give one of them")
-    findings = findings_of(labels) if labels else None
-    if text is not None:
-        return text_request(text, findings or ())
-    if prompts is not None:
-        return augment.read_requests(prompts, findings=findings, count=count, seed=seed)
-    if plan is not None and findings:
-        raise UserError("--labels and --plan exclude each other; the plan names its findings")
-    if plan is None and not findings:
-        raise UserError("say what to make: --labels effusion, --plan plan.json, --prompts FILE or --text '...'")
-    if dry_run and not (workspace.run_dir("real") / "manifest.csv").exists():
-        info("there is no real data: the embedded cohort is simulated first, the volumes' time and disk come on top")
-        embed_cohort(workspace, dry_run=True)
-        wanted = count or (augment.read_plan(plan).total if plan else DEFAULT_COUNT)
-        return pd.concat([text_request("A report of the embedded cohort.", findings or ())] * max(wanted, 1))
-    if plan is not None:
-        frame, _ = real_manifest(workspace)
-        return augment.make_prompts(frame, augment.read_plan(plan), count=count, seed=seed)
-    frame, _ = real_manifest(workspace)
-    return augment.make_prompts(frame, findings or [], count=count or DEFAULT_COUNT, seed=seed, source=source)
 
 
 def gate(
@@ -317,7 +171,7 @@ def gate(
         run=run,
         config=read_config(config),
         classifier=classifier,
-        pack=_pack_of(workspace, source, model),
+        pack=pack_of(workspace, manifests.read_manifest(source), model),
         best_of=best_of,
         seed=seed,
         device=device,
@@ -341,21 +195,32 @@ def _newest_ungated(workspace: Workspace) -> Path:
     return max(found, key=lambda path: (path.stat().st_mtime_ns, path.as_posix()))
 
 
-def _pack_of(workspace: Workspace, source: Path, model: str | None) -> Pack | None:
-    """The pack that was named, or the one that made the volumes, if it is still at hand."""
+def pack_of(workspace: Workspace, made: pd.DataFrame | None, model: str | None = None) -> Pack | None:
+    """The pack that is named, else the one that made these volumes, if it is here and still the same.
+
+    Args:
+        workspace: Where a pack's name is looked for first.
+        made: A manifest of synthetic volumes.
+        model: Name or folder of a pack.
+
+    Raises:
+        UserError: The named pack cannot be opened.
+    """
     from text2ct.diffusion import load_pack
 
     if model is not None:
         return load_pack(find_pack(workspace, model))
-    named = manifests.read_manifest(source)
-    packs = set(named["pack"]) if "pack" in named else set()
+    if made is None or "pack" not in made:
+        return None
+    packs: set[Any] = set(made[["pack", "pack_sha256"]].itertuples(index=False, name=None))
     if len(packs) != 1:
         return None
+    name, digest = packs.pop()
     try:
-        pack = load_pack(find_pack(workspace, packs.pop()))
+        pack = load_pack(find_pack(workspace, name))
     except UserError:
         return None
-    return pack if set(named["pack_sha256"]) == {pack.sha256} else None
+    return pack if pack.sha256 == digest else None
 
 
 def mix(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from text2ct.augment import make_prompts, mix, synthesize
 from text2ct.augment._refusals import trained_on
-from text2ct.augment.mix import sampling_weights, source_label_association
+from text2ct.augment.association import source_label_association
+from text2ct.augment.mix import sampling_weights
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.manifests import read_manifest, validate

@@ -321,6 +321,31 @@ def test_imbalance_page_tells_of_the_plan_beside_it(summary: dict[str, Any], tmp
     assert "prompts.csv" not in page.text
 
 
+def test_imbalance_page_marks_targets_whose_gain_could_not_be_seen(summary: dict[str, Any], tmp_path: Path) -> None:
+    row = {
+        **{"prevalence_before": 0.08, "prevalence_after": 0.15, "added_with": 40, "added_without": 60},
+        **{"source_label_association": 0.19, "test_positive_scans": 9, "detectable_auc_difference": 0.21},
+    }
+    plan = {
+        **{"plan": "plan.json", "prompts": None, "planned_volumes": 100, "plan_notes": []},
+        "plan_cost": {"pack": "a-pack", "seconds_per_volume": 36.0, "hours": 1.0, "bytes": 2_000_000_000},
+        "plan_findings": {
+            "Emphysema": row | {"target": False, "detectable": None},
+            "Cardiomegaly": row | {"target": True, "detectable": False},
+            "Atelectasis": row | {"target": True, "detectable": True},
+        },
+    }
+    page = Page(write_imbalance_report(summary | plan, tmp_path))
+    assert (
+        "100 synthetic volumes: 1.0 hours on this device and at most 2.00 GB of disk with the pack a-pack." in page.text
+    )
+    rows = {cells[0][0]: cells for cells in page.tables[-1] if cells[0][0] in plan["plan_findings"]}
+    assert list(rows) == ["Cardiomegaly", "Atelectasis", "Emphysema"]
+    assert [cells[-1][0] for cells in rows.values()] == ["no", "yes", "no test scans"]
+    assert [cells[1][0] for cells in rows.values()] == ["target", "target", ""]
+    assert "| Cardiomegaly | target | 8.0% | 15.0% | 40 | 60 | 0.19 |" in (tmp_path / "report.md").read_text()
+
+
 def test_imbalance_headline(summary: dict[str, Any]) -> None:
     assert imbalance_headline(summary) == (
         "3 of 18 findings are under-represented, rarest first: Interlobular septal thickening, "

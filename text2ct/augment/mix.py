@@ -8,16 +8,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from text2ct.augment._refusals import refuse_leaks
-from text2ct.augment._scans import NAMES, label_matrix
+from text2ct.augment._scans import NAMES
+from text2ct.augment.association import prevalence, source_label_association
 from text2ct.augment.selection import Strategy, select, training_volumes
 from text2ct.console import info, warn
 from text2ct.errors import UserError
 from text2ct.files import write_json
-from text2ct.manifests import Workspace, by_scan, write_manifest
+from text2ct.manifests import Workspace, write_manifest
 
 # Cohen's (1988) conventional bound of a weak association.
 NOTABLE_PHI = 0.3
@@ -175,27 +175,6 @@ def sampling_weights(frame: pd.DataFrame, share: float) -> pd.Series:
             warn(f"each synthetic volume is drawn {weight:.3g} times as often as a real one; synthesize more of them")
         weights = weights.mask(synthetic, weight)
     return weights
-
-
-def prevalence(train: pd.DataFrame) -> dict[str, float | None]:
-    """Prevalence by scan among known labels; a synthetic volume is a scan of its own."""
-    labels = label_matrix(by_scan(train)[0])
-    known = (~np.isnan(labels)).sum(axis=0)
-    return {n: float(np.nansum(labels[:, i]) / known[i]) if known[i] else None for i, n in enumerate(NAMES)}
-
-
-def source_label_association(train: pd.DataFrame) -> dict[str, float | None]:
-    """Phi coefficient (correlation of two binary variables) of source and each label, in [-1, 1]."""
-    labels = label_matrix(train)
-    synthetic = (train["source"] == "synthetic").to_numpy(dtype=float)
-    result: dict[str, float | None] = {}
-    for index, name in enumerate(NAMES):
-        known = ~np.isnan(labels[:, index])
-        x, y = synthetic[known], labels[known, index]
-        constant = not len(x) or x.std() == 0 or y.std() == 0
-        phi = math.nan if constant else float(np.corrcoef(x, y)[0, 1])
-        result[name] = None if math.isnan(phi) else round(phi, 6)
-    return result
 
 
 def _digest(frame: pd.DataFrame, settings: dict[str, Any]) -> str:

@@ -2,91 +2,38 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy.optimize import linprog
 
+from text2ct.augment._calibrate import Aims, LabelSets, choose_counts, volumes_needed
+from text2ct.augment._label_sets import label_sets
+from text2ct.augment._plan import Cost, FindingPlan, LabelSet, Plan, read_plan
 from text2ct.augment._scans import NAMES, label_matrix, training_scans
+from text2ct.augment.association import source_label_association
+from text2ct.console import warn
 from text2ct.errors import UserError
-from text2ct.files import read_json, write_json
-from text2ct.manifests import UnderrepresentedRule, summarise
+from text2ct.manifests import UnderrepresentedRule, by_scan, summarise
+from text2ct.manifests.imbalance import detectable_auc_difference
 
-# Rare findings of CT-RATE lie at 7 to 10 %; 15 % doubles them and keeps the ratio below 1.
+__all__ = ["MIN_FIDELITY", "Cost", "FindingPlan", "LabelSet", "Plan", "make_plan", "read_plan"]
+
+# Rare findings of CT-RATE lie at 7 to 10 %; 15 % doubles them.
 DEFAULT_TARGET_PREVALENCE = 0.15
+# With less, a classifier that tells synthetic from real would know the finding in most synthetic volumes.
 DEFAULT_WITHOUT_SHARE = 0.5
 # Gains were seen up to one synthetic volume per real one; more costs hours and brings nothing.
 DEFAULT_MAX_RATIO = 1.0
-# Of what a judge sees of a finding in real volumes; below it the labels of synthetic volumes are not to be trusted.
+# Cohen's (1988) conventional small association.
+DEFAULT_MAX_ASSOCIATION = 0.1
+# New real-looking patients of the wanted labels, the most that a generator can be, brought about this much AUC.
+DEFAULT_EXPECTED_GAIN = 0.05
+# Below this share of the judges' AUC, a pack's volumes of a finding teach the classifier something else.
 MIN_FIDELITY = 0.85
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LabelSet(_Strict):
-    """Volumes to make of one label set, which occurs as it stands in the training scans."""
-
-    drawn_for: str = Field(description="The finding that the set was drawn for; empty for volumes without any target")
-    positive: tuple[str, ...] = Field(description="Findings present, in CT-RATE's order")
-    unknown: tuple[str, ...] = Field(default=(), description="Findings whose label is unknown in those scans")
-    count: int = Field(ge=1, description="Volumes to make")
-    training_scans: int = Field(ge=1, description="Training scans with exactly these labels")
-
-
-class FindingPlan(_Strict):
-    """What the plan does to one finding; prevalences are by training scan, among known labels."""
-
-    target: bool
-    positive_scans: int
-    known_scans: int
-    added_with: int
-    added_without: int
-    prevalence_before: float | None
-    prevalence_after: float | None
-    reached: bool = Field(description="The target prevalence is met; true for findings that are no target")
-
-
-class Plan(_Strict):
-    """A resolved plan: explicit counts that a person can inspect and edit (``plan.json``)."""
-
-    version: int = 1
-    target_prevalence: float
-    without_share: float
-    max_ratio: float
-    seed: int
-    training_scans: int
-    targets: tuple[str, ...]
-    total: int
-    label_sets: tuple[LabelSet, ...]
-    findings: dict[str, FindingPlan]
-    notes: tuple[str, ...] = ()
-
-    def write(self, path: Path) -> None:
-        """Write ``plan.json`` atomically."""
-        write_json(path, self.model_dump(mode="json"))
-
-
-def read_plan(path: Path) -> Plan:
-    """Read a ``plan.json``, also one that a person edited.
-
-    Raises:
-        UserError: The file is absent, is not JSON, or a field is wrong; every problem is named.
-    """
-    try:
-        plan = Plan.model_validate(read_json(path))
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise UserError(f"{path} is no plan", problems) from error
-    strange = sorted({name for s in plan.label_sets for name in (*s.positive, *s.unknown)} - set(NAMES))
-    if strange:
-        raise UserError(f"{path} names unknown findings", strange)
-    return plan
+# Steps by which more volumes are tried where the targets' aims stand in each other's way.
+_MORE = 1.25
 
 
 def make_plan(
@@ -97,60 +44,74 @@ def make_plan(
     target_prevalence: float = DEFAULT_TARGET_PREVALENCE,
     without_share: float = DEFAULT_WITHOUT_SHARE,
     max_ratio: float = DEFAULT_MAX_RATIO,
+    max_association: float = DEFAULT_MAX_ASSOCIATION,
+    expected_gain: float = DEFAULT_EXPECTED_GAIN,
+    unseen: bool = False,
+    fidelity: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> Plan:
     """Plan synthetic volumes that bring findings to a target prevalence among the training scans.
 
-    A small linear programme over pools of training scans (those with each target finding, and those
-    with none) minimises the number of volumes, counting the companions that each pool brings along.
-    Label sets are then drawn from those scans, so that co-findings stay as they occur, and the draw
-    is mended until the exact counts, not the expected ones, meet the target. A synthetic volume
-    counts as one scan.
+    The label sets of the training scans are asked for in other proportions than they occur in, changed as
+    little as the aims allow (:func:`text2ct.augment._calibrate.choose_counts`): so companions come along as
+    usual, and what they come to is held down. In this order: every target has the target prevalence; at least
+    ``without_share`` of the synthetic volumes lacks it and being synthetic is hardly associated with any label;
+    as few volumes as that needs. A synthetic volume counts as one scan.
 
     Args:
-        frame: A manifest; only its training rows are used.
+        frame: A manifest; its training rows decide the plan, its test rows only what could be detected.
         findings: Target findings by their full names; by default the ones under-represented by ``rule`` among
-            the training scans.
+            the training scans that the pack renders faithfully.
         rule: When a finding counts as under-represented; by default :class:`UnderrepresentedRule`'s own values.
         target_prevalence: In (0, 1); findings that have it already are left alone.
-        without_share: At least this share of the synthetic volumes lacks each target finding, so that
-            looking synthetic does not predict it.
+        without_share: In [0, 1).
         max_ratio: At most this many synthetic volumes per training scan; what cannot be reached within
             it is said in the notes.
+        max_association: Largest absolute phi of source and label, in (0, 1]; 1 plans the fewest volumes.
+        expected_gain: AUC that a target is hoped to gain, in (0, 0.25]; targets whose test scans could not show
+            it are marked.
+        unseen: Also ask for plausible label sets that no training scan has.
+        fidelity: Per finding the share in [0, 1] of the judges' AUC that the pack's volumes keep; below
+            :data:`MIN_FIDELITY` a finding is no target unless it is named.
         seed: Seed of the draw of label sets.
 
     Raises:
         UserError: A value is out of range, a finding is unknown, or no training scan shows one named.
     """
-    _check_settings(findings, target_prevalence, without_share, max_ratio)
+    _check_settings(findings, target_prevalence, without_share, max_ratio, max_association, expected_gain)
     scans = training_scans(frame)
     labels = label_matrix(scans)
     notes: list[str] = []
-    targets = _targets(scans, labels, findings, rule or UnderrepresentedRule(), target_prevalence, notes)
-    drawn = _draw(labels, targets, target_prevalence, without_share, int(max_ratio * len(scans)), seed)
-    added = labels[[row for row, _ in drawn]] if drawn else labels[:0]
-    per_finding = _per_finding(labels, added, targets, target_prevalence)
-    for name, row in per_finding.items():
-        if not row.reached:
-            notes.append(
-                f"{name} stays at {row.prevalence_after or 0:.1%}, below {target_prevalence:.1%}: the plan "
-                f"keeps to {max_ratio:g} synthetic volumes per training scan and to natural companions"
-            )
-    return Plan(
+    names = _wanted(scans, findings, rule or UnderrepresentedRule(), fidelity or {}, notes)
+    targets = _targets(labels, names, findings is not None, target_prevalence, notes)
+    sets = label_sets(labels, targets, unseen=unseen)
+    aims = Aims(targets, target_prevalence, without_share, max_association)
+    counts = _counts(labels, sets, aims, int(max_ratio * len(scans)), seed)
+    added = sets.labels.repeat(counts, axis=0)
+    test = label_matrix(by_scan(frame[(frame["split"] == "test") & (frame["source"] != "synthetic")])[0])
+    per_finding = _per_finding(labels, added, test, aims, expected_gain, fidelity or {})
+    plan = Plan(
         target_prevalence=target_prevalence,
         without_share=without_share,
         max_ratio=max_ratio,
+        max_association=max_association,
+        expected_gain=expected_gain,
+        unseen=unseen,
         seed=seed,
         training_scans=len(scans),
+        test_scans=len(test),
         targets=tuple(NAMES[t] for t in targets),
-        total=len(drawn),
-        label_sets=_label_sets(labels, drawn),
+        total=int(counts.sum()),
+        label_sets=_to_make(sets, counts),
         findings=per_finding,
-        notes=tuple(notes),
     )
+    needed = volumes_needed(labels, aims) / len(scans) if targets else 0.0
+    return plan.model_copy(update={"notes": (*notes, *_notes(plan, needed))})
 
 
-def _check_settings(findings: Sequence[str] | None, target: float, without: float, max_ratio: float) -> None:
+def _check_settings(
+    findings: Sequence[str] | None, target: float, without: float, ratio: float, association: float, gain: float
+) -> None:
     problems = [f"unknown finding '{name}'" for name in findings or () if name not in NAMES]
     if findings is not None and not findings:
         problems.append("no finding is named")
@@ -163,159 +124,172 @@ def _check_settings(findings: Sequence[str] | None, target: float, without: floa
             f"a prevalence of {target:g} cannot be reached when {without:g} of the synthetic volumes lack "
             f"the finding; lower one of them so that together they stay below 1"
         )
-    if not 0 < max_ratio < float("inf"):
-        problems.append(f"maximal ratio is {max_ratio:g}; expected more than 0")
+    if not 0 < ratio < float("inf"):
+        problems.append(f"maximal ratio is {ratio:g}; expected more than 0")
+    if not 0 < association <= 1:
+        problems.append(f"maximal association is {association:g}; expected more than 0 and at most 1")
+    if not 0 < gain < 1:
+        problems.append(f"expected gain is {gain:g}; expected an AUC difference between 0 and 1")
     if problems:
         raise UserError("the plan cannot be made", problems)
 
 
-def _targets(
+def _wanted(
     scans: pd.DataFrame,
-    labels: np.ndarray,
     findings: Sequence[str] | None,
     rule: UnderrepresentedRule,
-    target: float,
+    fidelity: Mapping[str, float],
     notes: list[str],
-) -> list[int]:
-    """Indices of findings to add, after dropping those without examples or already frequent."""
-    if findings is None:
-        summary = summarise(scans, rule=rule).to_json()["findings"]
-        names = [name for name in NAMES if summary[name]["underrepresented"]]
-        if not names:
-            notes.append("no finding is under-represented by the rule; name findings to plan for them anyway")
-    else:
+) -> list[str]:
+    """The findings named, or those that are rare and that the pack renders faithfully."""
+    unfaithful = [name for name in NAMES if fidelity.get(name, 1.0) < MIN_FIDELITY]
+    if findings is not None:
         names = [name for name in NAMES if name in set(findings)]
-    positive = np.nansum(labels, axis=0)
-    known = (~np.isnan(labels)).sum(axis=0)
+        for name in [name for name in names if name in unfaithful]:
+            notes.append(
+                f"{name} is planned for because it was named, but the pack's volumes keep only {fidelity[name]:.0%} of "
+                f"the AUC by which judges know it, below {MIN_FIDELITY:.0%}: expect no gain"
+            )
+            warn(notes[-1])
+        return names
+    summary = summarise(scans, rule=rule).to_json()["findings"]
+    rare = [name for name in NAMES if summary[name]["underrepresented"]]
+    if not rare:
+        notes.append("no finding is under-represented by the rule; name findings to plan for them anyway")
+    notes.extend(
+        f"{name} is left out: the pack's volumes keep only {fidelity[name]:.0%} of the AUC by which judges know it, "
+        f"below {MIN_FIDELITY:.0%}; name the finding to plan for it anyway"
+        for name in rare
+        if name in unfaithful
+    )
+    return [name for name in rare if name not in unfaithful]
+
+
+def _targets(labels: np.ndarray, names: Sequence[str], named: bool, target: float, notes: list[str]) -> list[int]:
+    """Indices of findings to add, after dropping those without examples or already frequent."""
+    positive, known = (labels == 1).sum(axis=0), (~np.isnan(labels)).sum(axis=0)
     absent = [name for name in names if positive[NAMES.index(name)] == 0]
-    if absent and findings is not None:
+    if absent and named:
         problems = [f"no training scan shows {name}" for name in absent]
         raise UserError("there is nothing to draw label sets from; ask for other findings or write prompts", problems)
     notes.extend(f"{name} is left out: no training scan shows it" for name in absent)
     chosen = []
-    for name in names:
-        index = NAMES.index(name)
-        if name in absent:
-            continue
-        if positive[index] / known[index] >= target:
-            notes.append(f"{name} is left out: {positive[index] / known[index]:.1%} of training scans show it already")
+    for index in [NAMES.index(name) for name in names if name not in absent]:
+        share = positive[index] / known[index]
+        if share >= target:
+            notes.append(f"{NAMES[index]} is left out: {share:.1%} of training scans show it already")
         else:
             chosen.append(index)
     return chosen
 
 
-def _solve(
-    pools: list[np.ndarray], labels: np.ndarray, targets: list[int], target: float, without: float, cap: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Volumes per pool by a linear programme, and which targets can be reached.
-
-    Shortfalls are allowed, at a price above any volume's.
-
-    Variables are the volumes ``x_p`` of each pool and the shortfall ``s_f`` of each target:
-    minimise ``sum x + 1000 sum s`` with, in expectation over a pool's scans,
-    ``P_f + x.with_f + s_f >= target * (K_f + x.known_f)``, ``x.without_f >= without * sum x``
-    and ``sum x <= cap``.
-    """
-    mean_with = np.array([(labels[p][:, targets] == 1).mean(axis=0) for p in pools])
-    mean_without = np.array([(labels[p][:, targets] == 0).mean(axis=0) for p in pools])
-    positive = (labels[:, targets] == 1).sum(axis=0)
-    known = (~np.isnan(labels[:, targets])).sum(axis=0)
-    n_pools, n_targets = len(pools), len(targets)
-    reach = np.hstack([(target * (mean_with + mean_without) - mean_with).T, -np.eye(n_targets)])
-    lack = np.hstack([(without - mean_without).T, np.zeros((n_targets, n_targets))])
-    total = np.hstack([np.ones((1, n_pools)), np.zeros((1, n_targets))])
-    solution = linprog(
-        np.hstack([np.ones(n_pools), np.full(n_targets, 1000.0)]),
-        A_ub=np.vstack([reach, lack, total]),
-        b_ub=np.hstack([positive - target * known, np.zeros(n_targets), [cap]]),
-        method="highs",
-    )
-    return np.floor(solution.x[:n_pools] + 1e-9).astype(int), solution.x[n_pools:] < 1e-6
+def _counts(labels: np.ndarray, sets: LabelSets, aims: Aims, most: int, seed: int) -> np.ndarray:
+    """Volumes per label set: as few as reach the aims, or ``most`` where none do."""
+    if not aims.targets or most < 1:
+        return np.zeros(len(sets.share), dtype=int)
+    volumes = min(max(volumes_needed(labels, aims), 1), most)
+    while True:
+        counts = choose_counts(labels, sets, aims, volumes, np.random.default_rng([seed, len(labels)]))
+        # What targets reach one by one may not be reached by all together: then more volumes are tried.
+        if volumes == most or _are_met(labels, sets.labels.repeat(counts, axis=0), aims):
+            return counts
+        volumes = min(math.ceil(volumes * _MORE), most)
 
 
-def _draw(
-    labels: np.ndarray, targets: list[int], target: float, without: float, cap: int, seed: int
-) -> list[tuple[int, int]]:
-    """Training scans whose label sets are asked for, each with the target it was drawn for (-1: none)."""
-    if not targets or cap == 0:
-        return []
-    reasons = [*targets, -1]
-    pools = [np.flatnonzero(labels[:, t] == 1) for t in targets]
-    pools.append(np.flatnonzero((labels[:, targets] == 0).all(axis=1)))
-    if not len(pools[-1]):
-        pools, reasons = pools[:-1], reasons[:-1]
-    counts, reachable = _solve(pools, labels, targets, target, without, cap)
-    rng = np.random.default_rng([seed, len(labels)])
-    draws = {reason: _Cycle(rng, pool) for reason, pool in zip(reasons, pools, strict=True)}
-    drawn = [(draws[r].next(), r) for r, count in zip(reasons, counts, strict=True) for _ in range(count)]
-    known = labels[:, targets]
-    positive, seen = (known == 1).sum(axis=0), (~np.isnan(known)).sum(axis=0)
-    added = known[[row for row, _ in drawn]]
-    with_, without_ = (added == 1).sum(axis=0), (added == 0).sum(axis=0)
-    # Mend what the draw's chance left short. Each step adds a scan, so the cap bounds the loop.
-    while len(drawn) < cap:
-        short = np.where(reachable, target * (seen + with_ + without_) - (positive + with_), 0.0)
-        lacking = without * len(drawn) - without_
-        if lacking.max() > 1e-9 and -1 in draws:
-            reason = -1
-        elif short.max() > 1e-9:
-            reason = targets[int(short.argmax())]
-        else:
-            break
-        row = draws[reason].next()
-        drawn.append((row, reason))
-        with_ = with_ + (known[row] == 1)
-        without_ = without_ + (known[row] == 0)
-    return drawn
+def _are_met(labels: np.ndarray, added: np.ndarray, aims: Aims) -> bool:
+    positive, known = _tally(np.concatenate([labels, added])[:, aims.targets])
+    lacking = (added[:, aims.targets] == 0).sum(axis=0)
+    enough = positive >= aims.prevalence * known - 1e-9
+    return bool((enough & (lacking >= aims.without * len(added) - 1e-9)).all())
 
 
-class _Cycle:
-    """Draws from a pool without repeating an item before all others had their turn."""
-
-    def __init__(self, rng: np.random.Generator, pool: np.ndarray) -> None:
-        self._rng, self._pool, self._left = rng, pool, list[int]()
-
-    def next(self) -> int:
-        if not self._left:
-            self._left = self._rng.permutation(self._pool).tolist()
-        return self._left.pop()
+def _tally(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positive and known rows of each column."""
+    return (labels == 1).sum(axis=0), (~np.isnan(labels)).sum(axis=0)
 
 
-def _label_sets(labels: np.ndarray, drawn: list[tuple[int, int]]) -> tuple[LabelSet, ...]:
-    keys = [row.tobytes() for row in np.where(np.isnan(labels), 2, labels).astype(np.int8)]
-    scans = Counter(keys)
-    examples: dict[tuple[int, bytes], int] = {}
-    counts: Counter[tuple[int, bytes]] = Counter()
-    for row, reason in drawn:
-        examples.setdefault((reason, keys[row]), row)
-        counts[reason, keys[row]] += 1
-    order = sorted(counts, key=lambda k: (k[0] == -1, k[0], -counts[k], k[1]))
+def _to_make(sets: LabelSets, counts: np.ndarray) -> tuple[LabelSet, ...]:
+    """The sets with a count, the most frequent first."""
     return tuple(
         LabelSet(
-            drawn_for=NAMES[reason] if reason >= 0 else "",
-            positive=tuple(n for n, v in zip(NAMES, labels[examples[reason, key]], strict=True) if v == 1),
-            unknown=tuple(n for n, v in zip(NAMES, labels[examples[reason, key]], strict=True) if np.isnan(v)),
-            count=counts[reason, key],
-            training_scans=scans[key],
+            positive=tuple(n for n, v in zip(NAMES, sets.labels[i], strict=True) if v == 1),
+            unknown=tuple(n for n, v in zip(NAMES, sets.labels[i], strict=True) if np.isnan(v)),
+            count=int(counts[i]),
+            training_scans=int(sets.scans[i]),
         )
-        for reason, key in order
+        for i in np.argsort(-counts, kind="stable")
+        if counts[i]
     )
 
 
-def _per_finding(labels: np.ndarray, added: np.ndarray, targets: list[int], target: float) -> dict[str, FindingPlan]:
+def _per_finding(
+    labels: np.ndarray,
+    added: np.ndarray,
+    test: np.ndarray,
+    aims: Aims,
+    expected_gain: float,
+    fidelity: Mapping[str, float],
+) -> dict[str, FindingPlan]:
+    both = pd.DataFrame(np.concatenate([labels, added]), columns=NAMES)
+    association = source_label_association(both.assign(source=["real"] * len(labels) + ["synthetic"] * len(added)))
+    (positive, known), (with_, seen), (ill, tested) = _tally(labels), _tally(added), _tally(test)
     rows = {}
     for index, name in enumerate(NAMES):
-        positive, known = int((labels[:, index] == 1).sum()), int((~np.isnan(labels[:, index])).sum())
-        with_, without = int((added[:, index] == 1).sum()), int((added[:, index] == 0).sum())
-        after = (positive + with_) / (known + with_ + without) if known + with_ + without else None
+        p, k, a, m = (int(counts[index]) for counts in (positive, known, with_, seen))
+        after = (p + a) / (k + m) if k + m else None
+        phi = association[name]
+        gain = detectable_auc_difference(int(ill[index]), int(tested[index] - ill[index]))
         rows[name] = FindingPlan(
-            target=index in targets,
-            positive_scans=positive,
-            known_scans=known,
-            added_with=with_,
-            added_without=without,
-            prevalence_before=positive / known if known else None,
+            target=index in aims.targets,
+            positive_scans=p,
+            known_scans=k,
+            added_with=a,
+            added_without=m - a,
+            prevalence_before=p / k if k else None,
             prevalence_after=after,
-            reached=index not in targets or (after is not None and after >= target - 1e-12),
+            reached=index not in aims.targets or (after is not None and after >= aims.prevalence - 1e-12),
+            source_label_association=phi,
+            association_kept=phi is None or abs(phi) <= aims.association,
+            test_positive_scans=int(ill[index]),
+            detectable_auc_difference=None if math.isnan(gain) else gain,
+            detectable=gain <= expected_gain if tested[index] else None,
+            fidelity=fidelity.get(name),
         )
     return rows
+
+
+def _notes(plan: Plan, needed: float) -> list[str]:
+    """What the plan could not do; ``needed`` is the ratio with which each target alone could have all of its aims."""
+    notes = [
+        f"{name} stays at {row.prevalence_after or 0:.1%}, below {plan.target_prevalence:.1%}: the plan keeps to "
+        f"{plan.max_ratio:g} synthetic volumes per training scan and to natural companions"
+        for name, row in plan.findings.items()
+        if not row.reached
+    ]
+    if not plan.total:
+        return notes
+    for target, kind in ((True, "targets"), (False, "companions")):
+        loud = [
+            f"{name} {row.source_label_association:+.2f}"
+            for name, row in plan.findings.items()
+            if row.target == target and not row.association_kept
+        ]
+        if loud:
+            remedy = f"; {needed:.3g} synthetic volumes per training scan would do, or a lower target" if target else ""
+            notes.append(
+                f"being synthetic says more of these {kind} than the {plan.max_association:g} allowed (phi): "
+                f"{', '.join(loud)}{remedy}"
+            )
+    hidden = [
+        f"{name} ({'no gain' if row.detectable_auc_difference is None else f'{row.detectable_auc_difference:.2f}'})"
+        for name, row in plan.findings.items()
+        if row.target and row.detectable is False
+    ]
+    if hidden:
+        notes.append(
+            f"the {plan.test_scans:,} test scans could not show a gain of {plan.expected_gain:g} in AUC; the smallest "
+            f"they could show: {', '.join(hidden)}"
+        )
+    if not plan.test_scans:
+        notes.append("the table has no test scans, so whether a gain could be detected is not known")
+    return notes

@@ -14,12 +14,12 @@ from pydantic import BaseModel, ValidationError
 from safetensors.torch import save_file
 
 from text2ct.diffusion.components import COMPONENT_TYPES, component_type, type_of
-from text2ct.diffusion.fidelity import read_fidelity
 from text2ct.diffusion.fit import misfits, text_misfits, tokenizer_misfits
 from text2ct.diffusion.info import COMPONENTS, PackInfo
 from text2ct.diffusion.tokenizer import TextTokenizer
 from text2ct.diffusion.weights import expected_shapes, load_module
 from text2ct.errors import UserError
+from text2ct.fidelity import read_fidelity
 from text2ct.files import atomic_path, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:

@@ -46,7 +46,23 @@ def _plan_sentence(summary: Mapping[str, Any]) -> str:
     if not summary.get("plan"):
         return ""
     prompts = " prompts.csv holds their texts, labels and training scans of origin." if summary.get("prompts") else ""
-    return f"plan.json asks for {summary['planned_volumes']:,} synthetic volumes.{prompts}"
+    return f"plan.json asks for {summary['planned_volumes']:,} synthetic volumes{_cost(summary)}.{prompts}"
+
+
+def _cost(summary: Mapping[str, Any]) -> str:
+    """What the plan takes with its pack, as the end of a sentence; "" where no pack was named."""
+    cost = summary.get("plan_cost")
+    if not cost:
+        return ""
+    hours = "" if cost["hours"] is None else f"{cost['hours']:,.1f} hours on this device and "
+    return f": {hours}at most {cost['bytes'] / 1e9:,.2f} GB of disk with the pack {cost['pack']}"
+
+
+def _planned(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], str]]:
+    """The plan's findings, targets first, and whether a gain could be seen."""
+    seen = {None: "no test scans", True: "yes", False: "no"}
+    rows = (summary.get("plan_findings") or {}).items()
+    return [(name, row, seen[row["detectable"]]) for name, row in sorted(rows, key=lambda item: not item[1]["target"])]
 
 
 def write_imbalance_report(
@@ -61,7 +77,7 @@ def write_imbalance_report(
     Args:
         summary: ``text2ct.manifests.summarise(frame).to_json()``: the keys of ``report --json``,
             and ``cooccurrence``, ``splits``, ``disagreeing_scans``, ``rule``, and of the plan ``plan``,
-            ``prompts``, ``planned_volumes`` and ``plan_notes``, where present.
+            ``prompts``, ``planned_volumes``, ``plan_notes``, ``plan_cost`` and ``plan_findings``, where present.
         out_dir: Folder of the report.
         title: Heading, for example the manifest's name.
         next_steps: What to do next: words and a command each.
@@ -82,6 +98,7 @@ def write_imbalance_report(
         "tiles": tiles,
         "summary": {"rule": "", "splits": {}, "disagreeing_scans": [], "plan_notes": [], **summary},
         "plan": _plan_sentence(summary),
+        "planned": _planned(summary),
         "findings": sorted(findings.items(), key=lambda item: -(item[1]["prevalence"] or 0.0)),
         "prevalence": prevalence,
         "cooccurrence": cooccurrence,

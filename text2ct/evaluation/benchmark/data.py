@@ -93,7 +93,7 @@ def pack_fidelity(synthetic: pd.DataFrame, workspace: Workspace) -> dict[str, fl
 
     ``synthesize`` keeps it beside the volumes. A finding of which no pack says anything is not in it.
     """
-    from text2ct.diffusion.fidelity import read_fidelity
+    from text2ct.fidelity import read_fidelity
 
     lowest: dict[str, float] = {}
     for (_, digest), rows in synthetic.groupby(["pack", "pack_sha256"], sort=True):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from text2ct.augment.mix import prevalence, source_label_association
+from text2ct.augment.association import prevalence, source_label_association
 from text2ct.evaluation.benchmark.arms import GENERATIVE, NON_GENERATIVE, split_name
 from text2ct.evaluation.benchmark.building import Arm
 from text2ct.evaluation.benchmark.calibration import calibration

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.simulation.patients import Patient, Scan, draw_patient, generator
-from text2ct.simulation.text.report import Report, write_report
+from text2ct.simulation.text.report import Mention, Report, mention, write_report
 
 # Patients of composed texts are drawn from all cohort numbers; only their words are used.
 _NUMBERS = 10**12
@@ -30,6 +30,18 @@ def report(patient: Patient, scan: Scan) -> Report:
         contrast=scan.contrast,
         slice_thickness_mm=scan.reconstructions[0].slice_thickness_mm,
     )
+
+
+def compose_mention(finding: str, rng: np.random.Generator) -> Mention:
+    """A finding in words, with plausible severity, side, place and size.
+
+    Args:
+        finding: One of ``FINDINGS``.
+        rng: Decides the instance and the words.
+    """
+    labels = np.array([name == finding for name in FINDINGS])
+    scan = draw_patient(int(rng.integers(_NUMBERS)), labels=labels).scans[0]
+    return mention(scan.instances[0], rng)
 
 
 def compose(labels_row: ArrayLike, rng: np.random.Generator) -> Report:

@@ -61,6 +61,31 @@ class Report:
         return f"{self.findings} {self.impression}"
 
 
+@dataclass(frozen=True)
+class Mention:
+    """What one finding adds to a report.
+
+    Attributes:
+        region: Where in the report it belongs, one of ``REGIONS``.
+        sentence: The sentence of Findings, without a full stop.
+        item: The item of Impression, without a full stop.
+    """
+
+    region: str
+    sentence: str
+    item: str
+
+
+def mention(instance: Instance, rng: np.random.Generator) -> Mention:
+    """One finding in words, as in :func:`write_report`, for a report that somebody else wrote."""
+    slots = draw_style(rng).slots() | instance_slots(instance, rng)
+    wording = WORDINGS[instance.finding]
+    variant = wording.variant(instance)
+    said = choose(_fitting(wording.findings[variant], slots), rng)
+    item = choose(_fitting(wording.impression[variant], slots), rng)
+    return Mention(wording.region, expand(said, slots, rng), expand(item, slots, rng))
+
+
 @dataclass
 class _Draft:
     """Sentences by region, items of the Impression and findings it leaves out, as they are collected."""
