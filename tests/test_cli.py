@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from text2ct import manifests, volumes, workflow
+from text2ct import manifests, planning, volumes, workflow
 from text2ct.cli import app
 from text2ct.findings import FINDINGS
 
@@ -242,7 +242,7 @@ def test_interrupt_is_no_traceback(monkeypatch, tmp_path):
     def stop(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workflow, "report", stop)
+    monkeypatch.setattr(planning, "report", stop)
     assert "the same command goes on" in run("report", "--workspace", tmp_path, code=2)
 
 
