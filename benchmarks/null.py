@@ -3,8 +3,10 @@
     python benchmarks/null.py --workspace W --repetitions 20 --seeds 2 --steps 300 --train-patients 300
 
 In each repetition both arms are trained on the same random training patients and differ by their seeds alone, so that
-every verdict other than `no evidence` is false. Holm's correction keeps them below 1 in 20 repetitions on average;
-with 20 repetitions more than 3 would be seen in 1.6% of cases. Finished trainings are skipped.
+every verdict other than `no evidence` is false. Holm's correction keeps those of the findings below 1 in 20
+repetitions on average; with 20 repetitions more than 3 would be seen in 1.6% of cases. The law is asked of the
+stricter count: repetitions with any false verdict of a finding, the mean or the endpoint. Finished trainings are
+skipped.
 """
 
 from __future__ import annotations
@@ -14,19 +16,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from text2ct.augment.selection import underrepresented
 from text2ct.evaluation import compare
 from text2ct.evaluation.benchmark import BenchmarkSettings
 from text2ct.evaluation.benchmark.arms import build_arm
 from text2ct.evaluation.benchmark.building import Material
 from text2ct.evaluation.benchmark.data import judged, nested_patients, real_splits
 from text2ct.evaluation.benchmark.runner import Runner
+from text2ct.evaluation.estimates import verdict
 from text2ct.files import write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
 from text2ct.workflow import real_manifest
 
 MOST_ALARMS = 3
-VERDICTS = ("any finding", "macro AUC", "any finding, average precision", "macro average precision")
+VERDICTS = (
+    "any finding",
+    "macro AUC",
+    "under-represented findings (the endpoint)",
+    "any finding, average precision",
+    "macro average precision",
+)
 
 
 def repetition(
@@ -61,11 +71,13 @@ def repetition(
     outcomes = runner.run_arm(arm, range(first, first + 2 * each), folder)
     tables = [judged(one["predictions"]["test"], splits["test"])[0] for one in outcomes]
     _, labels, patients, scans = judged(splits["test"], splits["test"])
+    rare = underrepresented(train)
     result = compare(
         {"one": tables[:each], "other": tables[each:]},
         labels,
         groups=patients,
         scans=scans,
+        underrepresented=rare,
         n_bootstrap=settings.n_bootstrap,
         seed=number,
     )
@@ -79,7 +91,10 @@ def verdicts(comparison: dict[str, Any]) -> dict[str, list[str]]:
         for key in ("verdict", "average_precision_verdict")
     }
     macro = [[comparison[key]] if comparison[key] != "no evidence" else [] for key in by_finding]
-    lists = (by_finding["verdict"], macro[0], by_finding["average_precision_verdict"], macro[1])
+    delta, p = comparison["delta_underrepresented_auc"], comparison["underrepresented_p"]
+    decided = "no evidence" if delta is None or p is None else verdict(delta, p)
+    endpoint = [] if decided == "no evidence" else [decided]
+    lists = (by_finding["verdict"], macro[0], endpoint, by_finding["average_precision_verdict"], macro[1])
     return dict(zip(VERDICTS, lists, strict=True))
 
 
@@ -93,12 +108,18 @@ def table(comparisons: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| {number + 1} | {delta:+.3f} | {low:+.3f} to {high:+.3f} | {found or 'none'} |")
     lines += ["", f"| verdict other than `no evidence` | of {len(comparisons)} |", "|---|---:|"]
     lines += [f"| {key} | {count} |" for key, count in alarms(comparisons).items()]
+    lines.append(f"| any of the three of AUC | {any_auc(comparisons)} |")
     return "\n".join(lines)
 
 
 def alarms(comparisons: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Repetitions with a false verdict, of each kind."""
+    """Repetitions with a false verdict, of each kind; each kind is corrected by itself."""
     return {key: sum(bool(verdicts(one)[key]) for one in comparisons) for key in VERDICTS}
+
+
+def any_auc(comparisons: Sequence[dict[str, Any]]) -> int:
+    """Repetitions in which AUCs gave any false verdict: a finding's, the mean's or the endpoint's."""
+    return sum(any(verdicts(one)[key] for key in VERDICTS[:3]) for one in comparisons)
 
 
 def main() -> None:
@@ -127,11 +148,15 @@ def main() -> None:
         repetition(workspace, k, settings=settings, splits=splits, real=real, run=asked.run, device=asked.device)
         for k in range(asked.repetitions)
     ]
-    counts = alarms(comparisons)
-    result = {"settings": settings.model_dump(mode="json"), "alarms": counts, "comparisons": comparisons}
+    result = {
+        "settings": settings.model_dump(mode="json"),
+        "alarms": alarms(comparisons),
+        "any_auc": any_auc(comparisons),
+        "comparisons": comparisons,
+    }
     write_json(workspace.run_dir("scores") / f"{asked.run}.json", result)
     print(table(comparisons))
-    law = "holds" if max(counts.values()) <= MOST_ALARMS else "DOES NOT HOLD"
+    law = "holds" if any_auc(comparisons) <= MOST_ALARMS else "DOES NOT HOLD"
     print(f"\nat most {MOST_ALARMS} of 20 are promised: {law}")
 
 

@@ -28,6 +28,7 @@ def make_real(n: int = 40, seed: int = 0) -> pd.DataFrame:
                     "patient": name,
                     "scan": name,
                     "split": split,
+                    "findings_text": f"Report {index} of {split}.",
                 }
                 | {"source": "simulated", "root": "clinic", "path": f"{name}.nii.gz"}
                 | dict(zip(FINDINGS, row, strict=True))

@@ -43,7 +43,7 @@ def test_every_arm_is_trained_alike_and_judged_on_real_volumes(workspace, real, 
         assert 0 <= arm["scores"]["macro_f1"] <= 1
     pairs = [(c["arm"], c["against"]) for c in result["comparisons"]]
     assert pairs[: len(names) - 1] == [(name, "real") for name in names[1:]]
-    assert ("real+synthetic@0.5", "real+oversampled") in pairs
+    assert (result["chosen_ratio"]["arm"], "real+oversampled") in pairs
     findings = result["comparisons"][0]["findings"]
     assert {entry["verdict"] for entry in findings.values()} <= {"gain", "no evidence", "harm"}
     stored = json.loads(Path(result["benchmark"]).read_text(encoding="utf-8"))

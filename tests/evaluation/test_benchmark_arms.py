@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from text2ct import augment
+from text2ct.diffusion.info import PackInfo, TrainingData
 from text2ct.errors import UserError
 from text2ct.evaluation.benchmark import ARMS, BenchmarkSettings
 from text2ct.evaluation.benchmark.arms import build_arm, expand_arms, split_name
@@ -19,12 +20,30 @@ from text2ct.manifests import write_manifest
 from .benchmark_fakes import FakeClassifier, run
 
 USUAL = ["real", "real+oversampled", "real+classical", "real+synthetic@0.25", "real+synthetic@2", "real+synthetic@0.75"]
-EVERYTHING = {"synthetic", "gate", "pack", "simulated"}
+EVERYTHING = {"synthetic", "gate", "pack", "autoencoder", "pack patients", "simulated", "reports"}
 RATIOS = (0.25, 2, 0.75)
 
 
 class FakePack:
+    """A pack of simulated patients, or of those named."""
+
     sha256 = "a" * 64
+
+    def __init__(self, *patients: str, dataset: str = "simulated", components: tuple[str, ...] = ("vae",)) -> None:
+        data = {"first": 10**12, "last": 10**12 + 9} if not patients else {"patients": patients}
+        self.info = PackInfo(
+            name="fake",
+            version="1",
+            licence="none",
+            components=dict.fromkeys(components, "any"),
+            trained_on=(TrainingData(dataset=dataset, **data),),
+            grid=(8, 8, 8),
+            spacing_mm=(5.0, 5.0, 5.0),
+            latent_scale_factor=1.0,
+        )
+
+    def has(self, component: str) -> bool:
+        return component in self.info.components
 
 
 @pytest.fixture
@@ -81,7 +100,14 @@ def test_the_usual_arms_run_at_every_ratio_and_the_rest_at_one():
 
 def test_what_full_cannot_build_is_left_out_and_said():
     full, notes = expand_arms(BenchmarkSettings(full=True, train_options={"augment": True}), {"synthetic"})
-    left = ("real+classical", "real+reconstructed", "real+ungated@R", "real+oracle@R", "real+classifier-pretrained")
+    left = [
+        "real+classical",
+        "real+reconstructed",
+        "real+ungated@R",
+        "real+oracle@R",
+        "real+classifier-pretrained",
+        "real+own-generator@R",
+    ]
     assert [note.split(":")[0] for note in notes] == [f"without the arm {name}" for name in left]
     assert not {split_name(name)[0] for name in full} & set(left)
     with pytest.raises(UserError, match=r"'real\+synthetic@R' cannot be built: there are no synthetic"):
@@ -178,6 +204,27 @@ def test_made_volumes_that_would_leak_are_refused(workspace, real, synthetic, ma
     makers.reconstructed = lambda *args, **options: cheat(honest(*args, **options))
     with pytest.raises(UserError, match=message):
         run(workspace, real, synthetic, arms=("real", "real+reconstructed"), pack=FakePack())
+
+
+def test_a_pack_that_cannot_serve_an_arm_is_said_before_any_training(workspace, real, synthetic, makers):
+    fake = FakeClassifier()
+    arms = ("real", "real+reconstructed")
+    with pytest.raises(UserError, match="the pack has no autoencoder"):
+        run(workspace, real, synthetic, fake, arms=arms, pack=FakePack(components=("clip",)))
+    of_patients, arms = FakePack(dataset="CT-RATE"), ("real", "real+classifier-pretrained")
+    with pytest.raises(UserError, match="was not trained on simulated patients"):
+        run(workspace, real, synthetic, fake, arms=arms, pack=of_patients)
+    silent = real.assign(findings_text="", impression_text="")
+    with pytest.raises(UserError, match="training rows have no reports"):
+        run(workspace, silent, synthetic, fake, arms=("real", "real+own-generator@0.25"))
+    assert fake.trainings == []
+
+
+def test_a_pack_that_knows_a_test_patient_is_refused(workspace, real, synthetic, makers):
+    test = real[real["split"] == "test"].iloc[0]
+    pack = FakePack(test["patient"], dataset=test["dataset"])
+    with pytest.raises(UserError, match=f"trained on validation or test patients .*{test['patient']}"):
+        run(workspace, real, synthetic, arms=("real", "real+reconstructed"), pack=pack)
 
 
 def test_shuffling_keeps_the_label_sets_and_breaks_the_pairs(synthetic):

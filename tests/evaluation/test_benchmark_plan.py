@@ -10,12 +10,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 
 from text2ct.augment.gate.config import GateConfig
 from text2ct.augment.gate.record import Counts, FindingCount, GateClassifier, GateRecord, Thresholds
 from text2ct.errors import UserError
-from text2ct.evaluation.benchmark.data import known_to, nested_patients, pack_fidelity
-from text2ct.evaluation.benchmark.outcome import choose
+from text2ct.evaluation.benchmark.calibration import calibration, uncalibrated
+from text2ct.evaluation.benchmark.data import cases, known_to, nested_patients, pack_fidelity
+from text2ct.evaluation.benchmark.outcome import choose, endpoint
+from text2ct.evaluation.benchmark.settings import BenchmarkSettings, Endpoint, declare
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import UnderrepresentedRule, summarise
@@ -212,6 +215,49 @@ def test_arms_carry_their_calibration(workspace, real, synthetic):
         assert 0 <= table["ece"] <= 1
         assert sum(row["count"] for row in table["bins"]) == 2 * 40 * 18
         assert [row["predicted"] for row in table["bins"]] == sorted(row["predicted"] for row in table["bins"])
+
+
+def test_calibration_is_measured_around_the_runs_own_temperature() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (400, 18))
+    labels = (rng.random(logits.shape) < expit(logits / 3)).astype(float)
+    said = pd.DataFrame(expit(logits), columns=list(FINDINGS))
+    given = pd.DataFrame(expit(logits / 3), columns=list(FINDINGS))
+    pd.testing.assert_frame_equal(uncalibrated(given, 3.0), said, rtol=1e-6)
+    rows = (
+        make_real(1)
+        .iloc[:1]
+        .loc[[0] * 400]
+        .assign(
+            volume=[f"{k}.nii.gz" for k in range(400)],
+            scan=[str(k) for k in range(400)],
+            **dict(zip(FINDINGS, labels.T)),
+        )
+    )
+    table = calibration([cases(said, rows)], [cases(given, rows)], [3.0])
+    assert table["temperature"] == 3.0
+    assert table["ece"] < 0.03 < 0.1 < table["ece_before"]
+
+
+def test_the_endpoint_is_met_by_a_margin_over_every_arm_without_generated_volumes() -> None:
+    def comparison(against: str, delta: float, verdict: str = "no evidence") -> dict:
+        numbers = {"delta_underrepresented_auc": delta, "underrepresented_ci": [0.01, 0.09], "underrepresented_p": 0.01}
+        findings = {name: {"verdict": "no evidence"} for name in FINDINGS} | {"Emphysema": {"verdict": verdict}}
+        return {"arm": "real+synthetic@0.5", "against": against, "findings": findings, **numbers}
+
+    declaration = declare(Endpoint(findings=FINDINGS[:2], test_patients=9), BenchmarkSettings(), {})
+    arms = dict.fromkeys(("real", "real+classical", "real+synthetic@0.5"), {"per_seed": [0.7, 0.7]})
+
+    def met(*comparisons: dict) -> dict:
+        primary = ["real+synthetic@0.5", "real"]
+        return endpoint(declaration, {"primary": primary, "arms": arms, "comparisons": list(comparisons)})
+
+    good = met(comparison("real", 0.05), comparison("real+classical", 0.031))
+    assert (good["met"], good["against"], good["delta"], good["harmed"]) == (True, "real", 0.05, [])
+    assert [one["against"] for one in good["against_each"]] == ["real", "real+classical"]
+    assert not met(comparison("real", 0.05), comparison("real+classical", 0.029))["met"]
+    harmed = met(comparison("real", 0.05), comparison("real+classical", 0.05, "harm"))
+    assert (harmed["met"], harmed["harmed"]) == (False, ["Emphysema"])
 
 
 def test_a_damaged_declaration_is_refused(workspace, real):

@@ -81,11 +81,33 @@ def _pack_problems(synthetic: pd.DataFrame, held_out: HeldOut, workspace: Worksp
                 "is not beside the volumes, or is another one, so its training patients cannot be checked"
             )
             continue
-        record = read_json(kept / "pack.json")
-        seen = [f"{d}/{p}" for d, p in sorted(held_out.patients) if trained_on(record, d, p)]
+        seen = _seen(read_json(kept / "pack.json"), held_out)
         if seen:
-            listed = ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "")
-            yield f"{len(rows)} volumes of pack '{pack}', trained on validation or test patients: {listed}"
+            yield f"{len(rows)} volumes of pack '{pack}', trained on validation or test patients: {seen}"
+
+
+def refuse_pack(record: Any, real: pd.DataFrame) -> None:
+    """Refuse a pack that was trained on validation or test patients.
+
+    Args:
+        record: What its ``pack.json`` says.
+        real: The real manifest.
+
+    Raises:
+        UserError: It was; some of them are named.
+    """
+    seen = _seen(record, HeldOut(real))
+    if seen:
+        raise UserError(
+            f"the pack '{record['name']}' was trained on validation or test patients ({seen}); what it makes would "
+            "leak them into training; give another with --model"
+        )
+
+
+def _seen(record: Any, held_out: HeldOut) -> str:
+    """Held-out patients that a pack was trained on, the first by name; "" for none."""
+    seen = [f"{d}/{p}" for d, p in sorted(held_out.patients) if trained_on(record, d, p)]
+    return ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "")
 
 
 def _gate_problems(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Workspace) -> Iterable[str]:

@@ -18,7 +18,7 @@ NON_GENERATIVE = ("real", "real+class-weights", "real+oversampled", "real+classi
 """What costs no generator: synthetic volumes have to beat the best of them."""
 GENERATIVE = "real+synthetic@"
 
-Need = Literal["synthetic", "gate", "pack", "simulated"]
+Need = Literal["synthetic", "gate", "pack", "autoencoder", "pack patients", "simulated", "reports"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ ARMS: dict[str, ArmSpec] = {
             "real+reconstructed",
             "real volumes through the pack's decoder: its look alone",
             building.with_reconstructed,
-            ("pack",),
+            ("pack", "autoencoder"),
         ),
         ArmSpec(
             "real+synthetic@R",
@@ -87,13 +87,13 @@ ARMS: dict[str, ArmSpec] = {
             "real+classifier-pretrained",
             "first weights from the pack's own patients: its knowledge, without an image",
             building.pretrained,
-            ("pack",),
+            ("pack", "pack patients"),
         ),
         ArmSpec(
             "real+own-generator@R",
             "a generator trained on the arm's training patients alone",
             building.with_own_generator,
-            ("synthetic",),
+            ("synthetic", "reports"),
         ),
     )
 }
@@ -102,7 +102,10 @@ _ABSENT: dict[Need, str] = {
     "synthetic": "there are no synthetic volumes; run `text2ct synthesize` first",
     "gate": "no gate has judged the synthetic volumes",
     "pack": "no pack is given (--model)",
+    "autoencoder": "the pack has no autoencoder (--model)",
+    "pack patients": "the pack was not trained on simulated patients, who can be drawn again (--model)",
     "simulated": "the cohort is not simulated",
+    "reports": "training rows have no reports, from which a generator would learn",
 }
 
 

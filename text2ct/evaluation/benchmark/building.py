@@ -236,13 +236,4 @@ def _mixed(name: str, material: Material, real: pd.DataFrame, rows: pd.DataFrame
 
 
 def _pack(material: Material) -> dict[str, Any]:
-    return {"pack_sha256": pack_sha256(material.pack)}
-
-
-def pack_sha256(pack: Any) -> str:
-    """Identity of a pack that is given by name, by folder or opened; "" for none."""
-    if isinstance(pack, str | Path):
-        from text2ct.diffusion import load_pack
-
-        pack = load_pack(pack)
-    return "" if pack is None else str(pack.sha256)
+    return {"pack_sha256": material.pack.sha256}

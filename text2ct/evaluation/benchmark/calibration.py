@@ -1,4 +1,4 @@
-"""Do probabilities mean what they say? Temperature from validation scans, calibration error on test scans."""
+"""Do probabilities mean what they say? Calibration error on test scans, before and after a run's temperature."""
 
 from __future__ import annotations
 
@@ -6,55 +6,54 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from text2ct.evaluation.alignment import Cases
+from text2ct.findings import FINDINGS
 
 N_BINS = 10
-_EDGE = 1e-6  # probabilities of 0 and 1 have no logit
-_TEMPERATURES = (0.05, 20.0)
+_EDGE = 1e-12  # probabilities of 0 and 1 have no logit
 
 
-def calibration(validation: Sequence[Cases], test: Sequence[Cases]) -> dict[str, Any]:
-    """How well an arm's probabilities are calibrated before and after temperature scaling.
-
-    One temperature a training for all findings (Guo et al. 2017, "On Calibration of Modern Neural
-    Networks", ICML, section 4.2), fitted on validation scans; the error is measured on test scans over
-    all pairs of scan and finding with a known label, in bins of equally many pairs, since most
-    probabilities of rare findings are small (Nixon et al. 2019, "Measuring Calibration in Deep Learning").
+def uncalibrated(predictions: pd.DataFrame, temperature: float) -> pd.DataFrame:
+    """What a network said before its logits were divided by a temperature, from what ``predict`` gives.
 
     Args:
-        validation: For each training its predictions on the validation scans.
-        test: For each training its predictions on the test scans.
+        predictions: A row a volume, with 18 probabilities.
+        temperature: The run's, above 0.
+    """
+    values = np.clip(predictions[list(FINDINGS)].to_numpy(dtype=float), _EDGE, 1.0 - _EDGE)
+    return predictions.assign(**dict(zip(FINDINGS, expit(temperature * logit(values)).T, strict=True)))
+
+
+def calibration(before: Sequence[Cases], after: Sequence[Cases], temperatures: Sequence[float]) -> dict[str, Any]:
+    """How well an arm's probabilities are calibrated before and after the temperature of each training.
+
+    The temperature is the one that ``classifiers.train`` fitted on validation volumes (Guo et al. 2017, "On
+    Calibration of Modern Neural Networks", ICML, section 4.2). The error is measured on test scans over all pairs of
+    scan and finding with a known label, in bins of equally many pairs, since most probabilities of rare findings are
+    small (Nixon et al. 2019, "Measuring Calibration in Deep Learning").
+
+    Args:
+        before: For each training the network's own predictions on the test scans.
+        after: The same, calibrated.
+        temperatures: One a training.
 
     Returns:
         ``temperature``, ``ece_before`` and ``ece`` (expected calibration error, in [0, 1]), means over the
-        trainings; ``bins`` of all trainings' scaled probabilities: mean ``predicted``, share ``observed``, ``count``.
+        trainings; ``bins`` of all trainings' calibrated probabilities: mean ``predicted``, share ``observed`` and
+        ``count``.
     """
-    temperatures = [temperature(*_pairs(one)) for one in validation]
-    pairs = [_pairs(one) for one in test]
-    scaled = [(expit(logits / t), labels) for t, (logits, labels) in zip(temperatures, pairs, strict=True)]
-    before = [_error(bins(expit(logits), labels)) for logits, labels in pairs]
-    probabilities, labels = (np.concatenate(parts) for parts in zip(*scaled, strict=True))
+    pairs = [_pairs(one) for one in after]
+    probabilities, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     return {
         "temperature": float(np.mean(temperatures)),
-        "ece_before": float(np.mean(before)),
-        "ece": float(np.mean([_error(bins(*one)) for one in scaled])),
+        "ece_before": float(np.mean([_error(bins(*_pairs(one))) for one in before])),
+        "ece": float(np.mean([_error(bins(*one)) for one in pairs])),
         "bins": bins(probabilities, labels),
     }
-
-
-def temperature(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
-    """The divisor of the logits ``(n,)`` that makes labels ``(n,)`` of 0 and 1 most likely; above 1 softens."""
-
-    def loss(log_t: float) -> float:
-        scaled = logits / np.exp(log_t)
-        return float((np.logaddexp(0.0, scaled) - labels * scaled).mean())
-
-    found = minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
 
 
 def bins(probabilities: NDArray[np.float64], labels: NDArray[np.float64], n: int = N_BINS) -> list[dict[str, Any]]:
@@ -77,6 +76,6 @@ def _error(table: list[dict[str, Any]]) -> float:
 
 
 def _pairs(cases: Cases) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logits and labels of all pairs of scan and finding with a known label."""
+    """Probabilities and labels of all pairs of scan and finding with a known label."""
     known = ~np.isnan(cases.labels)
-    return logit(np.clip(cases.scores[known], _EDGE, 1.0 - _EDGE)), cases.labels[known]
+    return cases.scores[known], cases.labels[known]

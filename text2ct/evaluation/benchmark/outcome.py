@@ -11,7 +11,7 @@ import pandas as pd
 from text2ct.augment.association import prevalence, source_label_association
 from text2ct.evaluation.benchmark.arms import GENERATIVE, NON_GENERATIVE, split_name
 from text2ct.evaluation.benchmark.building import Arm
-from text2ct.evaluation.benchmark.calibration import calibration
+from text2ct.evaluation.benchmark.calibration import calibration, uncalibrated
 from text2ct.evaluation.benchmark.data import cases, judged
 from text2ct.evaluation.benchmark.settings import Declaration
 from text2ct.evaluation.classification import choose_thresholds, score
@@ -26,7 +26,7 @@ Outcomes = Mapping[str, Sequence[dict[str, Any]]]
 def judge(
     arms: Sequence[Arm], outcomes: Outcomes, splits: Mapping[str, pd.DataFrame], rare: Sequence[str], n_bootstrap: int
 ) -> dict[str, Any]:
-    """Every arm against ``real``, and real with synthetic volumes against the best comparator without.
+    """Every arm against ``real``, and the chosen ratio against every arm without generated volumes.
 
     Args:
         arms: The training sets.
@@ -42,8 +42,8 @@ def judge(
     training = {arm.name: describe(arm, outcomes[arm.name]) for arm in arms}
     chosen = choose(training)
     pairs = [(name, "real") for name in outcomes if name != "real"]
-    if chosen and chosen["primary"][1] != "real":
-        pairs += [(name, chosen["primary"][1]) for name in outcomes if name.startswith(GENERATIVE)]
+    if chosen:
+        pairs += [(chosen["primary"][0], name) for name in NON_GENERATIVE if name in outcomes and name != "real"]
     tables = {
         name: [judged(run["predictions"]["test"], splits["test"])[0] for run in runs] for name, runs in outcomes.items()
     }
@@ -59,12 +59,16 @@ def judge(
     )
     for name, runs in outcomes.items():
         result["arms"][name]["scores"] = _mean_scores(runs, splits)
-        by_split = [
-            [cases(run["predictions"][split], splits[split]) for run in runs] for split in ("validation", "test")
-        ]
-        result["arms"][name]["calibration"] = calibration(*by_split)
+        result["arms"][name]["calibration"] = _calibration(runs, splits["test"])
     result["notes"] += _short_of_the_ratio(training)
     return result | {"training": training} | (chosen or {})
+
+
+def _calibration(runs: Sequence[dict[str, Any]], test: pd.DataFrame) -> dict[str, Any]:
+    temperatures = [float(run["train"].get("temperature") or 1.0) for run in runs]
+    after = [run["predictions"]["test"] for run in runs]
+    before = [uncalibrated(table, one) for table, one in zip(after, temperatures, strict=True)]
+    return calibration([cases(one, test) for one in before], [cases(one, test) for one in after], temperatures)
 
 
 def choose(training: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -90,17 +94,31 @@ def _validation_auc(entry: Mapping[str, Any]) -> float:
 
 
 def endpoint(declaration: Declaration, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The declared endpoint with the numbers that decide it; no correction, since it is one test, named before."""
+    """The declared endpoint with the numbers that decide it; no correction, since it is one test, named before.
+
+    ``met`` asks for more than a gain against the primary comparator: at least the declared margin over every arm
+    without generated volumes, each interval above 0, and no finding harmed in any of these comparisons.
+    """
     declared = declaration.endpoint.model_dump(mode="json") | {"declared": declaration.declared}
     arm, against = result.get("primary", (None, None))
-    found = [c for c in result["comparisons"] if [c["arm"], c["against"]] == [arm, against]]
-    if not found:
+    each = [_decided(c, result) for c in result["comparisons"] if c["arm"] == arm and c["against"] in NON_GENERATIVE]
+    primary = next((one for one in each if one["against"] == against), None)
+    if primary is None:
         return {"arm": arm, "against": against, **declared}
-    delta, p = found[0]["delta_underrepresented_auc"], found[0]["underrepresented_p"]
-    single = min(len(result["arms"][name]["per_seed"]) for name in (arm, against)) == 1
+    margin = declaration.endpoint.margin
+    harmed = sorted({name for one in each for name in one.pop("harmed")})
+    gains = all(one["verdict"] == "gain" and one["delta"] >= margin for one in each)
+    return {"arm": arm, **declared, **primary, "against_each": each, "harmed": harmed, "met": gains and not harmed}
+
+
+def _decided(comparison: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """One comparison at the endpoint: ``against``, ``delta``, ``ci``, ``p``, ``verdict`` and the findings harmed."""
+    delta, p = comparison["delta_underrepresented_auc"], comparison["underrepresented_p"]
+    single = min(len(result["arms"][comparison[side]]["per_seed"]) for side in ("arm", "against")) == 1
     decided = "no evidence" if single or delta is None or p is None else verdict(delta, p)
-    numbers = {"delta": delta, "ci": found[0]["underrepresented_ci"], "p": p, "verdict": decided}
-    return {"arm": arm, "against": against, **declared, **numbers}
+    harmed = [name for name, row in comparison["findings"].items() if row["verdict"] == "harm"]
+    numbers = {"delta": delta, "ci": comparison["underrepresented_ci"], "p": p, "verdict": decided}
+    return {"against": comparison["against"], **numbers, "harmed": harmed}
 
 
 def describe(arm: Arm, runs: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:

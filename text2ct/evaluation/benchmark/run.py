@@ -9,9 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from text2ct.augment._refusals import refuse_pack
 from text2ct.augment.plan import MIN_FIDELITY
 from text2ct.augment.selection import underrepresented
 from text2ct.console import warn
+from text2ct.diffusion import load_pack
+from text2ct.diffusion.info import SIMULATED
 from text2ct.errors import UserError
 from text2ct.evaluation.benchmark.arms import (
     ARMS,
@@ -21,7 +24,7 @@ from text2ct.evaluation.benchmark.arms import (
     oversample_share,
     split_name,
 )
-from text2ct.evaluation.benchmark.building import Arm, Material, pack_sha256
+from text2ct.evaluation.benchmark.building import Arm, Material
 from text2ct.evaluation.benchmark.data import gate_counts, known_to, nested_patients, real_splits, synthetic_pool
 from text2ct.evaluation.benchmark.outcome import describe, endpoint, judge
 from text2ct.evaluation.benchmark.runner import Predict, Runner, Train
@@ -55,7 +58,7 @@ def run_benchmark(
     settings: BenchmarkSettings,
     run: str | None = None,
     *,
-    pack: Any | None = None,
+    pack: Any = None,
     fidelity: Mapping[str, float] | None = None,
     device: str = "auto",
     cache_dir: Path | None = None,
@@ -99,11 +102,15 @@ def run_benchmark(
             scored classifier, or a run folder that holds other settings.
     """
     splits = real_splits(real)
+    if isinstance(pack, str | Path):
+        pack = load_pack(pack)
     pool, names, notes = _arms(real, synthetic, workspace, settings, splits, pack)
     settings = settings.model_copy(update={"arms": tuple(names)})
-    data = {name: table_digest(rows) for name, rows in splits.items()}
+    data = {name: table_digest(rows) for name, rows in splits.items()} | {"pack": ""}
     data["synthetic"] = "" if pool is None else table_digest(pool)
-    data["pack"] = pack_sha256(pack) if any("pack" in ARMS[split_name(name)[0]].needs for name in names) else ""
+    if any("pack" in ARMS[split_name(name)[0]].needs for name in names):
+        refuse_pack(pack.info.model_dump(mode="json"), real)
+        data["pack"] = pack.sha256
     declared = declare(_endpoint(splits, fidelity or {}, synthetic=pool is not None), settings, data)
     name = run or f"benchmark-{declared.digest[:8]}"
     report = workspace.run_dir("reports", name)
@@ -140,6 +147,11 @@ def run_benchmark(
             f"{(pool['gate'] == '').sum()} of {len(pool)} synthetic volumes were not gated (`text2ct gate`): they were "
             "used whatever they show"
         )
+    if settings.train_patients and pool is not None:
+        result["notes"].append(
+            "with fewer training patients, prompts are theirs alone, but the generator and the gate may know all of "
+            "the training split: a gain with few patients may be their knowledge"
+        )
     if len(regimes) > 1:
         keys = ("arms", "comparisons", "training")
         result["regimes"] = [
@@ -157,7 +169,7 @@ def _arms(
     workspace: Workspace,
     settings: BenchmarkSettings,
     splits: Mapping[str, pd.DataFrame],
-    pack: Any | None,
+    pack: Any,
 ) -> tuple[pd.DataFrame | None, list[str], list[str]]:
     """The synthetic rows that arms may use (None where none does), the arms' names, and notes."""
     present: set[Need] = set()
@@ -168,6 +180,13 @@ def _arms(
             present.add("gate")
     if pack is not None:
         present.add("pack")
+        if pack.has("vae"):
+            present.add("autoencoder")
+        if any(one.dataset == SIMULATED and one.first is not None for one in pack.info.trained_on):
+            present.add("pack patients")
+    texts = splits["train"][["findings_text", "impression_text"]]
+    if (texts != "").any(axis=1).all():
+        present.add("reports")
     if (splits["train"]["source"] == "simulated").all():
         present.add("simulated")
     names, notes = expand_arms(settings, present)
