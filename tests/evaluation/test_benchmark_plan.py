@@ -224,16 +224,8 @@ def test_calibration_is_measured_around_the_runs_own_temperature() -> None:
     said = pd.DataFrame(expit(logits), columns=list(FINDINGS))
     given = pd.DataFrame(expit(logits / 3), columns=list(FINDINGS))
     pd.testing.assert_frame_equal(uncalibrated(given, 3.0), said, rtol=1e-6)
-    rows = (
-        make_real(1)
-        .iloc[:1]
-        .loc[[0] * 400]
-        .assign(
-            volume=[f"{k}.nii.gz" for k in range(400)],
-            scan=[str(k) for k in range(400)],
-            **dict(zip(FINDINGS, labels.T)),
-        )
-    )
+    rows = make_real(400).query("split == 'test'").reset_index(drop=True)
+    rows[list(FINDINGS)] = labels
     table = calibration([cases(said, rows)], [cases(given, rows)], [3.0])
     assert table["temperature"] == 3.0
     assert table["ece"] < 0.03 < 0.1 < table["ece_before"]
@@ -246,7 +238,7 @@ def test_the_endpoint_is_met_by_a_margin_over_every_arm_without_generated_volume
         return {"arm": "real+synthetic@0.5", "against": against, "findings": findings, **numbers}
 
     declaration = declare(Endpoint(findings=FINDINGS[:2], test_patients=9), BenchmarkSettings(), {})
-    arms = dict.fromkeys(("real", "real+classical", "real+synthetic@0.5"), {"per_seed": [0.7, 0.7]})
+    arms = {name: {"per_seed": [0.7, 0.7]} for name in ("real", "real+classical", "real+synthetic@0.5")}
 
     def met(*comparisons: dict) -> dict:
         primary = ["real+synthetic@0.5", "real"]
