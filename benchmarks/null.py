@@ -63,12 +63,13 @@ def repetition(
     train = splits["train"]
     if settings.train_patients:
         train = nested_patients(train, settings.train_patients[0], seed=number)
-    arm = build_arm("real", Material(real, train, splits["validation"], None, workspace, settings))
+    material = Material(real, train, splits["validation"], None, workspace, settings)
     each = len(settings.seeds)
     first = 2 * each * number
+    arms = [build_arm("real", material, seed) for seed in range(first, first + 2 * each)]
     runner = Runner(settings, splits, workspace, **how)
     folder = workspace.run_dir("classifiers", run) / f"repetition-{number:02d}"
-    outcomes = runner.run_arm(arm, range(first, first + 2 * each), folder)
+    outcomes = runner.run_arm(arms, folder)
     tables = [judged(one["predictions"]["test"], splits["test"])[0] for one in outcomes]
     _, labels, patients, scans = judged(splits["test"], splits["test"])
     rare = underrepresented(train)

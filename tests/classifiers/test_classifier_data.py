@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import SIZE, SPACING, toy_volume, write_nifti
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from text2ct.classifiers import VolumeCache
 from text2ct.classifiers.augmentation import classical_augmentation
@@ -96,10 +98,38 @@ def test_unweighted_draws_take_every_row_equally_often() -> None:
     assert order.tolist() != draw_order(5, 15, seed=1).tolist()
 
 
-def test_weighted_draws_follow_the_weights() -> None:
-    counts = np.bincount(draw_order(3, 4000, seed=0, weights=[0.0, 1.0, 3.0]), minlength=3)
-    assert counts[0] == 0
-    assert counts[2] / counts[1] == pytest.approx(3, rel=0.15)
+ROW_WEIGHTS = st.lists(st.sampled_from([0.0, 1e-6, 1.0, 2.0, 1e6]) | st.floats(0, 9), min_size=1, max_size=30)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ROW_WEIGHTS.filter(lambda weights: sum(weights) > 1e-300), st.integers(1, 400), st.integers(0, 2**40))
+def test_weighted_draws_are_within_one_of_what_is_expected(weights: list[float], draws: int, seed: int) -> None:
+    order = draw_order(len(weights), draws, seed, weights)
+    counts = np.bincount(order, minlength=len(weights))
+    expected = draws * np.array(weights) / sum(weights)
+    assert len(order) == draws
+    assert (np.abs(counts - expected) <= 1 + 1e-6).all()
+    assert not counts[np.array(weights) == 0].any()
+    assert order.tolist() == draw_order(len(weights), draws, seed, weights).tolist()
+
+
+@given(st.integers(1, 20), st.integers(1, 100), st.floats(0.1, 10))
+def test_equal_weights_draw_permutation_after_permutation(rows: int, draws: int, weight: float) -> None:
+    order = draw_order(rows, draws, 0, [weight] * rows)
+    for start in range(0, draws, rows):
+        stretch = order[start : start + rows].tolist()
+        assert len(set(stretch)) == len(stretch)
+
+
+def test_weighted_draws_are_spread_evenly_and_at_random() -> None:
+    weights = np.array([0.2, 1.0, 1.0, 5.0] * 10)
+    orders = [draw_order(40, 360, seed, weights) for seed in range(300)]
+    assert orders[0].tolist() != orders[1].tolist()
+    tenths = np.array([[np.bincount(part, minlength=40) for part in np.split(order, 10)] for order in orders])
+    expected = 36 * weights / weights.sum()
+    assert np.abs(tenths - expected).max() <= 3, "no clumps"
+    by_weight = tenths.reshape(300, 10, 10, 4).mean(axis=(0, 2))
+    np.testing.assert_allclose(by_weight, np.tile(expected[:4], (10, 1)), atol=0.05)
 
 
 def test_augmentation_depends_on_seed_and_draw_alone(tmp_path: Path, workspace, manifest) -> None:
@@ -121,11 +151,21 @@ def test_augmentation_depends_on_seed_and_draw_alone(tmp_path: Path, workspace, 
 
 
 def test_augmentation_keeps_sides() -> None:
-    hu = torch.full((1, 16, 16, 16), -800.0)
-    hu[:, 11:14, 6:10, 6:10] = 400.0
+    hu = torch.full((1, 64, 64, 64), -800.0)
+    hu[:, 42:47, 30:34, 30:34] = 800.0
     augment = classical_augmentation((5.0, 5.0, 5.0))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for _ in range(10):
+        for _ in range(20):
             moved = augment(hu)
-            assert moved[:, 8:].max() > 0 > moved[:, :8].max()
+            assert moved[:, 32:].max() > 0 > moved[:, :32].max()
+
+
+def test_augmentation_leaves_soft_tissue_soft_tissue() -> None:
+    hu = torch.full((1, 24, 24, 24), 40.0)
+    augment = classical_augmentation((5.0, 5.0, 5.0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        levels = torch.stack([augment(hu)[:, 8:16, 8:16, 8:16].mean() for _ in range(40)])
+    assert (levels - 40).abs().max() < 65
+    assert levels.std() > 5

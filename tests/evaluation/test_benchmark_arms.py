@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -13,6 +14,7 @@ from text2ct.errors import UserError
 from text2ct.evaluation.benchmark import ARMS, BenchmarkSettings
 from text2ct.evaluation.benchmark.arms import build_arm, expand_arms, split_name
 from text2ct.evaluation.benchmark.building import Material, shuffle_labels
+from text2ct.evaluation.benchmark.settings import table_digest
 from text2ct.files import write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import write_manifest
@@ -116,7 +118,7 @@ def test_what_full_cannot_build_is_left_out_and_said():
 
 @pytest.mark.parametrize("key", ARMS)
 def test_every_entry_builds_an_arm_that_keeps_validation_as_it_is(key, material):
-    arm = build_arm(key.replace("@R", "@0.5"), material)
+    arm = build_arm(key.replace("@R", "@0.5"), material, 0)
     validation = arm.frame[arm.frame["split"] == "validation"]
     assert validation["volume"].tolist() == material.validation["volume"].tolist()
     assert len(arm.frame) - len(validation) == arm.real + arm.synthetic > 0
@@ -128,9 +130,42 @@ def test_rejected_volumes_are_in_the_ungated_arm_only(material):
     gate = ["reject@run: label"] * 15 + ["accept@run"] * 15
     material = Material(**{**vars(material), "synthetic": material.pool.assign(gate=gate)})
     rejected = set(material.pool["volume"].head(15))
-    shown = {key: set(build_arm(key, material).frame["volume"]) & rejected for key in ("real+synthetic@1", "synthetic")}
+    keys = ("real+synthetic@1", "synthetic")
+    shown = {key: set(build_arm(key, material, 0).frame["volume"]) & rejected for key in keys}
     assert shown == {"real+synthetic@1": set(), "synthetic": set()}
-    assert set(build_arm("real+ungated@1", material).frame["volume"]) >= rejected
+    assert set(build_arm("real+ungated@1", material, 0).frame["volume"]) >= rejected
+
+
+DRAWING = [f"real+{kind}@0.25" for kind in ("synthetic", "ungated", "shuffled", "oracle", "own-generator")]
+
+
+@pytest.mark.parametrize("name", [*DRAWING, "real+oversampled"])
+def test_what_an_arm_draws_is_the_luck_of_its_seed(name, material):
+    def training(seed):
+        arm = build_arm(name, material, seed)
+        weights = None if arm.sampling_weights is None else arm.sampling_weights.tolist()
+        return table_digest(arm.frame), weights
+
+    assert len({str(training(seed)) for seed in range(4)}) == 4
+    assert training(3) == training(3)
+    assert {build_arm(name, material, seed).synthetic for seed in range(4)} == {10 if name in DRAWING else 0}
+
+
+def test_arms_of_a_seed_draw_the_same_volumes(material):
+    for seed in range(3):
+        frames = [build_arm(name, material, seed).frame for name in DRAWING]
+        assert len({tuple(frame["volume"]) for frame in frames}) == 1
+    labels = [build_arm("real+shuffled@2", material, seed).frame[list(FINDINGS)] for seed in range(2)]
+    assert not labels[0].equals(labels[1]), "where all volumes are taken, labels are permuted anew"
+
+
+def test_oversampling_does_not_know_the_ratios(material):
+    def clones(**options):
+        settings = BenchmarkSettings(**options)
+        return build_arm("real+oversampled", replace(material, settings=settings), 0).sampling_weights.tolist()
+
+    assert clones() == clones(ratios=(0.1,)) == clones(ratios=(0.5, 4))
+    assert sum(clones()) - len(clones()) <= len(material.train)
 
 
 def test_made_volumes_and_first_weights_reach_the_training(workspace, real, synthetic, makers, monkeypatch):
@@ -150,7 +185,9 @@ def test_made_volumes_and_first_weights_reach_the_training(workspace, real, synt
         (0, 7, 30, "cnn3d"),
         (1, 7, 30, "cnn3d"),
     ]
-    assert [call[0] for call in makers.calls] == ["reconstructed", "oracle", "pretrained", "pretrained"]
+    assert [call[0] for call in makers.calls] == [
+        kind for kind in ("reconstructed", "oracle", "pretrained") for _ in (0, 1)
+    ]
     makers.calls.clear()
     assert run(workspace, real, synthetic, **options)["resumed"] == 10
     assert makers.calls == [], "nothing is made for trainings that are done"
@@ -173,7 +210,7 @@ def test_the_own_generator_sees_the_regimes_training_patients_and_the_same_promp
     asked = []
 
     def synthesize(requests, *, pack, workspace, run, seed, device):
-        asked.append((requests["prompt"].tolist(), pack, run))
+        asked.append((requests["prompt"].tolist(), pack, run, seed))
         made = synthetic.iloc[: len(requests)].assign(dataset=f"synthetic-{run}")
         path = workspace.run_dir("synthetic", run) / "manifest.csv"
         write_manifest(made, path)
@@ -182,12 +219,14 @@ def test_the_own_generator_sees_the_regimes_training_patients_and_the_same_promp
     monkeypatch.setattr(augment, "synthesize", synthesize)
     fake = FakeClassifier()
     arms = ("real", "real+synthetic@0.25", "real+own-generator@0.25")
-    run(workspace, real, synthetic, fake, arms=arms, seeds=(0,), run="own")
-    (_, patients, folder), (prompts, pack, name) = makers.calls[0], asked[0]
+    run(workspace, real, synthetic, fake, arms=arms, seeds=(0, 1), run="own")
+    assert makers.calls[0] == makers.calls[1], "one generator serves all seeds"
+    _, patients, folder = makers.calls[0]
     assert patients == sorted(real.loc[real["split"] == "train", "patient"])
-    assert prompts == fake.trainings[1]["manifest"].query("source == 'synthetic'")["prompt"].tolist()
-    assert (pack, name) == (folder / "pack", "own-made-real+own-generator@0.25")
-    assert fake.trainings[2]["manifest"]["dataset"].str.startswith("synthetic-own-made").sum() == 10
+    for seed, (prompts, pack, name, drawn) in enumerate(asked):
+        assert prompts == fake.trainings[2 + seed]["manifest"].query("source == 'synthetic'")["prompt"].tolist()
+        assert (pack, name, drawn) == (folder / "pack", f"own-made-real+own-generator@0.25-seed{seed}", seed)
+        assert fake.trainings[4 + seed]["manifest"]["dataset"].str.startswith("synthetic-own-made").sum() == 10
 
 
 @pytest.mark.parametrize(

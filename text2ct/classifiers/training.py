@@ -71,7 +71,7 @@ def train(
         size: Grid (X, Y, Z) in voxels.
         spacing_mm: Voxel size of the grid (x, y, z).
         class_weights: Weight positives by negatives per positive, capped.
-        augment: Classical augmentation (affine, gamma, noise).
+        augment: Classical augmentation (pose, size, field of view, sharpness, intensities, noise).
         cache_dir: Where preprocessed volumes lie; None: ``cache/volumes`` of the workspace.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         sampling_weights: (len(manifest),) relative frequency of each row, >= 0; None: the manifest's column

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from text2ct.errors import UserError
 from text2ct.evaluation.benchmark import building
-from text2ct.evaluation.benchmark.building import MIN_OVERSAMPLE_SHARE, Arm, Material
+from text2ct.evaluation.benchmark.building import Arm, Material
 from text2ct.evaluation.benchmark.settings import BenchmarkSettings
 
 NON_GENERATIVE = ("real", "real+class-weights", "real+oversampled", "real+classical")
@@ -28,7 +28,7 @@ class ArmSpec:
     Args:
         name: What users type; ``@R`` stands for a ratio.
         summary: What its difference from ``real`` says.
-        build: From the arm's full name, the material and the ratio (0 without ``@R``) to the arm.
+        build: From the arm's full name, the material, the seed and the ratio (0 without ``@R``) to the arm.
         needs: What must be there.
         usual: Whether it runs unless told otherwise.
         option: An argument of ``train`` that it sets and that no other arm may have.
@@ -36,7 +36,7 @@ class ArmSpec:
 
     name: str
     summary: str
-    build: Callable[[str, Material, float], Arm]
+    build: Callable[[str, Material, int, float], Arm]
     needs: tuple[Need, ...] = ()
     usual: bool = False
     option: str | None = None
@@ -174,16 +174,11 @@ def _named(key: str, ratio: float) -> str:
     return f"{key.removesuffix('R')}{ratio:g}"
 
 
-def oversample_share(names: Sequence[str]) -> float:
-    """As many clones as the largest ratio has synthetic volumes, and at least the method's own share."""
-    return max([MIN_OVERSAMPLE_SHARE, *(split_name(name)[1] or 0.0 for name in names)])
-
-
-def build_arm(name: str, material: Material) -> Arm:
-    """Assemble one arm.
+def build_arm(name: str, material: Material, seed: int) -> Arm:
+    """Assemble one arm for the training with this seed.
 
     Raises:
         UserError: No synthetic volume can be used.
     """
     key, ratio = split_name(name)
-    return ARMS[key].build(name, material, ratio or 0.0)
+    return ARMS[key].build(name, material, seed, ratio or 0.0)

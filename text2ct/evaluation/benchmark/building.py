@@ -18,19 +18,24 @@ from text2ct.errors import UserError
 from text2ct.evaluation.benchmark.settings import BenchmarkSettings
 from text2ct.manifests import Workspace
 
-# The upper end of what Charte et al. 2015 use; above it, as many clones as synthetic volumes.
-MIN_OVERSAMPLE_SHARE = 0.25
+# As many clones as real volumes at most, four times what Charte et al. 2015 use: the comparator should be as strong as
+# it can be, and the method ends by itself once it has balanced the findings.
+OVERSAMPLE_SHARE = 1.0
 _SHUFFLE = 4  # the stream of random numbers of shuffled labels
-# One draw of volumes for every training: seeds are the luck of training, not of choosing.
-_DRAW = 0
+# A volume has the same oracle patient in every training, so that trainings share what is rendered.
+_ORACLE = 0
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One training set and how it is trained where that differs from the others.
+    """One training's set and how it is trained where that differs from the others.
+
+    The seed of the training draws what the arm draws, too (volumes, clones, permuted labels), so that the luck of
+    choosing is inside the intervals.
 
     Args:
         name: As in the result, for example ``real+synthetic@0.5``.
+        seed: Of the training and of what is drawn for it.
         frame: Manifest rows with split train and validation.
         real: Real training volumes.
         synthetic: Synthetic training volumes.
@@ -40,10 +45,11 @@ class Arm:
         made_with: What decides volumes or first weights that are made for this arm, beside ``frame``.
         make: Where volumes must be made first: from a folder to the rows that are trained on; ``frame`` then
             holds the rows that they are made from.
-        init: Where training starts from another run's weights: from a folder and a seed to that run.
+        init: Where training starts from another run's weights: from a folder to that run.
     """
 
     name: str
+    seed: int
     frame: pd.DataFrame
     real: int
     synthetic: int = 0
@@ -52,7 +58,7 @@ class Arm:
     options: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, Any] = field(default_factory=dict)
     make: Callable[[Path], pd.DataFrame] | None = None
-    init: Callable[[Path, int], Path] | None = None
+    init: Callable[[Path], Path] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,6 @@ class Material:
         synthetic: The synthetic rows that may be used with these training rows, or None.
         workspace: Resolves roots.
         settings: The same for every arm.
-        oversample_share: Clones per row of ``real+oversampled`` at most.
         pack: The pack of ``real+reconstructed`` and ``real+classifier-pretrained``, or None.
         device: Where volumes are made.
     """
@@ -77,7 +82,6 @@ class Material:
     synthetic: pd.DataFrame | None
     workspace: Workspace
     settings: BenchmarkSettings
-    oversample_share: float = MIN_OVERSAMPLE_SHARE
     pack: Any = None
     device: str = "auto"
 
@@ -92,29 +96,29 @@ class Material:
         return pd.concat([frame for frame in (*training, self.validation) if len(frame)], ignore_index=True)
 
 
-def real(name: str, material: Material, ratio: float) -> Arm:
+def real(name: str, material: Material, seed: int, ratio: float) -> Arm:
     """The real training rows and nothing else."""
-    return Arm(name, material.joined(material.train), len(material.train))
+    return Arm(name, seed, material.joined(material.train), len(material.train))
 
 
-def with_option(option: str) -> Callable[[str, Material, float], Arm]:
+def with_option(option: str) -> Callable[[str, Material, int, float], Arm]:
     """A builder of the real rows with one argument of ``train`` switched on."""
 
-    def build(name: str, material: Material, ratio: float) -> Arm:
-        return replace(real(name, material, ratio), options={option: True})
+    def build(name: str, material: Material, seed: int, ratio: float) -> Arm:
+        return replace(real(name, material, seed, ratio), options={option: True})
 
     return build
 
 
-def oversampled(name: str, material: Material, ratio: float) -> Arm:
+def oversampled(name: str, material: Material, seed: int, ratio: float) -> Arm:
     """The real rows, those with rare findings drawn more often, as ML-ROS clones them."""
-    clones = ml_ros(label_matrix(material.train), material.oversample_share, _DRAW)
+    clones = ml_ros(label_matrix(material.train), OVERSAMPLE_SHARE, seed)
     weights = np.ones(len(material.train) + len(material.validation))
     np.add.at(weights, clones, 1.0)
-    return replace(real(name, material, ratio), sampling_weights=weights, clones=len(clones))
+    return replace(real(name, material, seed, ratio), sampling_weights=weights, clones=len(clones))
 
 
-def with_reconstructed(name: str, material: Material, ratio: float) -> Arm:
+def with_reconstructed(name: str, material: Material, seed: int, ratio: float) -> Arm:
     """Every real volume twice: as it is, and through the pack's decoder."""
 
     def make(folder: Path) -> pd.DataFrame:
@@ -123,50 +127,50 @@ def with_reconstructed(name: str, material: Material, ratio: float) -> Arm:
         made = reconstructed(material.train, material.workspace, material.pack, folder, device=material.device)
         return material.joined(material.train, made)
 
-    return replace(real(name, material, ratio), make=make, made_with=_pack(material))
+    return replace(real(name, material, seed, ratio), make=make, made_with=_pack(material))
 
 
-def synthetic(name: str, material: Material, ratio: float) -> Arm:
+def synthetic(name: str, material: Material, seed: int, ratio: float) -> Arm:
     """All synthetic rows that can be used, and no real one."""
     rows, _ = usable(material.pool, material.workspace)
-    return _mixed(name, material, material.train.iloc[:0], rows)
+    return _mixed(name, material, seed, material.train.iloc[:0], rows)
 
 
-def real_and_synthetic(name: str, material: Material, ratio: float) -> Arm:
+def real_and_synthetic(name: str, material: Material, seed: int, ratio: float) -> Arm:
     """Real rows and, at a ratio, synthetic ones that no gate rejected."""
-    return _mixed(name, material, material.train, _chosen(name, material, material.pool, ratio))
+    return _mixed(name, material, seed, material.train, _chosen(name, material, seed, material.pool, ratio))
 
 
-def ungated(name: str, material: Material, ratio: float) -> Arm:
+def ungated(name: str, material: Material, seed: int, ratio: float) -> Arm:
     """The same, drawn as if no gate had been."""
-    rows = _chosen(name, material, material.pool.assign(gate=""), ratio)
-    return _mixed(name, material, material.train, rows)
+    rows = _chosen(name, material, seed, material.pool.assign(gate=""), ratio)
+    return _mixed(name, material, seed, material.train, rows)
 
 
-def shuffled(name: str, material: Material, ratio: float) -> Arm:
+def shuffled(name: str, material: Material, seed: int, ratio: float) -> Arm:
     """The same volumes as ``real+synthetic``, with their label rows permuted."""
-    rows = shuffle_labels(_chosen(name, material, material.pool, ratio), _DRAW)
-    return _mixed(name, material, material.train, rows)
+    rows = shuffle_labels(_chosen(name, material, seed, material.pool, ratio), seed)
+    return _mixed(name, material, seed, material.train, rows)
 
 
-def with_oracle(name: str, material: Material, ratio: float) -> Arm:
+def with_oracle(name: str, material: Material, seed: int, ratio: float) -> Arm:
     """A new simulated patient in the place of each volume of ``real+synthetic``."""
-    rows = _chosen(name, material, material.pool, ratio)
+    rows = _chosen(name, material, seed, material.pool, ratio)
 
     def make(folder: Path) -> pd.DataFrame:
         from text2ct.evaluation.arm_volumes import oracle
 
-        made = oracle(rows, material.workspace, material.real, folder, seed=_DRAW, workers=None)
+        made = oracle(rows, material.workspace, material.real, folder, seed=_ORACLE, workers=None)
         return material.joined(material.train, made)
 
-    return replace(_mixed(name, material, material.train, rows), make=make, made_with={"oracle": _DRAW})
+    return replace(_mixed(name, material, seed, material.train, rows), make=make, made_with={"oracle": _ORACLE})
 
 
-def pretrained(name: str, material: Material, ratio: float) -> Arm:
+def pretrained(name: str, material: Material, seed: int, ratio: float) -> Arm:
     """The real rows, from first weights that know the pack's own patients."""
     settings = material.settings
 
-    def init(folder: Path, seed: int) -> Path:
+    def init(folder: Path) -> Path:
         from text2ct.evaluation.arm_volumes import pretrained_classifier
 
         return pretrained_classifier(
@@ -183,12 +187,12 @@ def pretrained(name: str, material: Material, ratio: float) -> Arm:
         )
 
     made_with = _pack(material) | {"patients": settings.pretrain_patients}
-    return replace(real(name, material, ratio), init=init, made_with=made_with)
+    return replace(real(name, material, seed, ratio), init=init, made_with=made_with)
 
 
-def with_own_generator(name: str, material: Material, ratio: float) -> Arm:
+def with_own_generator(name: str, material: Material, seed: int, ratio: float) -> Arm:
     """The prompts of ``real+synthetic``, given to a generator that knows the arm's training patients alone."""
-    rows = _chosen(name, material, material.pool, ratio)
+    rows = _chosen(name, material, seed, material.pool, ratio)
 
     def make(folder: Path) -> pd.DataFrame:
         from text2ct.augment import synthesize
@@ -203,14 +207,14 @@ def with_own_generator(name: str, material: Material, ratio: float) -> Arm:
             requests,
             pack=pack,
             workspace=material.workspace,
-            run="-".join(folder.relative_to(material.workspace.run_dir("classifiers")).parts),
-            seed=_DRAW,
+            run="-".join([*folder.relative_to(material.workspace.run_dir("classifiers")).parts, f"seed{seed}"]),
+            seed=seed,
             device=material.device,
         )
         made = gather(material.real, read_manifest(Path(done["manifest"])), material.workspace)
         return material.joined(material.train, made)
 
-    return replace(_mixed(name, material, material.train, rows), make=make, made_with={"generator": "own"})
+    return replace(_mixed(name, material, seed, material.train, rows), make=make, made_with={"generator": "own"})
 
 
 def shuffle_labels(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -221,18 +225,18 @@ def shuffle_labels(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
     return shuffled
 
 
-def _chosen(name: str, material: Material, pool: pd.DataFrame, ratio: float) -> pd.DataFrame:
+def _chosen(name: str, material: Material, seed: int, pool: pd.DataFrame, ratio: float) -> pd.DataFrame:
     strategy = material.settings.strategy
-    found = select(material.train, pool, material.workspace, ratio=ratio, strategy=strategy, seed=_DRAW)
-    if len(found.chosen) < found.wanted:
+    found = select(material.train, pool, material.workspace, ratio=ratio, strategy=strategy, seed=seed)
+    if seed == material.settings.seeds[0] and len(found.chosen) < found.wanted:
         warn(f"{name}: only {len(found.chosen)} of {found.wanted} synthetic volumes can be used")
     return found.chosen
 
 
-def _mixed(name: str, material: Material, real: pd.DataFrame, rows: pd.DataFrame) -> Arm:
+def _mixed(name: str, material: Material, seed: int, real: pd.DataFrame, rows: pd.DataFrame) -> Arm:
     if rows.empty:
         raise UserError(f"arm '{name}' has no synthetic volume with a known label and a file")
-    return Arm(name, material.joined(real, rows), len(real), len(rows))
+    return Arm(name, seed, material.joined(real, rows), len(real), len(rows))
 
 
 def _pack(material: Material) -> dict[str, Any]:

@@ -24,12 +24,16 @@ Outcomes = Mapping[str, Sequence[dict[str, Any]]]
 
 
 def judge(
-    arms: Sequence[Arm], outcomes: Outcomes, splits: Mapping[str, pd.DataFrame], rare: Sequence[str], n_bootstrap: int
+    arms: Mapping[str, Sequence[Arm]],
+    outcomes: Outcomes,
+    splits: Mapping[str, pd.DataFrame],
+    rare: Sequence[str],
+    n_bootstrap: int,
 ) -> dict[str, Any]:
     """Every arm against ``real``, and the chosen ratio against every arm without generated volumes.
 
     Args:
-        arms: The training sets.
+        arms: Each arm's training sets, one of each seed; ``training`` describes the first.
         outcomes: For each arm what the runner returned for its trainings.
         splits: Real rows by split.
         rare: The declared endpoint's findings.
@@ -39,7 +43,7 @@ def judge(
         What :func:`text2ct.evaluation.compare` gives, with ``scores`` and ``calibration`` of each arm,
         ``training``, and ``primary`` and ``chosen_ratio`` where there is an arm with synthetic volumes.
     """
-    training = {arm.name: describe(arm, outcomes[arm.name]) for arm in arms}
+    training = {name: describe(sets[0], outcomes[name]) for name, sets in arms.items()}
     chosen = choose(training)
     pairs = [(name, "real") for name in outcomes if name != "real"]
     if chosen:
@@ -122,7 +126,10 @@ def _decided(comparison: Mapping[str, Any], result: Mapping[str, Any]) -> dict[s
 
 
 def describe(arm: Arm, runs: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """What an arm is trained on, and how well its trainings did on validation patients."""
+    """What an arm is trained on, and how well its trainings did on validation patients.
+
+    Of ``arm``, that of one seed: others draw as many synthetic volumes, but other ones, and may draw other clones.
+    """
     train = arm.frame[arm.frame["split"] == "train"]
     return {
         "real": arm.real,

@@ -21,7 +21,6 @@ from text2ct.evaluation.benchmark.arms import (
     Need,
     build_arm,
     expand_arms,
-    oversample_share,
     split_name,
 )
 from text2ct.evaluation.benchmark.building import Arm, Material
@@ -44,10 +43,10 @@ PLAN = "benchmark-plan.json"
 
 @dataclass(frozen=True)
 class _Regime:
-    """The arms with one number of training patients; None stands for all of them."""
+    """The arms with one number of training patients, one of each seed; None stands for all patients."""
 
     train_patients: int | None
-    arms: list[Arm]
+    arms: dict[str, list[Arm]]
     folder: Path
 
 
@@ -94,8 +93,8 @@ def run_benchmark(
         ``arms`` (also with ``scores``: means over seeds with thresholds from validation, and
         ``calibration``), ``comparisons`` as in ``benchmark --json``, ``endpoint``, ``primary``,
         ``chosen_ratio``, ``gate``, ``settings``, ``training`` (volumes, prevalence and source-label
-        association per arm), ``regimes`` (with several ``train_patients``; the numbers above are then those of the
-        largest), ``run``, ``resumed`` and ``benchmark``, the path of ``benchmark.json``.
+        association per arm, of its first seed), ``regimes`` (with several ``train_patients``; the numbers above are
+        then those of the largest), ``run``, ``resumed`` and ``benchmark``, the path of ``benchmark.json``.
 
     Raises:
         UserError: An unknown arm or one that cannot be built, a missing split, a leak, a gate that is the
@@ -122,7 +121,6 @@ def run_benchmark(
         synthetic=pool,
         workspace=workspace,
         settings=settings,
-        oversample_share=oversample_share(names),
         pack=pack,
         device=device,
     )
@@ -130,10 +128,10 @@ def run_benchmark(
     runner = Runner(settings, splits, workspace, device=device, cache_dir=cache_dir, train=train, predict=predict)
     head = {"run": name, "settings": settings.model_dump(mode="json")}
     if dry_run:
-        return head | _foreseen(runner, regimes, settings.seeds)
+        return head | _foreseen(runner, regimes)
     results, resumed = [], 0
     for regime in regimes:
-        outcomes = {arm.name: runner.run_arm(arm, settings.seeds, regime.folder) for arm in regime.arms}
+        outcomes = {name: runner.run_arm(arms, regime.folder) for name, arms in regime.arms.items()}
         resumed += sum(one["resumed"] for runs in outcomes.values() for one in runs)
         results.append(judge(regime.arms, outcomes, splits, declared.endpoint.findings, settings.n_bootstrap))
     result = head | results[-1]
@@ -234,7 +232,8 @@ def _regimes(material: Material, names: Sequence[str], folder: Path) -> list[_Re
             part = Material(**{**vars(material), "train": subset, "synthetic": pool})
         place = folder if count is None else folder / f"patients-{count}"
         try:
-            regimes.append(_Regime(count, [build_arm(name, part) for name in names], place))
+            arms = {name: [build_arm(name, part, seed) for seed in part.settings.seeds] for name in names}
+            regimes.append(_Regime(count, arms, place))
         except UserError as error:
             if count is None:
                 raise
@@ -242,24 +241,20 @@ def _regimes(material: Material, names: Sequence[str], folder: Path) -> list[_Re
     return regimes
 
 
-def _foreseen(runner: Runner, regimes: Sequence[_Regime], seeds: Sequence[int]) -> dict[str, Any]:
+def _foreseen(runner: Runner, regimes: Sequence[_Regime]) -> dict[str, Any]:
     """What a dry run says: the trainings, those that are done, ``seconds`` and ``bytes``, what must be made first."""
-    left = [
-        (arm, sum(runner.finished(arm, seed, regime.folder) is None for seed in seeds))
-        for regime in regimes
-        for arm in regime.arms
-    ]
-    trainings, undone = len(left) * len(seeds), sum(count for _, count in left)
-    made = list(dict.fromkeys(arm.name for arm, count in left if count and (arm.make or arm.init)))
+    every = [(arm, regime.folder) for regime in regimes for arms in regime.arms.values() for arm in arms]
+    left = [arm for arm, folder in every if runner.finished(arm, folder) is None]
+    made = list(dict.fromkeys(arm.name for arm in left if arm.make or arm.init))
     notes = [f"time and disk do not hold what is made first for {', '.join(made)}"] if made else []
     cost = runner.estimate(left, regimes[-1].folder)
     return {
         "dry_run": True,
-        "trainings": trainings,
-        "resumed": trainings - undone,
-        "left": undone,
+        "trainings": len(every),
+        "resumed": len(every) - len(left),
+        "left": len(left),
         "hours": cost["seconds"] / 3600,
-        "training": {arm.name: describe(arm) for arm in regimes[-1].arms},
+        "training": {name: describe(arms[0]) for name, arms in regimes[-1].arms.items()},
         "notes": notes,
         **cost,
     }

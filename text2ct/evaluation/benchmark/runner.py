@@ -49,16 +49,16 @@ class Runner:
         self._device, self._cache_dir = device, cache_dir
         self._train, self._predict = train, predict
 
-    def _request(self, arm: Arm, seed: int) -> dict[str, Any]:
+    def _request(self, arm: Arm) -> dict[str, Any]:
         """Everything that decides a training and its predictions."""
         settings = self._settings.model_dump(
             mode="json", include={"steps", "classifier", "batch_size", "train_options"}
         )
         weights = None if arm.sampling_weights is None else arm.sampling_weights.tolist()
         return {
-            "version": 2,
+            "version": 3,
             "arm": arm.name,
-            "seed": seed,
+            "seed": arm.seed,
             **settings,
             "options": plain(arm.options),
             "training_data": table_digest(arm.frame),
@@ -67,14 +67,14 @@ class Runner:
             "test_data": table_digest(self._splits["test"]),
         }
 
-    def finished(self, arm: Arm, seed: int, folder: Path) -> dict[str, Any] | None:
+    def finished(self, arm: Arm, folder: Path) -> dict[str, Any] | None:
         """The outcome of a training that is done with the same request, or None.
 
         Raises:
             UserError: The folder holds a training with other data or settings.
         """
-        place = _place(arm, seed, folder)
-        request, file = self._request(arm, seed), place / "request.json"
+        place = _place(arm, folder)
+        request, file = self._request(arm), place / "request.json"
         if not file.exists():
             return None
         before = read_json(file)
@@ -98,44 +98,41 @@ class Runner:
             tables[split] = cells.astype(dict.fromkeys(FINDINGS, "float64"))
         return {"train": done["train"], "predictions": tables, "resumed": True}
 
-    def run_arm(self, arm: Arm, seeds: Sequence[int], folder: Path) -> list[dict[str, Any]]:
-        """An arm's trainings, each unless it was done before; its volumes are made only if one is missing.
+    def run_arm(self, arms: Sequence[Arm], folder: Path) -> list[dict[str, Any]]:
+        """An arm's trainings, each unless it was done before; volumes are made only for those that were not.
 
         Args:
-            arm: The training set.
-            seeds: One training each.
+            arms: The arm with each seed, one training each.
             folder: Holds the arm's and its trainings' folders.
 
         Returns:
-            For each seed ``train`` (what the trainer says), ``predictions`` (by split) and ``resumed``.
+            For each training ``train`` (what the trainer says), ``predictions`` (by split) and ``resumed``.
 
         Raises:
             UserError: A folder holds another training, or made volumes would leak.
         """
-        outcomes = {seed: self.finished(arm, seed, folder) for seed in seeds}
-        left = [seed for seed, outcome in outcomes.items() if outcome is None]
-        if left:
-            frame = arm.frame
-            if arm.make is not None:
-                info(f"{arm.name}: making its volumes")
-                frame = arm.make(folder / "made" / arm.name)
-            check_frame(arm.name, frame, self._splits)
-        for seed in left:
-            outcomes[seed] = self._run(arm, frame, seed, folder)
-        if len(left) < len(seeds):
-            info(f"{arm.name}: {len(seeds) - len(left)} of {len(seeds)} trainings were done before")
-        return [outcome for outcome in outcomes.values() if outcome is not None]
+        before = [self.finished(arm, folder) for arm in arms]
+        done = sum(outcome is not None for outcome in before)
+        if done:
+            info(f"{arms[0].name}: {done} of {len(arms)} trainings were done before")
+        return [outcome or self._run(arm, folder) for arm, outcome in zip(arms, before, strict=True)]
 
-    def _run(self, arm: Arm, frame: pd.DataFrame, seed: int, folder: Path) -> dict[str, Any]:
-        settings, place = self._settings, _place(arm, seed, folder)
+    def _run(self, arm: Arm, folder: Path) -> dict[str, Any]:
+        settings, place = self._settings, _place(arm, folder)
+        frame = arm.frame
+        if arm.make is not None:
+            info(f"{arm.name}, seed {arm.seed}: making its volumes")
+            frame = arm.make(folder / "made" / arm.name)
+        check_frame(arm.name, frame, self._splits)
         info(
-            f"{arm.name}, seed {seed}: {settings.steps} steps on {arm.real} real and {arm.synthetic} synthetic volumes"
+            f"{arm.name}, seed {arm.seed}: {settings.steps} steps on {arm.real} real and {arm.synthetic} synthetic "
+            "volumes"
         )
-        write_json(place / "request.json", self._request(arm, seed))
+        write_json(place / "request.json", self._request(arm))
         train, predict = self._functions()
         options = {**settings.train_options, **arm.options}
         if arm.init is not None:
-            options["init"] = arm.init(folder / "made" / arm.name, seed)
+            options["init"] = arm.init(folder / "made" / arm.name)
             check_start(arm.name, options["init"], self._splits)
         trained = train(
             frame,
@@ -144,7 +141,7 @@ class Runner:
             name=settings.classifier,
             steps=settings.steps,
             batch_size=settings.batch_size,
-            seed=seed,
+            seed=arm.seed,
             cache_dir=self._cache_dir,
             device=self._device,
             sampling_weights=arm.sampling_weights,
@@ -171,19 +168,18 @@ class Runner:
         write_json(place / "done.json", {"train": kept, "predictions": checksums})
         return {"train": kept, "predictions": tables, "resumed": False}
 
-    def estimate(self, left: Sequence[tuple[Arm, int]], folder: Path) -> dict[str, Any]:
-        """``seconds`` and ``bytes`` of so many trainings of each arm, at most, on volumes that are there."""
-        left = [(arm, count) for arm, count in left if count]
+    def estimate(self, left: Sequence[Arm], folder: Path) -> dict[str, Any]:
+        """``seconds`` and ``bytes`` of these trainings, at most, on volumes that are there."""
         total = {"seconds": 0.0, "bytes": 0}
         if not left:
             return total
         # One training on everything that any arm reads: what is judged costs as much as what is validated.
         judged = self._splits["test"].assign(split="validation")
-        frame = pd.concat([*(arm.frame for arm, _ in left), judged], ignore_index=True)
+        frame = pd.concat([*(arm.frame for arm in left), judged], ignore_index=True)
         frame = frame.drop_duplicates(["dataset", "volume"])
         train, _ = self._functions()
         reading: dict[str, Any] = {}
-        for options in {json_digest(plain(arm.options)): arm.options for arm, _ in left}.values():
+        for options in {json_digest(plain(arm.options)): arm.options for arm in left}.values():
             trial = train(
                 frame,
                 self._workspace,
@@ -196,7 +192,7 @@ class Runner:
                 dry_run=True,
                 **{**self._settings.train_options, **options},
             )
-            trainings = sum(count for arm, count in left if arm.options == options)
+            trainings = sum(arm.options == options for arm in left)
             total["seconds"] += trainings * trial["seconds_training"]
             total["bytes"] += trainings * trial["bytes_run"]
             reading = reading or trial
@@ -213,5 +209,5 @@ class Runner:
         return self._train, self._predict
 
 
-def _place(arm: Arm, seed: int, folder: Path) -> Path:
-    return folder / f"{arm.name}-seed{seed}"
+def _place(arm: Arm, folder: Path) -> Path:
+    return folder / f"{arm.name}-seed{arm.seed}"

@@ -63,7 +63,7 @@ class BenchmarkSettings(_Strict):
     ratios: tuple[Ratio, ...] = (0.5,)
     """Synthetic volumes per real training volume, for arms ending in ``@R``."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
-    """One training per arm and seed; with a single one no verdict is given."""
+    """One training per arm and seed, which draws the arm's volumes, too; with a single one no verdict is given."""
     steps: Count = 300
     """Optimisation steps of every training."""
     classifier: str = "cnn3d"
