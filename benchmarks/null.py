@@ -46,7 +46,6 @@ def repetition(
     settings: BenchmarkSettings,
     splits: dict[str, Any],
     real: Any,
-    run: str,
     **how: Any,
 ) -> dict[str, Any]:
     """Both arms' trainings and their comparison.
@@ -57,7 +56,6 @@ def repetition(
         settings: ``seeds`` holds those of one arm, ``train_patients`` at most one number.
         splits: Real rows by split.
         real: The real manifest.
-        run: Name of the folder in ``classifiers``.
         how: Further arguments of the runner.
     """
     train = splits["train"]
@@ -68,8 +66,7 @@ def repetition(
     first = 2 * each * number
     arms = [build_arm("real", material, seed) for seed in range(first, first + 2 * each)]
     runner = Runner(settings, splits, workspace, **how)
-    folder = workspace.run_dir("classifiers", run) / f"repetition-{number:02d}"
-    outcomes = runner.run_arm(arms, folder)
+    outcomes = runner.run_arm(arms)
     tables = [judged(one["predictions"]["test"], splits["test"])[0] for one in outcomes]
     _, labels, patients, scans = judged(splits["test"], splits["test"])
     rare = underrepresented(train)
@@ -146,7 +143,7 @@ def main() -> None:
     real, _ = real_manifest(workspace)
     splits = real_splits(real)
     comparisons = [
-        repetition(workspace, k, settings=settings, splits=splits, real=real, run=asked.run, device=asked.device)
+        repetition(workspace, k, settings=settings, splits=splits, real=real, device=asked.device)
         for k in range(asked.repetitions)
     ]
     result = {

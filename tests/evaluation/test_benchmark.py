@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from text2ct.classifiers.registry import CLASSIFIERS
 from text2ct.errors import UserError
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
@@ -72,7 +74,7 @@ def test_finished_trainings_are_skipped_and_the_result_is_the_same(workspace, re
 
 def test_damaged_predictions_are_made_again(workspace, real, synthetic):
     result = run(workspace, real, synthetic, arms=("real",))
-    table = workspace.path / "classifiers" / result["run"] / "real-seed0" / "predictions-test.csv"
+    (table,) = workspace.path.glob("classifiers/benchmark/real-seed0-*/predictions-test.csv")
     table.write_text(table.read_text(encoding="utf-8")[:-20], encoding="utf-8")
     fake = FakeClassifier()
     assert run(workspace, real, synthetic, fake, arms=("real",))["arms"] == result["arms"]
@@ -93,9 +95,18 @@ def test_other_settings_under_the_same_name_are_refused(workspace, real, synthet
     real.loc[real["split"] == "train", FINDINGS[0]] = 0.0
     with pytest.raises(UserError, match="train: then"):
         mine(workspace, real, synthetic)
-    (workspace.path / "reports" / "mine" / "benchmark-plan.json").unlink()
-    with pytest.raises(UserError, match="training_data"):
-        mine(workspace, real, synthetic)
+
+
+def test_benchmarks_share_the_trainings_that_both_ask_for(workspace, real, synthetic, monkeypatch):
+    run(workspace, real, synthetic, arms=("real", "synthetic"), seeds=(0, 1))
+    fake = FakeClassifier()
+    result = run(workspace, real, synthetic, fake, arms=("real", "synthetic", "real+oversampled"), seeds=(0, 1, 2))
+    assert (result["resumed"], len(fake.trainings)) == (4, 5)
+    monkeypatch.setitem(CLASSIFIERS, "cnn3d", replace(CLASSIFIERS["cnn3d"], learning_rate=0.5))
+    fake = FakeClassifier()
+    assert run(workspace, real, synthetic, fake, arms=("real",), seeds=(0,))["resumed"] == 0, "another recipe"
+    other = synthetic.assign(prompt=synthetic["prompt"] + " Again.")
+    assert run(workspace, real, other, fake, arms=("real", "synthetic"), seeds=(0,))["resumed"] == 1, "other prompts"
 
 
 def test_a_single_seed_gives_no_verdict(workspace, real, synthetic):

@@ -11,6 +11,7 @@ import pytest
 from text2ct import augment
 from text2ct.diffusion.info import PackInfo, TrainingData
 from text2ct.errors import UserError
+from text2ct.evaluation.arm_volumes import OwnBudget
 from text2ct.evaluation.benchmark import ARMS, BenchmarkSettings
 from text2ct.evaluation.benchmark.arms import build_arm, expand_arms, split_name
 from text2ct.evaluation.benchmark.building import Material, shuffle_labels
@@ -74,6 +75,7 @@ def makers(monkeypatch, synthetic):
         calls.append(("own", sorted(train_rows["patient"]), folder))
         return folder / "pack"
 
+    module.OwnBudget = OwnBudget
     for function in (reconstructed, oracle, pretrained_classifier, own_generator):
         setattr(module, function.__name__, function)
     module.calls, module.known = calls, [("simulated", "1000000000000")]
@@ -225,8 +227,8 @@ def test_the_own_generator_sees_the_regimes_training_patients_and_the_same_promp
     assert patients == sorted(real.loc[real["split"] == "train", "patient"])
     for seed, (prompts, pack, name, drawn) in enumerate(asked):
         assert prompts == fake.trainings[2 + seed]["manifest"].query("source == 'synthetic'")["prompt"].tolist()
-        assert (pack, name, drawn) == (folder / "pack", f"own-made-real+own-generator@0.25-seed{seed}", seed)
-        assert fake.trainings[4 + seed]["manifest"]["dataset"].str.startswith("synthetic-own-made").sum() == 10
+        assert (pack, name, drawn) == (folder / "pack", f"benchmark/{folder.name}-seed{seed}", seed)
+        assert fake.trainings[4 + seed]["manifest"]["dataset"].str.startswith("synthetic-benchmark-").sum() == 10
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from text2ct.evaluation.benchmark.outcome import choose, endpoint
 from text2ct.evaluation.benchmark.settings import BenchmarkSettings, Endpoint, declare
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
-from text2ct.manifests import UnderrepresentedRule, summarise
+from text2ct.manifests import UnderrepresentedRule, Workspace, summarise
 
-from .benchmark_fakes import FakeClassifier, make_real, run
+from .benchmark_fakes import FakeClassifier, make_real, make_synthetic, run
 
 BOTH = ("real", "real+synthetic@R")
 
@@ -107,9 +107,10 @@ def test_the_test_set_chooses_neither_ratio_nor_comparator(workspace, real, synt
             return table
 
     arms = ("real", "real+oversampled", "real+classical", "real+synthetic@R")
+    elsewhere = Workspace(workspace.path.parent / "elsewhere")
     results = [
-        run(workspace, real, synthetic, fake, arms=arms, run=name)
-        for name, fake in (("straight", FakeClassifier()), ("reversed", Reversed()))
+        run(workspace, real, synthetic, FakeClassifier(), arms=arms),
+        run(elsewhere, real, make_synthetic(elsewhere), Reversed(), arms=arms),
     ]
     assert results[0]["primary"] == results[1]["primary"]
     assert results[0]["arms"] != results[1]["arms"]

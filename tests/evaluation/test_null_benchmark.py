@@ -17,7 +17,7 @@ def repeat(workspace):
     settings = BenchmarkSettings(seeds=(0, 1), steps=3, n_bootstrap=40, train_patients=(20,))
 
     def repeat(number, fake):
-        how = {"settings": settings, "splits": real_splits(real), "real": real, "run": "null"}
+        how = {"settings": settings, "splits": real_splits(real), "real": real}
         return null.repetition(workspace, number, train=fake.train, predict=fake.predict, **how)
 
     return repeat

@@ -120,7 +120,8 @@ def test_the_newest_output(workspace, kind, old, new, found):
 def test_run_folders(workspace):
     assert workspace.run_dir("synthetic", "first") == workspace.path / "synthetic" / "first"
     assert workspace.run_dir("real") == workspace.path / "real"
-    for run in ("../x", "a/b", ".hidden"):
+    assert workspace.run_dir("synthetic", "benchmark/x") == workspace.path / "synthetic" / "benchmark" / "x"
+    for run in ("../x", "a/b/c", "a/../b", "/a", ".hidden"):
         with pytest.raises(UserError, match="cannot name a run"):
             workspace.run_dir("synthetic", run)
     with pytest.raises(UserError, match="no kind of output"):

@@ -294,7 +294,7 @@ def _manifest(finished: Sequence[Sidecar], run: str) -> pd.DataFrame:
         labels = {name: np.nan if sidecar.labels[name] is None else float(sidecar.labels[name] or 0) for name in NAMES}
         rows.append(
             {
-                "dataset": f"synthetic-{run}",
+                "dataset": f"synthetic-{run.replace('/', '-')}",
                 "volume": sidecar.volume,
                 "patient": stem,
                 "scan": stem,

@@ -1,9 +1,9 @@
 """Strong classical augmentation: pose, size, field of view, sharpness, intensities, noise.
 
 The kinds are nnU-Net's (Isensee et al., Nature Methods 2021, 18:203-211) with torchio's transforms. They come more
-often than there, but in ranges that fit a chest CT: patients lie on their backs, and HU are calibrated. There is no mirror,
-since sides are anatomy, and no elastic deformation, which nnU-Net's second version leaves out, too: it takes torchio
-120 ms of a core for a volume of 64^3, six times all else together.
+often than there, but in ranges that fit a chest CT: patients lie on their backs, and HU are calibrated. There is no
+mirror, since sides are anatomy, and no elastic deformation: it takes torchio 120 ms of a core for a volume of 64^3, six
+times all else together.
 """
 
 from __future__ import annotations

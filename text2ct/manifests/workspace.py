@@ -148,11 +148,13 @@ class Workspace:
     def run_dir(self, kind: str, run: str = "") -> Path:
         """The folder of a run, for example ``synthetic/first``; it is not made here.
 
+        A run may lie in a folder of runs, as ``synthetic/benchmark/first``: no command takes such a run by itself.
+
         Raises:
             UserError: The kind is unknown or the run's name is no plain folder name.
         """
         self._known(kind)
-        if run and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@+=-]*", run):
+        if run and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@+=-]*(/[A-Za-z0-9][A-Za-z0-9._@+=-]*)?", run):
             raise UserError(f"'{run}' cannot name a run; use letters, digits, '.', '_', '-', '@', '+' and '='")
         return self.path / kind / run
 

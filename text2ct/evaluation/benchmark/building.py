@@ -15,8 +15,10 @@ from text2ct.augment._scans import NAMES, label_matrix
 from text2ct.augment.selection import select, usable
 from text2ct.console import warn
 from text2ct.errors import UserError
-from text2ct.evaluation.benchmark.settings import BenchmarkSettings
+from text2ct.evaluation.arm_volumes import OwnBudget
+from text2ct.evaluation.benchmark.settings import BenchmarkSettings, json_digest, table_digest
 from text2ct.manifests import Workspace
+from text2ct.simulation.cohort import COHORT_VERSION
 
 # As many clones as real volumes at most, four times what Charte et al. 2015 use: the comparator should be as strong as
 # it can be, and the method ends by itself once it has balanced the findings.
@@ -127,7 +129,8 @@ def with_reconstructed(name: str, material: Material, seed: int, ratio: float) -
         made = reconstructed(material.train, material.workspace, material.pack, folder, device=material.device)
         return material.joined(material.train, made)
 
-    return replace(real(name, material, seed, ratio), make=make, made_with=_pack(material))
+    made_with = _pack(material) | {"train": table_digest(material.train)}
+    return replace(real(name, material, seed, ratio), make=make, made_with=made_with)
 
 
 def synthetic(name: str, material: Material, seed: int, ratio: float) -> Arm:
@@ -163,7 +166,8 @@ def with_oracle(name: str, material: Material, seed: int, ratio: float) -> Arm:
         made = oracle(rows, material.workspace, material.real, folder, seed=_ORACLE, workers=None)
         return material.joined(material.train, made)
 
-    return replace(_mixed(name, material, seed, material.train, rows), make=make, made_with={"oracle": _ORACLE})
+    made_with = {"oracle": _ORACLE, "cohort_version": COHORT_VERSION}
+    return replace(_mixed(name, material, seed, material.train, rows), make=make, made_with=made_with)
 
 
 def pretrained(name: str, material: Material, seed: int, ratio: float) -> Arm:
@@ -186,7 +190,8 @@ def pretrained(name: str, material: Material, seed: int, ratio: float) -> Arm:
             **settings.train_options,
         )
 
-    made_with = _pack(material) | {"patients": settings.pretrain_patients}
+    asked = settings.model_dump(mode="json", include={"classifier", "steps", "batch_size", "train_options"})
+    made_with = _pack(material) | asked | {"patients": settings.pretrain_patients, "cohort_version": COHORT_VERSION}
     return replace(real(name, material, seed, ratio), init=init, made_with=made_with)
 
 
@@ -200,21 +205,27 @@ def with_own_generator(name: str, material: Material, seed: int, ratio: float) -
         from text2ct.evaluation.arm_volumes import own_generator
         from text2ct.manifests import read_manifest
 
-        pack = own_generator(material.train, material.workspace, folder, device=material.device, budget=None)
+        pack = own_generator(material.train, material.workspace, folder, device=material.device, budget=OwnBudget())
         origin = {"dataset": rows["prompt_dataset"], "volume": rows["prompt_volume"]}
         requests = rows[["prompt", *NAMES]].assign(**origin)
         done = synthesize(
             requests,
             pack=pack,
             workspace=material.workspace,
-            run="-".join([*folder.relative_to(material.workspace.run_dir("classifiers")).parts, f"seed{seed}"]),
+            run=f"benchmark/{folder.name}-seed{seed}",
             seed=seed,
             device=material.device,
         )
         made = gather(material.real, read_manifest(Path(done["manifest"])), material.workspace)
         return material.joined(material.train, made)
 
-    return replace(_mixed(name, material, seed, material.train, rows), make=make, made_with={"generator": "own"})
+    texts = material.train[["findings_text", "impression_text"]].to_numpy().tolist()
+    made_with = {
+        "budget": OwnBudget().model_dump(mode="json"),
+        "train": table_digest(material.train),
+        "reports": json_digest(texts),
+    }
+    return replace(_mixed(name, material, seed, material.train, rows), make=make, made_with=made_with)
 
 
 def shuffle_labels(rows: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -47,7 +47,6 @@ class _Regime:
 
     train_patients: int | None
     arms: dict[str, list[Arm]]
-    folder: Path
 
 
 def run_benchmark(
@@ -69,8 +68,8 @@ def run_benchmark(
 
     Before the first training ``reports/<run>/benchmark-plan.json`` declares the endpoint, its findings and
     all settings; another declaration under the same name is refused. Each (arm, seed) is a run in
-    ``classifiers/<run>/<arm>-seed<k>/`` (in ``patients-<n>/`` with ``train_patients``) that is skipped when
-    it is done with the same data and settings. The checkpoint, decision thresholds, temperature, ratio and
+    ``classifiers/benchmark/``, named by everything that decides it, that is skipped when it is done: a benchmark of
+    more arms or seeds trains what is new. The checkpoint, decision thresholds, temperature, ratio and
     comparator are chosen on real validation patients; the test split holds no synthetic volume.
 
     Args:
@@ -98,7 +97,7 @@ def run_benchmark(
 
     Raises:
         UserError: An unknown arm or one that cannot be built, a missing split, a leak, a gate that is the
-            scored classifier, or a run folder that holds other settings.
+            scored classifier, or a run that declared something else.
     """
     splits = real_splits(real)
     if isinstance(pack, str | Path):
@@ -124,14 +123,14 @@ def run_benchmark(
         pack=pack,
         device=device,
     )
-    regimes = _regimes(material, names, workspace.run_dir("classifiers", name))
+    regimes = _regimes(material, names)
     runner = Runner(settings, splits, workspace, device=device, cache_dir=cache_dir, train=train, predict=predict)
     head = {"run": name, "settings": settings.model_dump(mode="json")}
     if dry_run:
         return head | _foreseen(runner, regimes)
     results, resumed = [], 0
     for regime in regimes:
-        outcomes = {name: runner.run_arm(arms, regime.folder) for name, arms in regime.arms.items()}
+        outcomes = {name: runner.run_arm(arms) for name, arms in regime.arms.items()}
         resumed += sum(one["resumed"] for runs in outcomes.values() for one in runs)
         results.append(judge(regime.arms, outcomes, splits, declared.endpoint.findings, settings.n_bootstrap))
     result = head | results[-1]
@@ -221,7 +220,7 @@ def _test_size(declared: Endpoint) -> list[str]:
     return notes
 
 
-def _regimes(material: Material, names: Sequence[str], folder: Path) -> list[_Regime]:
+def _regimes(material: Material, names: Sequence[str]) -> list[_Regime]:
     """The arms of every number of training patients, from few to many."""
     regimes = []
     for count in material.settings.train_patients or (None,):
@@ -230,10 +229,9 @@ def _regimes(material: Material, names: Sequence[str], folder: Path) -> list[_Re
             subset = nested_patients(material.train, count)
             pool = None if material.synthetic is None else known_to(material.synthetic, subset, material.real)
             part = Material(**{**vars(material), "train": subset, "synthetic": pool})
-        place = folder if count is None else folder / f"patients-{count}"
         try:
             arms = {name: [build_arm(name, part, seed) for seed in part.settings.seeds] for name in names}
-            regimes.append(_Regime(count, arms, place))
+            regimes.append(_Regime(count, arms))
         except UserError as error:
             if count is None:
                 raise
@@ -243,11 +241,11 @@ def _regimes(material: Material, names: Sequence[str], folder: Path) -> list[_Re
 
 def _foreseen(runner: Runner, regimes: Sequence[_Regime]) -> dict[str, Any]:
     """What a dry run says: the trainings, those that are done, ``seconds`` and ``bytes``, what must be made first."""
-    every = [(arm, regime.folder) for regime in regimes for arms in regime.arms.values() for arm in arms]
-    left = [arm for arm, folder in every if runner.finished(arm, folder) is None]
+    every = [arm for regime in regimes for arms in regime.arms.values() for arm in arms]
+    left = [arm for arm in every if runner.finished(arm) is None]
     made = list(dict.fromkeys(arm.name for arm in left if arm.make or arm.init))
     notes = [f"time and disk do not hold what is made first for {', '.join(made)}"] if made else []
-    cost = runner.estimate(left, regimes[-1].folder)
+    cost = runner.estimate(left)
     return {
         "dry_run": True,
         "trainings": len(every),

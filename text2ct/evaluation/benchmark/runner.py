@@ -1,4 +1,4 @@
-"""Trains, predicts and remembers: one folder per arm and seed, skipped when it is done."""
+"""Trains, predicts and remembers: a training is named by all that decides it, and skipped when it is done."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class Runner:
     ) -> None:
         self._settings, self._splits, self._workspace = settings, splits, workspace
         self._device, self._cache_dir = device, cache_dir
+        self._folder = workspace.run_dir("classifiers", "benchmark")
         self._train, self._predict = train, predict
 
     def _request(self, arm: Arm) -> dict[str, Any]:
@@ -56,10 +57,11 @@ class Runner:
         )
         weights = None if arm.sampling_weights is None else arm.sampling_weights.tolist()
         return {
-            "version": 3,
+            "version": 4,
             "arm": arm.name,
             "seed": arm.seed,
             **settings,
+            "recipe": _recipe(self._settings.classifier),
             "options": plain(arm.options),
             "training_data": table_digest(arm.frame),
             "made_with": plain(arm.made_with),
@@ -67,24 +69,17 @@ class Runner:
             "test_data": table_digest(self._splits["test"]),
         }
 
-    def finished(self, arm: Arm, folder: Path) -> dict[str, Any] | None:
-        """The outcome of a training that is done with the same request, or None.
+    def _place(self, arm: Arm) -> Path:
+        """Where a training lies: benchmarks that ask for the same one share it."""
+        return self._folder / f"{arm.name}-seed{arm.seed}-{json_digest(self._request(arm))[:12]}"
 
-        Raises:
-            UserError: The folder holds a training with other data or settings.
-        """
-        place = _place(arm, folder)
-        request, file = self._request(arm), place / "request.json"
-        if not file.exists():
-            return None
-        before = read_json(file)
-        if before != request:
-            differing = [
-                f"{key}: then {before.get(key)}, now {value}"
-                for key, value in request.items()
-                if before.get(key) != value
-            ]
-            raise UserError(f"{place} was made from other data or settings; give another --run", differing)
+    def _made(self, arm: Arm) -> Path:
+        """Where the volumes or first weights of an arm lie that are made for it."""
+        return self._folder / "made" / f"{split_ratio(arm.name)}-{json_digest(plain(arm.made_with))[:12]}"
+
+    def finished(self, arm: Arm) -> dict[str, Any] | None:
+        """The outcome of a training that is done with the same request, or None."""
+        place = self._place(arm)
         if not (place / "done.json").exists():
             return None
         done = read_json(place / "done.json")
@@ -98,31 +93,30 @@ class Runner:
             tables[split] = cells.astype(dict.fromkeys(FINDINGS, "float64"))
         return {"train": done["train"], "predictions": tables, "resumed": True}
 
-    def run_arm(self, arms: Sequence[Arm], folder: Path) -> list[dict[str, Any]]:
+    def run_arm(self, arms: Sequence[Arm]) -> list[dict[str, Any]]:
         """An arm's trainings, each unless it was done before; volumes are made only for those that were not.
 
         Args:
             arms: The arm with each seed, one training each.
-            folder: Holds the arm's and its trainings' folders.
 
         Returns:
             For each training ``train`` (what the trainer says), ``predictions`` (by split) and ``resumed``.
 
         Raises:
-            UserError: A folder holds another training, or made volumes would leak.
+            UserError: Made volumes would leak, or first weights know a held-out patient.
         """
-        before = [self.finished(arm, folder) for arm in arms]
+        before = [self.finished(arm) for arm in arms]
         done = sum(outcome is not None for outcome in before)
         if done:
             info(f"{arms[0].name}: {done} of {len(arms)} trainings were done before")
-        return [outcome or self._run(arm, folder) for arm, outcome in zip(arms, before, strict=True)]
+        return [outcome or self._run(arm) for arm, outcome in zip(arms, before, strict=True)]
 
-    def _run(self, arm: Arm, folder: Path) -> dict[str, Any]:
-        settings, place = self._settings, _place(arm, folder)
+    def _run(self, arm: Arm) -> dict[str, Any]:
+        settings, place = self._settings, self._place(arm)
         frame = arm.frame
         if arm.make is not None:
             info(f"{arm.name}, seed {arm.seed}: making its volumes")
-            frame = arm.make(folder / "made" / arm.name)
+            frame = arm.make(self._made(arm))
         check_frame(arm.name, frame, self._splits)
         info(
             f"{arm.name}, seed {arm.seed}: {settings.steps} steps on {arm.real} real and {arm.synthetic} synthetic "
@@ -132,7 +126,7 @@ class Runner:
         train, predict = self._functions()
         options = {**settings.train_options, **arm.options}
         if arm.init is not None:
-            options["init"] = arm.init(folder / "made" / arm.name)
+            options["init"] = arm.init(self._made(arm))
             check_start(arm.name, options["init"], self._splits)
         trained = train(
             frame,
@@ -168,7 +162,7 @@ class Runner:
         write_json(place / "done.json", {"train": kept, "predictions": checksums})
         return {"train": kept, "predictions": tables, "resumed": False}
 
-    def estimate(self, left: Sequence[Arm], folder: Path) -> dict[str, Any]:
+    def estimate(self, left: Sequence[Arm]) -> dict[str, Any]:
         """``seconds`` and ``bytes`` of these trainings, at most, on volumes that are there."""
         total = {"seconds": 0.0, "bytes": 0}
         if not left:
@@ -183,7 +177,7 @@ class Runner:
             trial = train(
                 frame,
                 self._workspace,
-                folder / "dry-run",
+                self._folder / "dry-run",
                 name=self._settings.classifier,
                 steps=self._settings.steps,
                 batch_size=self._settings.batch_size,
@@ -209,5 +203,22 @@ class Runner:
         return self._train, self._predict
 
 
-def _place(arm: Arm, folder: Path) -> Path:
-    return folder / f"{arm.name}-seed{arm.seed}"
+def split_ratio(name: str) -> str:
+    """An arm's name without its ratio."""
+    return name.split("@")[0]
+
+
+def _recipe(classifier: str) -> dict[str, Any]:
+    """What a training does beside its settings: another version of it gives another classifier."""
+    from text2ct import __version__
+    from text2ct.classifiers.config import Training
+    from text2ct.classifiers.registry import find
+
+    spec = find(classifier)
+    training = Training(learning_rate=spec.learning_rate, weight_decay=spec.weight_decay, validate_every=1)
+    return {
+        "version": __version__,
+        "windows": list(spec.windows),
+        "options": spec.config().model_dump(mode="json"),
+        **training.model_dump(mode="json", exclude={"steps", "batch_size", "seed", "validate_every"}),
+    }

@@ -164,8 +164,9 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table_digest(frame: pd.DataFrame) -> str:
-    """Digest of what a training sees of a manifest: identities, splits, labels and contents."""
+    """Digest of what a training sees of a manifest: identities, splits, labels, contents and prompts."""
     columns = ["dataset", "volume", "patient", "scan", "split", "source", "root", "path", "sha256"]
+    columns += ["prompt"] if "prompt" in frame else []
     labels = frame[NAMES].fillna(-1.0).to_numpy(dtype=float).tolist()
     return json_digest([frame[columns].astype(str).to_numpy(dtype=object).tolist(), labels])
 
