@@ -35,6 +35,10 @@ GridOption = Annotated[str, typer.Option("--grid", help="Voxels, as 64 or 64,64,
 SpacingOption = Annotated[str, typer.Option("--spacing", help="Voxel size in mm.")]
 WeightsOption = Annotated[bool, typer.Option("--class-weights", help="Weigh rare positives up.")]
 ClassicalOption = Annotated[bool, typer.Option("--classical", help="Classical augmentation.")]
+OwnOption = Annotated[
+    list[str] | None, typer.Option("--option", help="The classifier's own, as pooling=transformer; again for more.")
+]
+LossOption = Annotated[str, typer.Option("--loss", help="bce or asymmetric.")]
 
 
 @judge_app.command()
@@ -48,10 +52,8 @@ def train(
     batch_size: BatchOption = 8,
     grid: GridOption = "64",
     spacing: SpacingOption = "5",
-    option: Annotated[
-        list[str] | None, typer.Option("--option", help="The classifier's own, as pooling=transformer; again for more.")
-    ] = None,
-    loss: Annotated[str, typer.Option("--loss", help="bce or asymmetric.")] = "bce",
+    option: OwnOption = None,
+    loss: LossOption = "bce",
     class_weights: WeightsOption = False,
     classical: ClassicalOption = False,
     accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="Parts of a step, for less memory.")] = 1,
@@ -180,6 +182,8 @@ def benchmark(
     batch_size: BatchOption = 8,
     grid: GridOption = "64",
     spacing: SpacingOption = "5",
+    option: OwnOption = None,
+    loss: LossOption = "bce",
     class_weights: WeightsOption = False,
     classical: ClassicalOption = False,
     real: Annotated[Path | None, typer.Option("--real", help="Real manifest; default the workspace's.")] = None,
@@ -202,25 +206,6 @@ def benchmark(
     from text2ct.manifests import Workspace
     from text2ct.tables import auc_table
 
-    again = _command(
-        "benchmark",
-        ratios=ratios,
-        seeds=seeds,
-        full=full,
-        arms=arms,
-        train_patients=train_patients,
-        steps=steps,
-        classifier=classifier,
-        batch_size=batch_size,
-        grid=grid,
-        spacing=spacing,
-        class_weights=class_weights,
-        classical=classical,
-        real=real,
-        synthetic=synthetic,
-        model=model,
-        seed=seed,
-    )
     asked = {
         "ratios": numbers(ratios, "--ratios"),
         "seeds": tuple(range(seed, seed + seeds)),
@@ -235,13 +220,40 @@ def benchmark(
             "spacing_mm": three(spacing, float, "--spacing"),
             "class_weights": class_weights,
             "augment": classical,
+            "options": _settings(option or []),
+            "recipe": {"loss": loss},
         },
     }
-    result = scoring.benchmark(
-        Workspace.open(workspace),
-        BenchmarkSettings.of("the benchmark's options", asked),
+    space, settings = Workspace.open(workspace), BenchmarkSettings.of("the benchmark's options", asked)
+    source = scoring.synthetic_source(space, settings, synthetic)
+    newest = None if source is None or synthetic else workspace / source.relative_to(space.path)
+    again = _command(
+        "benchmark",
+        ratios=ratios,
+        seeds=seeds,
+        full=full,
+        arms=arms,
+        train_patients=train_patients,
+        steps=steps,
+        classifier=classifier,
+        batch_size=batch_size,
+        grid=grid,
+        spacing=spacing,
+        option=option,
+        loss=loss,
+        class_weights=class_weights,
+        classical=classical,
         real=real,
-        synthetic=synthetic,
+        synthetic=synthetic or newest,
+        model=model,
+        workspace=workspace,
+        seed=seed,
+    )
+    result = scoring.benchmark(
+        space,
+        settings,
+        real=real,
+        synthetic=source,
         model=model,
         run=run,
         device=device,
@@ -250,8 +262,10 @@ def benchmark(
     )
     notes = [f"note: {note}" for note in result["notes"]]
     if dry_run:
-        what = f"make {result['left']} of {result['trainings']} trainings of {steps} steps ({result['hours']:.1f} h)"
-        emit(result, as_json, lambda: say(would(what, result), *notes))
+        what = f"make {result['left']} of {result['trainings']} trainings of {steps} steps"
+        measured = result["seconds"] is not None
+        foreseen = would(f"{what} ({result['hours']:.1f} h)", result) if measured else f"would {what}"
+        emit(result, as_json, lambda: say(foreseen, *notes))
         return
     emit(result, as_json, lambda: say(auc_table(result), *notes, f"report: {result['report']}"))
 
@@ -260,6 +274,7 @@ def _command(name: str, **options: object) -> str:
     """A command line with the options that are set, for the report."""
     words = ["text2ct", name]
     for option, value in options.items():
-        if value is not None and value is not False:
-            words += [f"--{option.replace('_', '-')}", *([] if value is True else [str(value)])]
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and one is not False:
+                words += [f"--{option.replace('_', '-')}", *([] if one is True else [str(one)])]
     return shlex.join(words)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ from text2ct.errors import UserError
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
-from text2ct.workflow import pack_of, real_manifest
+from text2ct.workflow import embed_cohort, pack_of, real_manifest
 
 if TYPE_CHECKING:
     from text2ct.evaluation.benchmark import BenchmarkSettings
@@ -188,28 +188,31 @@ def benchmark(
         dry_run: Say what would be trained, how long and how much disk, and write nothing.
 
     Returns:
-        The ``benchmark`` object of the command line.
+        The ``benchmark`` object of the command line; of a dry run without volumes to measure on ``hours``,
+        ``seconds`` and ``bytes`` are None.
 
     Raises:
-        UserError: No synthetic volumes, a missing split, or a leak.
+        UserError: An unknown arm, no synthetic volumes, a missing split, or a leak.
     """
     from text2ct.evaluation.benchmark import BenchmarkSettings, pack_fidelity, run_benchmark, uses
-    from text2ct.reports import write_benchmark_report
+    from text2ct.reports import benchmark_limitations, benchmark_methods, write_benchmark_report
 
     settings = settings or BenchmarkSettings()
-    made = None
-    if synthetic is not None or uses("synthetic", settings):
-        source = synthetic or workspace.newest("synthetic")
+    source, made = synthetic_source(workspace, settings, synthetic), None
+    if source is not None:
         info(f"benchmark with the synthetic volumes of {source}")
         made = manifests.read_manifest(source)
-    frame, _ = real_manifest(workspace, real)
+    pack = pack_of(workspace, made, model) if uses("pack", settings) else None
+    frame = _real_as_it_is(workspace, real) if dry_run else real_manifest(workspace, real)[0]
+    if frame is None or (dry_run and _is_new(frame, workspace, real)):
+        return _unmeasured(workspace, settings, real, frame, made, pack)
     result = run_benchmark(
         frame,
         made,
         workspace,
         settings,
         run,
-        pack=pack_of(workspace, made, model) if uses("pack", settings) else None,
+        pack=pack,
         fidelity=None if made is None else pack_fidelity(made, workspace),
         device=device,
         dry_run=dry_run,
@@ -220,17 +223,74 @@ def benchmark(
         result,
         workspace.run_dir("reports", result["run"]),
         volumes=[] if made is None else list(_shown(made, workspace)),
-        methods=_methods(result, made),
-        limitations=_limitations(result, frame, made),
+        methods=benchmark_methods(result, frame, made),
+        limitations=benchmark_limitations(result, frame, made),
         rerun=rerun,
     )
     return result | {"report": str(page)}
 
 
-def _shown(made: pd.DataFrame, workspace: Workspace) -> list[dict[str, Any]]:
-    """Volumes for the report: the first of each label set, so that findings vary."""
-    from text2ct import volumes
+def synthetic_source(workspace: Workspace, settings: BenchmarkSettings, given: Path | None = None) -> Path | None:
+    """The synthetic manifest of a benchmark: the given one, else the newest where an arm needs one, else None.
 
+    Raises:
+        UserError: An unknown arm, or there are no synthetic volumes yet.
+    """
+    from text2ct.evaluation.benchmark import uses
+    from text2ct.evaluation.benchmark.arms import Need, expand_arms
+
+    expand_arms(settings, set(get_args(Need)))  # names that are wrong whatever is there, before anything is made
+    return given or (workspace.newest("synthetic") if uses("synthetic", settings) else None)
+
+
+def _real_as_it_is(workspace: Workspace, real: Path | None) -> pd.DataFrame | None:
+    """The real manifest with nothing written: None where the embedded cohort would have to be made."""
+    target = workspace.run_dir("real") / "manifest.csv"
+    if real is not None:
+        return manifests.read(real)
+    return manifests.read_manifest(target) if target.exists() else None
+
+
+def _is_new(frame: pd.DataFrame, workspace: Workspace, real: Path | None) -> bool:
+    """Whether a folder of real data was read that the workspace knows no root of; a manifest has to name known ones."""
+    return real is not None and real.is_dir() and not set(frame["root"]) - {""} <= set(workspace.roots)
+
+
+def _unmeasured(
+    workspace: Workspace,
+    settings: BenchmarkSettings,
+    real: Path | None,
+    frame: pd.DataFrame | None,
+    made: pd.DataFrame | None,
+    pack: Any,
+) -> dict[str, Any]:
+    """A dry run where the volumes that time and disk are measured on are not in the workspace: both are None."""
+    from text2ct.evaluation.benchmark.arms import Need, expand_arms
+
+    first = f"{real} becomes data of the workspace first"
+    if frame is None:
+        embed_cohort(workspace, dry_run=True)
+        first = "there is no real data: the embedded cohort is simulated first"
+    there: dict[Need, bool] = {
+        "synthetic": made is not None,
+        "gate": made is not None and bool((made["gate"] != "").any()),
+        "pack": pack is not None,
+        "simulated": frame is None or bool((frame["source"] == "simulated").all()),
+    }
+    names, notes = expand_arms(settings, {need for need, present in there.items() if present})
+    trainings = len(names) * len(settings.seeds) * max(1, len(settings.train_patients))
+    unknown = dict.fromkeys(("hours", "seconds", "bytes"))
+    counts = {"trainings": trainings, "resumed": 0, "left": trainings}
+    notes = [f"{first}; time and disk of the trainings can be said once it is there", *notes]
+    return {"dry_run": True, "settings": settings.model_dump(mode="json"), **counts, **unknown, "notes": notes}
+
+
+def _shown(made: pd.DataFrame, workspace: Workspace) -> list[dict[str, Any]]:
+    """Volumes for the report, of those that arms may learn from: the first of each label set, so that findings vary."""
+    from text2ct import volumes
+    from text2ct.augment.selection import usable
+
+    made, _ = usable(made, workspace)
     keys = made[list(FINDINGS)].fillna(-1).apply(tuple, axis=1)
     first = made[~keys.duplicated()]
     chosen = pd.concat([first, made.drop(first.index)]).head(SHOWN_VOLUMES)
@@ -240,48 +300,10 @@ def _shown(made: pd.DataFrame, workspace: Workspace) -> list[dict[str, Any]]:
         shown.append(
             {
                 "name": row["volume"],
-                "prompt": row["prompt"],
-                "seed": row["seed"],
-                "pack": row["pack"],
-                "pack_sha256": row["pack_sha256"],
+                **{key: row[key] for key in ("prompt", "seed", "pack", "pack_sha256")},
                 "labels": [name for name in FINDINGS if row[name] == 1],
                 "hu": volume.hu,
                 "spacing_mm": volume.spacing_mm,
             }
         )
     return shown
-
-
-def _methods(result: Mapping[str, Any], made: pd.DataFrame | None) -> str:
-    settings, patients = result["settings"], result["test"]["patients"]
-    strangers = "arm"
-    if made is not None:
-        strangers = "arm, prompt or generator" if (made["pack_sha256"] != "").all() else "arm or prompt"
-    return (
-        f"Every arm trained the classifier {settings['classifier']} for {settings['steps']} steps of "
-        f"{settings['batch_size']} volumes with {len(settings['seeds'])} seed(s); the checkpoint was chosen by macro "
-        f"AUC on real validation patients. Arms are compared on {patients} real test patients, none of whom any "
-        f"{strangers} has seen. Reconstructions of a scan are averaged. Intervals (95%) join a bootstrap over "
-        f"patients ({settings['n_bootstrap']} samples, paired between arms) with the spread between trainings; "
-        "p-values follow Student's t with Welch-Satterthwaite degrees of freedom, corrected by Holm's method over "
-        "the findings of a comparison and over the comparisons."
-    )
-
-
-def _limitations(result: Mapping[str, Any], frame: pd.DataFrame, made: pd.DataFrame | None) -> list[str]:
-    lines = []
-    if (frame["source"] == "simulated").any():
-        lines.append(
-            "The cohort is simulated: neither a gain nor a loss here says anything about patients. It shows that the "
-            "pipeline runs and what its statistics can tell."
-        )
-    lines.extend(
-        f"The pack {pack} has learnt from patients that the classifiers have not seen: a gain may be its knowledge, "
-        "transferred, and not information that was in your training data."
-        for pack in sorted(set() if made is None else set(made["pack"]))
-    )
-    lines.append(
-        f"The test set has {result['test']['patients']} patients; differences smaller than the intervals cannot be "
-        "seen with it."
-    )
-    return lines

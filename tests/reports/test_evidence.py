@@ -40,8 +40,19 @@ def test_no_share_of_a_ceiling_that_may_be_nothing(full: dict[str, Any]) -> None
     assert next(row for row in ceilings(full) if row["arm"] == "real+synthetic@1")["share"] is None
 
 
+@pytest.mark.parametrize("ci", [[-0.001, 0.06], [0.0, 0.06], None], ids=str)
+def test_no_share_by_a_gain_that_may_be_none(full: dict[str, Any], ci: list[float] | None) -> None:
+    _entry(full, "real+synthetic@1")["ci"] = ci
+    row = next(row for row in ceilings(full) if row["arm"] == "real+synthetic@1")
+    assert (row["gain"], row["share"]) == (0.0291, None)
+    sentence, rare = ceiling_sentences(ceilings(full), "real+synthetic@1")
+    assert "by +0.029, a change that could not be told from none; new patients" in sentence
+    assert "%" not in sentence
+    assert "it reaches 50% of" in rare, "each measure by its own intervals"
+
+
 def test_a_loss_reaches_nothing_of_the_ceiling(full: dict[str, Any]) -> None:
-    _entry(full, "real+synthetic@1")["delta_macro_auc"] = -0.01
+    _entry(full, "real+synthetic@1").update({"delta_macro_auc": -0.01, "ci": [-0.02, -0.005]})
     assert "nothing is reached" in ceiling_sentences(ceilings(full), "real+synthetic@1")[0]
 
 

@@ -194,13 +194,50 @@ class TestHeadline:
         result["comparisons"][1]["verdict"] = "harm"
         assert benchmark_headline(result).startswith("real+synthetic@1 is worse than real")
 
-    def test_the_declared_endpoint_decides(self) -> None:
+    def test_the_declared_endpoint_comes_first_with_its_own_numbers(self) -> None:
+        endpoint, macro, findings, chosen = self._sentences(make_full_result())
+        assert endpoint.startswith("real+synthetic@1 is better than real by the declared endpoint, the AUC of under-")
+        assert endpoint.endswith("(difference +0.044, 95% interval +0.024 to +0.064, p = 0.010)")
+        assert macro.startswith("The macro AUC over all findings is better: 0.636 to 0.665 (difference +0.029")
+        assert findings.startswith("Of 18 findings 0 better, 1 worse (Emphysema)")
+        assert chosen == "The ratio was chosen on validation patients"
+
+    @staticmethod
+    def _sentences(full: dict[str, Any]) -> list[str]:
+        return benchmark_headline(full).removesuffix(".").split(". ")
+
+    def test_a_null_endpoint_neither_borrows_nor_hides_the_macro_auc(self) -> None:
         full = make_full_result()
-        text = benchmark_headline(full)
-        assert text.startswith("real+synthetic@1 is better than real: the declared endpoint, the AUC of under-")
-        assert "(difference +0.044, 95% interval +0.024 to +0.064, p = 0.010); macro AUC 0.636 to 0.665" in text
-        full["endpoint"]["verdict"] = "no evidence"  # whatever the macro AUC says
-        assert benchmark_headline(full).startswith("No evidence that real+synthetic@1 differs from real")
+        full["endpoint"] |= {"verdict": "no evidence", "delta": 0.001, "ci": [-0.02, 0.022], "p": 0.91}
+        entry = next(c for c in full["comparisons"] if c["arm"] == "real+synthetic@1")
+        entry |= {"verdict": "harm", "delta_macro_auc": -0.03, "ci": [-0.04, -0.02], "p_adjusted": 0.0002}
+        endpoint, macro, *_ = self._sentences(full)
+        assert endpoint.startswith("No evidence that real+synthetic@1 differs from real by the declared endpoint")
+        assert endpoint.endswith("(difference +0.001, 95% interval -0.020 to +0.022, p = 0.910)")
+        assert macro.startswith("The macro AUC over all findings is worse")
+        assert macro.endswith("(difference -0.030, 95% interval -0.040 to -0.020, corrected p < 0.001)")
+
+    def test_an_endpoint_without_numbers_says_nothing_of_the_macro_auc(self) -> None:
+        full = make_full_result()
+        full["endpoint"] |= {"verdict": "no evidence", "delta": None, "ci": None, "p": None}
+        endpoint, macro, *_ = self._sentences(full)
+        assert endpoint.endswith("could not be compared between real+synthetic@1 and real")
+        assert macro.startswith("The macro AUC over all findings is better")
+        del full["endpoint"]["verdict"]
+        assert benchmark_headline(full).startswith("real+synthetic@1 is better than real: macro AUC")
+
+    def test_an_endpoint_of_other_arms_is_not_that_of_the_headline(self) -> None:
+        full = make_full_result()
+        full["endpoint"] |= {"arm": "real+ungated@1", "verdict": "harm"}
+        assert benchmark_headline(full).startswith("real+synthetic@1 is better than real: macro AUC")
+
+    def test_a_small_p_of_a_single_training_is_no_missing_evidence(self, result: dict[str, Any]) -> None:
+        result["primary"] = ["real+synthetic@1", "real"]
+        result["arms"]["real"]["per_seed"] = [0.6]
+        result["comparisons"][1]["verdict"] = "no evidence"
+        text = benchmark_headline(result)
+        assert text.startswith("A single training gives no verdict on real+synthetic@1 against real: macro AUC 0.636")
+        assert "No evidence" not in text
 
     def test_nothing_to_compare(self, result: dict[str, Any]) -> None:
         assert benchmark_headline(result | {"comparisons": []}).startswith("No two training sets")

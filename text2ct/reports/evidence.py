@@ -104,8 +104,8 @@ def regime_rows(result: Mapping[str, Any], primary: Mapping[str, Any] | None) ->
 def ceilings(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Gains over ``real`` beside those of new patients at the same ratio: what a perfect generator would bring.
 
-    ``share`` is the gain divided by the ceiling. It is None where the ceiling's interval includes 0 or is
-    unknown: a share of something that may be nothing says nothing.
+    ``share`` is the gain divided by the ceiling. It is None where the interval of either includes 0 or is
+    unknown: a share of something that may be nothing says nothing, nor does one by something that may be none.
 
     Args:
         result: The numbers of the benchmark.
@@ -124,7 +124,6 @@ def ceilings(result: Mapping[str, Any]) -> list[dict[str, Any]]:
             gain, ceiling = _gain(entry, ratio or 0.0, measure), _gain(best, ratio or 0.0, measure)
             if gain is None or ceiling is None:
                 continue
-            sure = ceiling.ci is not None and ceiling.ci[0] > 0
             rows.append(
                 {
                     "arm": name,
@@ -133,10 +132,20 @@ def ceilings(result: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "ci": gain.ci,
                     "ceiling": ceiling.delta,
                     "ceiling_ci": ceiling.ci,
-                    "share": gain.delta / ceiling.delta if sure else None,
+                    "share": gain.delta / ceiling.delta if _told(gain.ci) and _sure(ceiling.ci) else None,
                 }
             )
     return rows
+
+
+def _told(ci: Sequence[float] | None) -> bool:
+    """Whether an interval is known and excludes 0."""
+    return ci is not None and (ci[0] > 0 or ci[1] < 0)
+
+
+def _sure(ci: Sequence[float] | None) -> bool:
+    """Whether an interval is known and above 0."""
+    return ci is not None and ci[0] > 0
 
 
 def ceiling_sentences(rows: Sequence[Mapping[str, Any]], arm: str) -> list[str]:
@@ -151,14 +160,16 @@ def ceiling_sentences(rows: Sequence[Mapping[str, Any]], arm: str) -> list[str]:
         if row["arm"] != arm:
             continue
         gain = f"{arm} changes the {row['measure']} by {row['gain']:+.3f}"
+        if not _told(row["ci"]):
+            gain += ", a change that could not be told from none"
         best = f"new patients with the same labels change it by {row['ceiling']:+.3f}"
         if row["share"] is None:
-            end = "whose interval includes 0 or is unknown, so that no share of it is quoted"
+            end = "" if _sure(row["ceiling_ci"]) else ", which is no sure gain, so that no share of it is quoted"
         elif row["share"] <= 0:
-            end = "and of what a perfect generator would bring nothing is reached"
+            end = ", and of what a perfect generator would bring nothing is reached"
         else:
-            end = f"so that it reaches {100 * row['share']:.0f}% of what a perfect generator would bring"
-        sentences.append(f"{gain}; {best}, {end}.")
+            end = f", so that it reaches {100 * row['share']:.0f}% of what a perfect generator would bring"
+        sentences.append(f"{gain}; {best}{end}.")
     return sentences
 
 
