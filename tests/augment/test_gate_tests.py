@@ -26,18 +26,26 @@ def failing(scores) -> list[str]:
 # --- label
 
 
-@given(seed=st.integers(0, 10**6), n=st.integers(12, 60), share=st.floats(0.1, 1), quantile=st.floats(0.5, 1))
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(12, 60),
+    share=st.floats(0.1, 1),
+    quantile=st.floats(0.5, 1),
+    whole=st.floats(0, 1),
+)
 @settings(max_examples=25, deadline=None)
-def test_the_set_shares_of_real_scans_pass(seed: int, n: int, share: float, quantile: float) -> None:
+def test_the_set_shares_of_real_scans_pass(seed: int, n: int, share: float, quantile: float, whole: float) -> None:
     rng = np.random.default_rng(seed)
     labels = (rng.random((n, ALL)) < 0.5).astype(float)
     labels[:5], labels[5:10] = 1, 0
     probabilities = np.clip(0.3 * labels + rng.random((n, ALL)) * 0.7, 0, 1)
-    limits = label.LabelSettings(pass_share=share, negative_quantile=quantile, min_auc=0, max_p=1)
+    shares = {"pass_share": share, "negative_quantile": quantile, "real_pass_share": whole}
+    limits = label.LabelSettings(**shares, min_auc=0, max_p=1)
     found = label.calibrate(probabilities, labels, limits)
     verdicts = np.array(
         [[s.passed for s in label.judge(p, t, found)] for p, t in zip(probabilities, labels, strict=True)]
     )
+    assert verdicts.all(axis=1).mean() >= whole - 1e-9, "of all findings together, too"
     for column, name in enumerate(FINDINGS):
         positive = labels[:, column] == 1
         assert verdicts[positive, column].mean() >= share - 1e-9

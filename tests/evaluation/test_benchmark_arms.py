@@ -213,7 +213,7 @@ def test_the_own_generator_sees_the_regimes_training_patients_and_the_same_promp
 
     def synthesize(requests, *, pack, workspace, run, seed, device):
         asked.append((requests["prompt"].tolist(), pack, run, seed))
-        made = synthetic.iloc[: len(requests)].assign(dataset=f"synthetic-{run}")
+        made = synthetic.iloc[: len(requests)].assign(dataset=f"synthetic-{run.replace('/', '-')}")
         path = workspace.run_dir("synthetic", run) / "manifest.csv"
         write_manifest(made, path)
         return {"manifest": str(path)}

@@ -15,16 +15,20 @@ from pydantic import Field
 from text2ct.augment.gate.base import Score, Share, Strict, bounded
 from text2ct.findings import FINDINGS
 
+_EASINGS = 41  # steps from the settings' shares to none: a fortieth of a fifth is half a percent of the positives
+
 
 class LabelSettings(Strict):
     """What a classifier must say."""
 
+    real_pass_share: Share = 0.8
+    """Share of real validation scans that pass the whole test. A scan has several findings and lacks many, so that a
+    fifth who fail each of them would leave few: the two shares below are eased together until this one is reached."""
     pass_share: Share = 0.8
-    """Share of real positives that pass for a finding: the faintest fifth teaches least, and a higher share would
-    let most volumes without the finding pass with a classifier of today's AUC."""
+    """Share of real positives that pass for a finding, at least: the faintest fifth teaches least."""
     negative_quantile: Share = 0.975
-    """A volume looks unlike the negatives where its probability is above this quantile of theirs: one real scan in
-    forty may look as if it had the finding."""
+    """A volume looks unlike the negatives where its probability is above this quantile of theirs, or a higher one: one
+    real scan in forty may look as if it had the finding."""
     typical_quantile: Share = 0.5
     """A finding that was to be absent must also be above this quantile of real positives to be seen: few negatives
     have the rare findings that the volume was asked to show, so looking unlike them alone is no evidence."""
@@ -61,7 +65,7 @@ class FindingThreshold(Strict):
 def calibrate(
     probabilities: NDArray[np.float64], labels: NDArray[np.float64], settings: LabelSettings
 ) -> dict[str, FindingThreshold]:
-    """Thresholds of the 18 findings.
+    """Thresholds of the 18 findings, the strictest ones that enough real scans pass.
 
     A finding is present when it looks like the set share of positives, or unlike nearly all negatives: where the
     classifier tells the two apart well, a faint positive counts too, although the few of validation were plain.
@@ -73,15 +77,28 @@ def calibrate(
         labels: (n, 18) 1, 0 or NaN for unknown.
         settings: Shares and least numbers.
     """
+    reasons = _not_judged(probabilities, labels, settings)
+    for strictness in np.linspace(1.0, 0.0, _EASINGS):
+        found = _thresholds(probabilities, labels, settings, float(strictness), reasons)
+        if _pass(probabilities, labels, found).mean() >= settings.real_pass_share:
+            break
+    return found
+
+
+def _not_judged(
+    probabilities: NDArray[np.float64], labels: NDArray[np.float64], settings: LabelSettings
+) -> dict[str, tuple[float | None, str]]:
+    """Of each finding the classifier's AUC, and why it is not judged; "" where it is."""
     from scipy.stats import mannwhitneyu
     from sklearn.metrics import roc_auc_score
 
     found = {}
     for column, name in enumerate(FINDINGS):
-        known = ~np.isnan(labels[:, column])
-        truth, scores = labels[known, column] == 1, probabilities[known, column]
-        positive, negative = scores[truth], scores[~truth]
-        auc = float(roc_auc_score(truth, scores)) if len(positive) and len(negative) else None
+        positive, negative = _by_label(probabilities, labels, column)
+        auc = None
+        if len(positive) and len(negative):
+            truth = np.repeat([True, False], [len(positive), len(negative)])
+            auc = float(roc_auc_score(truth, np.concatenate([positive, negative])))
         reason = ""
         if len(positive) < settings.min_positives:
             reason = f"{len(positive)} positive validation scans, {settings.min_positives} are needed"
@@ -91,11 +108,27 @@ def calibrate(
             reason = f"validation AUC {auc:.3f}, {settings.min_auc:.3f} is needed"
         elif (p := float(mannwhitneyu(positive, negative, alternative="greater").pvalue)) > settings.max_p:
             reason = f"validation AUC {auc:.3f} may be luck (p = {p:.2f})"
+        found[name] = (auc, reason)
+    return found
+
+
+def _thresholds(
+    probabilities: NDArray[np.float64],
+    labels: NDArray[np.float64],
+    settings: LabelSettings,
+    strictness: float,
+    known: dict[str, tuple[float | None, str]],
+) -> dict[str, FindingThreshold]:
+    """The thresholds at a strictness in [0, 1]: at 1 the settings' shares fail, at 0 no scan does."""
+    found = {}
+    for column, (name, (auc, reason)) in enumerate(known.items()):
+        positive, negative = _by_label(probabilities, labels, column)
         present = absent = None
         if not reason:
             # "lower" and "higher": at least the share passes, whatever the number of scans.
-            unlike = float(np.quantile(negative, settings.negative_quantile, method="higher"))
-            present = min(unlike, float(np.quantile(positive, 1 - settings.pass_share, method="lower")))
+            unlike = float(np.quantile(negative, 1 - strictness * (1 - settings.negative_quantile), method="higher"))
+            faint = float(np.quantile(positive, strictness * (1 - settings.pass_share), method="lower"))
+            present = min(unlike, faint)
             absent = max(unlike, float(np.quantile(positive, settings.typical_quantile)))
         found[name] = FindingThreshold(
             present=present,
@@ -106,6 +139,23 @@ def calibrate(
             not_judged=reason,
         )
     return found
+
+
+def _by_label(
+    probabilities: NDArray[np.float64], labels: NDArray[np.float64], column: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A finding's probabilities of scans that have it, and of scans that lack it."""
+    return probabilities[labels[:, column] == 1, column], probabilities[labels[:, column] == 0, column]
+
+
+def _pass(
+    probabilities: NDArray[np.float64], labels: NDArray[np.float64], thresholds: dict[str, FindingThreshold]
+) -> NDArray[np.bool_]:
+    """(n,) whether each scan passes for every finding."""
+    present = np.array([-np.inf if one.present is None else one.present for one in thresholds.values()])
+    absent = np.array([np.inf if one.absent is None else one.absent for one in thresholds.values()])
+    fails = ((labels == 1) & (probabilities < present)) | ((labels == 0) & (probabilities > absent))
+    return ~fails.any(axis=1)
 
 
 def judge(

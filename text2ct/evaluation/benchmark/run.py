@@ -109,6 +109,7 @@ def run_benchmark(
     if any("pack" in ARMS[split_name(name)[0]].needs for name in names):
         refuse_pack(pack.info.model_dump(mode="json"), real)
         data["pack"] = pack.sha256
+    runner = Runner(settings, splits, workspace, device=device, cache_dir=cache_dir, train=train, predict=predict)
     declared = declare(_endpoint(splits, fidelity or {}, synthetic=pool is not None), settings, data)
     name = run or f"benchmark-{declared.digest[:8]}"
     report = workspace.run_dir("reports", name)
@@ -124,7 +125,6 @@ def run_benchmark(
         device=device,
     )
     regimes = _regimes(material, names)
-    runner = Runner(settings, splits, workspace, device=device, cache_dir=cache_dir, train=train, predict=predict)
     head = {"run": name, "settings": settings.model_dump(mode="json")}
     if dry_run:
         return head | _foreseen(runner, regimes)

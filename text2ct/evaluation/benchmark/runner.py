@@ -32,6 +32,9 @@ class Runner:
         cache_dir: Cache of preprocessed volumes.
         train: Trainer; by default :func:`text2ct.classifiers.train`.
         predict: Predictor; by default :func:`text2ct.classifiers.predict`.
+
+    Raises:
+        UserError: An unknown classifier, option or field of the recipe.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Runner:
         self._settings, self._splits, self._workspace = settings, splits, workspace
         self._device, self._cache_dir = device, cache_dir
         self._folder = workspace.run_dir("classifiers", "benchmark")
+        self._recipe = _recipe(settings.classifier, settings.train_options)
         self._train, self._predict = train, predict
 
     def _request(self, arm: Arm) -> dict[str, Any]:
@@ -61,7 +65,7 @@ class Runner:
             "arm": arm.name,
             "seed": arm.seed,
             **settings,
-            "recipe": _recipe(self._settings.classifier),
+            "recipe": self._recipe,
             "options": plain(arm.options),
             "training_data": table_digest(arm.frame),
             "made_with": plain(arm.made_with),
@@ -208,17 +212,24 @@ def split_ratio(name: str) -> str:
     return name.split("@")[0]
 
 
-def _recipe(classifier: str) -> dict[str, Any]:
-    """What a training does beside its settings: another version of it gives another classifier."""
+def _recipe(classifier: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training does, resolved: another version of it gives another classifier.
+
+    Raises:
+        UserError: An unknown classifier, option or field of the recipe.
+    """
     from text2ct import __version__
     from text2ct.classifiers.config import Training
     from text2ct.classifiers.registry import find
 
     spec = find(classifier)
-    training = Training(learning_rate=spec.learning_rate, weight_decay=spec.weight_decay, validate_every=1)
+    rates = {"learning_rate": spec.learning_rate, "weight_decay": spec.weight_decay, "validate_every": 1}
+    training = Training.of("the training settings", rates | dict(options.get("recipe") or {}))
     return {
         "version": __version__,
         "windows": list(spec.windows),
-        "options": spec.config().model_dump(mode="json"),
+        "options": spec.config.of(f"the options of classifier '{classifier}'", options.get("options") or {}).model_dump(
+            mode="json"
+        ),
         **training.model_dump(mode="json", exclude={"steps", "batch_size", "seed", "validate_every"}),
     }
