@@ -193,13 +193,14 @@ def benchmark(
     Raises:
         UserError: No synthetic volumes, a missing split, or a leak.
     """
+    from text2ct.augment.gate import newest_usable
     from text2ct.evaluation.benchmark import BenchmarkSettings, pack_fidelity, run_benchmark, uses
     from text2ct.reports import write_benchmark_report
 
     settings = settings or BenchmarkSettings()
     made = None
     if synthetic is not None or uses("synthetic", settings):
-        source = synthetic or workspace.newest("synthetic")
+        source = synthetic or newest_usable(workspace)
         info(f"benchmark with the synthetic volumes of {source}")
         made = manifests.read_manifest(source)
     frame, _ = real_manifest(workspace, real)
