@@ -236,11 +236,12 @@ def synthetic_source(workspace: Workspace, settings: BenchmarkSettings, given: P
     Raises:
         UserError: An unknown arm, or there are no synthetic volumes yet.
     """
+    from text2ct.augment.gate import newest_usable
     from text2ct.evaluation.benchmark import uses
     from text2ct.evaluation.benchmark.arms import Need, expand_arms
 
     expand_arms(settings, set(get_args(Need)))  # names that are wrong whatever is there, before anything is made
-    return given or (workspace.newest("synthetic") if uses("synthetic", settings) else None)
+    return given or (newest_usable(workspace) if uses("synthetic", settings) else None)
 
 
 def _real_as_it_is(workspace: Workspace, real: Path | None) -> pd.DataFrame | None:

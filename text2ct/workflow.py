@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from text2ct import augment, manifests
-from text2ct.augment.gate import GATE_SEED
+from text2ct.augment.gate import GATE_SEED, newest_ungated, newest_usable
 from text2ct.console import info, warn
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
@@ -161,7 +160,7 @@ def gate(
     from text2ct.augment.gate import gate as judge
     from text2ct.augment.gate import read_config
 
-    source = _manifest_in(synthetic) if synthetic else _newest_ungated(workspace)
+    source = _manifest_in(synthetic) if synthetic else newest_ungated(workspace)
     info(f"judging {source}")
     frame, _ = real_manifest(workspace, real)
     return judge(
@@ -181,18 +180,6 @@ def gate(
 
 def _manifest_in(path: Path) -> Path:
     return path / "manifest.csv" if path.is_dir() else path
-
-
-def _newest_ungated(workspace: Workspace) -> Path:
-    """The newest run of ``synthesize`` that is neither a gate's result nor one of its further tries."""
-    found = [
-        path
-        for path in workspace.run_dir("synthetic").glob("*/manifest.csv")
-        if not (path.parent / "gate.json").exists() and not re.search(r"-try\d+$", path.parent.name)
-    ]
-    if not found:
-        return workspace.newest("synthetic")  # says what is missing
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.as_posix()))
 
 
 def pack_of(workspace: Workspace, made: pd.DataFrame | None, model: str | None = None) -> Pack | None:
@@ -236,9 +223,12 @@ def mix(
     run: str | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Real and synthetic training volumes in one manifest; see :func:`text2ct.augment.mix`."""
+    """Real and synthetic training volumes in one manifest; see :func:`text2ct.augment.mix`.
+
+    Without ``synthetic`` the newest run is taken; of a run that was judged, what the gate made of it.
+    """
     frame, _ = real_manifest(workspace, real)
-    source = synthetic or workspace.newest("synthetic")
+    source = synthetic or newest_usable(workspace)
     info(f"mixing with {source}")
     made = manifests.read_manifest(source)
     return augment.mix(

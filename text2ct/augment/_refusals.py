@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
-from text2ct.augment._scans import held_out_patients
+from text2ct.augment._run import Sidecar
+from text2ct.augment._scans import HELD_OUT, held_out_patients
 from text2ct.augment.gate import gates_of
+from text2ct.augment.gate.record import judged_by
 from text2ct.augment.leaks import HeldOut
 from text2ct.console import warn
 from text2ct.errors import UserError
 from text2ct.files import read_json, sha256_file
 from text2ct.manifests import Workspace
+
+if TYPE_CHECKING:
+    from text2ct.diffusion.info import TrainingData
 
 _SHOWN = 20
 
@@ -26,13 +32,13 @@ def refuse_leaks(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Workspa
 
     Raises:
         UserError: A volume is not marked as synthetic training data, is a held-out volume in disguise,
-            its prompt is a held-out patient's or a held-out report word for word, its generator was
-            trained on a held-out patient (or its ``pack.json`` cannot be verified), or its gate was trained
-            on one or calibrated on a test patient (or its ``gate.json`` is missing).
+            its prompt is a held-out patient's (by the manifest or the sidecar) or a held-out report word for word,
+            its generator was trained on a held-out patient (or its ``pack.json`` cannot be verified), or its gate
+            was trained on one or calibrated on a test patient (or its ``gate.json`` is missing).
     """
     held_out = HeldOut(real)
     problems = [
-        *_row_problems(real, synthetic, held_out),
+        *_row_problems(real, synthetic, held_out, workspace),
         *_pack_problems(synthetic, held_out, workspace),
         *_gate_problems(real, synthetic, workspace),
     ]
@@ -45,9 +51,11 @@ def refuse_leaks(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Workspa
         )
 
 
-def _row_problems(real: pd.DataFrame, synthetic: pd.DataFrame, held_out: HeldOut) -> Iterable[str]:
-    sums = set(real.loc[real["split"].isin(("validation", "test")), "sha256"]) - {""}
-    held_prompt = held_out.volumes(synthetic["prompt_dataset"], synthetic["prompt_volume"])
+def _row_problems(
+    real: pd.DataFrame, synthetic: pd.DataFrame, held_out: HeldOut, workspace: Workspace
+) -> Iterable[str]:
+    sums = set(real.loc[real["split"].isin(HELD_OUT), "sha256"]) - {""}
+    held_prompt = held_out.volumes(synthetic["prompt_dataset"], synthetic["prompt_volume"], by_name=True)
     for row, prompt_is_held_out in zip(synthetic.to_dict("records"), held_prompt, strict=True):
         volume = row["volume"]
         if row["source"] != "synthetic":
@@ -60,28 +68,33 @@ def _row_problems(real: pd.DataFrame, synthetic: pd.DataFrame, held_out: HeldOut
             yield f"{volume}: its prompt comes from {row['prompt_volume']}, a validation or test patient's"
         elif held_out.has_text(row["prompt"]):
             yield f"{volume}: its prompt is, word for word, the report of a validation or test patient"
+        elif told := _told_by_sidecar(row, held_out, workspace):
+            yield f"{volume}: {told}"
 
 
 def _pack_problems(synthetic: pd.DataFrame, held_out: HeldOut, workspace: Workspace) -> Iterable[str]:
     """Compare each generator's training patients with the held-out ones."""
     if not held_out:
         return
-    for _, rows in synthetic.groupby(["pack", "pack_sha256"], sort=True):
-        pack, digest = str(rows["pack"].iloc[0]), str(rows["pack_sha256"].iloc[0])
-        if not digest:
+    for (pack, digest), rows in synthetic.groupby(["pack", "pack_sha256"], sort=True):
+        kept = pack_folder(rows, digest, workspace)
+        if kept is None and not digest:
             warn(
                 f"{len(rows)} synthetic volumes do not say which pack made them: whether it was trained on "
                 "validation or test patients cannot be checked"
             )
             continue
-        kept = pack_folder(rows, digest, workspace)
         if kept is None:
             yield (
                 f"{len(rows)} volumes of pack '{pack}', {rows['volume'].iloc[0]} among them: its pack.json "
                 "is not beside the volumes, or is another one, so its training patients cannot be checked"
             )
             continue
-        seen = _seen(read_json(kept / "pack.json"), held_out)
+        try:
+            seen = _seen(read_json(kept / "pack.json"), held_out)
+        except UserError as error:
+            yield f"{len(rows)} volumes of pack '{pack}', {rows['volume'].iloc[0]} among them: {error}"
+            continue
         if seen:
             yield f"{len(rows)} volumes of pack '{pack}', trained on validation or test patients: {seen}"
 
@@ -94,7 +107,7 @@ def refuse_pack(record: Any, real: pd.DataFrame) -> None:
         real: The real manifest.
 
     Raises:
-        UserError: It was; some of them are named.
+        UserError: It was, some of them being named; or it does not say whom it was trained on.
     """
     seen = _seen(record, HeldOut(real))
     if seen:
@@ -105,8 +118,18 @@ def refuse_pack(record: Any, real: pd.DataFrame) -> None:
 
 
 def _seen(record: Any, held_out: HeldOut) -> str:
-    """Held-out patients that a pack was trained on, the first by name; "" for none."""
-    seen = [f"{d}/{p}" for d, p in sorted(held_out.patients) if trained_on(record, d, p)]
+    """Held-out patients that a pack was trained on, the first by name; "" for none.
+
+    Raises:
+        UserError: The record does not tell.
+    """
+    data = training_data(record)
+    if not data and held_out:
+        warn(
+            f"the pack '{record.get('name', '')}' lists nobody that it was trained on: right for random weights "
+            "(`text2ct models init`); of any other pack nobody can tell whether validation or test patients leak"
+        )
+    seen = [f"{d}/{p}" for d, p in sorted(held_out.patients) if trained_on(data, d, p)]
     return ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "")
 
 
@@ -114,7 +137,7 @@ def _gate_problems(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Works
     """Compare whom each gate knows with the held-out patients: validation patients may calibrate it, no others."""
     held_out, test = held_out_patients(real), held_out_patients(real[real["split"] == "test"])
     for record in gates_of(synthetic, workspace):
-        chosen = synthetic.loc[synthetic["gate"].str.contains(f"@{record.run}", regex=False), "volume"]
+        chosen = synthetic.loc[judged_by(synthetic["gate"]) == record.run, "volume"]
         for how, known, forbidden in (
             ("trained on validation or test patients", record.trained_on, held_out),
             ("calibrated on test patients", record.calibrated_on, test),
@@ -126,33 +149,78 @@ def _gate_problems(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Works
 
 
 def pack_folder(rows: pd.DataFrame, digest: str, workspace: Workspace) -> Path | None:
-    """Where the run of these volumes kept the ``pack.json`` that the manifest names by its SHA-256."""
+    """Where the run of these volumes kept the ``pack.json`` that the manifest names by its SHA-256.
+
+    Where the manifest names none ("" as ``digest``), the one beside the volumes is taken.
+    """
     folders: dict[Path, None] = {}
     for root, path in rows[["root", "path"]].drop_duplicates().itertuples(index=False):
         folders[workspace.resolve(root, path).parent.parent] = None
     for folder in folders:
         file = folder / "pack.json"
-        if file.is_file() and sha256_file(file) == digest:
+        if file.is_file() and digest in ("", sha256_file(file)):
             return folder
     return None
 
 
-def trained_on(record: Any, dataset: str, patient: str) -> bool:
-    """Whether a pack (its ``pack.json``) was trained on a patient.
+def training_data(record: Any) -> tuple[TrainingData, ...]:
+    """Whom a pack was trained on, by its ``pack.json``.
+
+    Raises:
+        UserError: That cannot be understood.
+    """
+    from text2ct.diffusion.info import TrainingData
+
+    try:
+        told = record.get("trained_on", ()) if isinstance(record, dict) else None
+        return TypeAdapter(tuple[TrainingData, ...]).validate_python(told)
+    except ValidationError as error:
+        raise UserError(
+            "its pack.json does not list whom the pack was trained on as {dataset, patients, first, last}"
+        ) from error
+
+
+def trained_on(training: Iterable[TrainingData], dataset: str, patient: str) -> bool:
+    """Whether a pack was trained on a patient; letter case does not tell two apart.
 
     Patients are listed by name (``*`` stands for any letters) or as a range of numbers; a data set
     without either counts as seen whole.
     """
-    for data in record.get("trained_on", ()):
-        if data.get("dataset") != dataset:
+    dataset, patient = dataset.casefold(), patient.casefold()
+    for data in training:
+        if data.dataset.casefold() != dataset:
             continue
-        names, first, last = data.get("patients") or (), data.get("first"), data.get("last")
-        if not names and first is None and last is None:
+        if not data.patients and data.first is None and data.last is None:
             return True
-        if any(fnmatchcase(patient, name) for name in names):
+        if any(fnmatchcase(patient, name.casefold()) for name in data.patients):
             return True
         number = re.search(r"\d+$", patient)
-        low, high = 0 if first is None else first, float("inf") if last is None else last
-        if (first is not None or last is not None) and number and low <= int(number.group()) <= high:
+        low, high = data.first or 0, float("inf") if data.last is None else data.last
+        if (data.first is not None or data.last is not None) and number and low <= int(number.group()) <= high:
             return True
     return False
+
+
+def _told_by_sidecar(row: Mapping[Any, Any], held_out: HeldOut, workspace: Workspace) -> str:
+    """What the file beside a volume says against it that its manifest row does not; "" for nothing."""
+    if not held_out or not row["path"]:
+        return ""
+    voxels = workspace.resolve(row["root"], row["path"])
+    path = voxels.parent.parent / "sidecars" / f"{voxels.name}.json"
+    if not path.is_file():
+        return ""
+    try:
+        sidecar = Sidecar.model_validate(read_json(path))
+    except (UserError, ValidationError):
+        return f"its sidecar {path.name} is damaged, so nobody can tell whose prompt it had"
+    if sidecar.prompt_split in HELD_OUT:
+        return f"its prompt belongs to the split '{sidecar.prompt_split}'"
+    origin = pd.Series([sidecar.prompt_dataset]), pd.Series([sidecar.prompt_volume])
+    patient = sidecar.prompt_patient
+    if held_out.volumes(*origin, by_name=True)[0] or (
+        patient and held_out.has_patient(sidecar.prompt_dataset, patient)
+    ):
+        return f"its prompt comes from {sidecar.prompt_volume or patient}, a validation or test patient's"
+    if held_out.has_text(sidecar.prompt):
+        return "its prompt is, word for word, the report of a validation or test patient"
+    return ""

@@ -18,6 +18,8 @@ from text2ct.errors import UserError
 from text2ct.files import read_json, sha256_file, write_json
 
 REQUEST_FILE = "request.json"
+TRY_FILE = "try.json"
+"""Marks a run in which a gate made rejected volumes again: that gate's manifest holds them, judged."""
 _FROM_REQUEST = {
     "pack", "pack_sha256", "guidance_scale", "guidance_interval", "steps", "solver", "time_location", "time_scale",
     "decode", "batch_size",
@@ -170,7 +172,8 @@ class RunFolder:
         """
         file = self.path / REQUEST_FILE
         if not file.exists():
-            if self.path.is_dir() and any(not p.name.startswith(".") for p in self.path.iterdir()):
+            there = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
+            if any(name != TRY_FILE and not name.startswith(".") for name in there):
                 raise UserError(f"{self.path} holds files but no {REQUEST_FILE}; give another --run")
             return
         before, now = read_json(file), request.model_dump(mode="json")

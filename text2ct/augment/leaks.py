@@ -13,6 +13,8 @@ from text2ct.manifests import parse_volume_names
 
 _HEADINGS = re.compile(r"\b(?:findings|impressions?)\s*:")
 _WORDS = re.compile(r"[^\W_]+")
+# A shorter Impression ("Right pleural effusion.") is a phrase of the trade and tells nothing of one patient.
+_TELLING_WORDS = 5
 # The quick way for plain English: everything but letters and digits becomes a space.
 _ASCII_GAPS = {code: " " for code in range(128) if not chr(code).isalnum()}
 
@@ -44,27 +46,65 @@ class HeldOut:
     def __init__(self, frame: pd.DataFrame) -> None:
         rows = frame[frame["split"].isin(HELD_OUT)]
         self.patients = held_out_patients(frame)
-        self._patient_of = dict(zip(zip(frame["dataset"], frame["volume"], strict=True), frame["patient"], strict=True))
+        self._datasets = {dataset.casefold() for dataset in frame["dataset"].unique()}
+        self._patients = {(dataset.casefold(), patient.casefold()) for dataset, patient in self.patients}
+        self._volumes = {
+            (dataset.casefold(), volume.casefold())
+            for dataset, volume, patient in zip(frame["dataset"], frame["volume"], frame["patient"], strict=True)
+            if (dataset, patient) in self.patients
+        }
+        self._patient_names = {patient for _, patient in self._patients}
+        self._volume_names = {volume for _, volume in self._volumes}
         self._texts: set[str] = set()
         for findings_text, impression_text in set(zip(rows["findings_text"], rows["impression_text"], strict=True)):
             self._texts.add(normalise_text(report_prompt(findings_text, impression_text)))
             self._texts.add(normalise_text(findings_text))
+        self._texts |= _telling_impressions(frame)
         self._texts.discard("")
 
     def __bool__(self) -> bool:
         return bool(self.patients)
 
-    def volumes(self, datasets: pd.Series, volumes: pd.Series) -> np.ndarray:
-        """Which volumes are a held-out patient's, by the manifest or by name; ``(n,)`` bool."""
+    def volumes(self, datasets: pd.Series, volumes: pd.Series, *, by_name: bool = False) -> np.ndarray:
+        """Which volumes are a held-out patient's, by the manifest or by how they are spelled, in any letter case.
+
+        Args:
+            datasets: (n,) data sets.
+            volumes: (n,) names of volumes.
+            by_name: In a data set that the manifest does not know (a list of prompts without that column has
+                its own name), the name of a held-out volume or patient is enough.
+
+        Returns:
+            (n,) bool.
+        """
         spelled = parse_volume_names(volumes)["patient"]
-        found = [
-            (dataset, patient) in self.patients or (dataset, self._patient_of.get((dataset, volume))) in self.patients
-            for dataset, volume, patient in zip(datasets, volumes, spelled, strict=True)
-        ]
-        return np.array(found, dtype=bool)
+        return np.array(
+            [
+                self._is_patient(dataset, patient, by_name) or self._is_volume(dataset, volume, by_name)
+                for dataset, volume, patient in zip(datasets, volumes, spelled, strict=True)
+            ],
+            dtype=bool,
+        )
+
+    def has_patient(self, dataset: str, patient: str) -> bool:
+        """Whether a patient is held out; in a data set that the manifest does not know, by the name alone."""
+        return self._is_patient(dataset, patient, by_name=True)
+
+    def _is_patient(self, dataset: str, patient: str, by_name: bool) -> bool:
+        dataset, patient = dataset.casefold(), patient.casefold()
+        unknown = by_name and dataset not in self._datasets
+        return patient in self._patient_names if unknown else (dataset, patient) in self._patients
+
+    def _is_volume(self, dataset: str, volume: str, by_name: bool) -> bool:
+        dataset, volume = dataset.casefold(), volume.casefold()
+        unknown = by_name and dataset not in self._datasets
+        return volume in self._volume_names if unknown else (dataset, volume) in self._volumes
 
     def has_text(self, prompt: str) -> bool:
-        """Whether a prompt is, word for word, a held-out report or its Findings."""
+        """Whether a prompt is, word for word, a held-out report, its Findings, or its Impression.
+
+        An Impression that another report has too, or of fewer than five words, is anybody's.
+        """
         return self.has_key(normalise_text(prompt))
 
     def has_key(self, normalised: str) -> bool:
@@ -74,3 +114,13 @@ class HeldOut:
     def among(self, identities: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """The held-out ones among (dataset, patient) identities, sorted."""
         return sorted(self.patients.intersection(identities))
+
+
+def _telling_impressions(frame: pd.DataFrame) -> set[str]:
+    """Impressions of held-out reports, normalised, that are long enough to tell and in no other report."""
+    is_held_out = frame["split"].isin(HELD_OUT)
+    held_out, others = (
+        {normalise_text(text) for text in frame.loc[rows, "impression_text"].unique()}
+        for rows in (is_held_out, ~is_held_out)
+    )
+    return {text for text in held_out - others if len(text.split()) >= _TELLING_WORDS}

@@ -25,6 +25,8 @@ NOTABLE_PHI = 0.3
 MAX_RATIO = 1.0
 # As often as one prompt may be used: a volume drawn more often than that beside a real one is learnt by heart.
 MAX_WEIGHT = 4.0
+# What is compared as text; tables that no file was made of may have NaN there.
+_TEXTS = ["root", "path", "sha256", "gate", "prompt", "prompt_dataset", "prompt_volume", "pack", "pack_sha256"]
 
 
 def mix(
@@ -59,7 +61,8 @@ def mix(
         ``manifest``, ``real`` (training volumes), ``synthetic``, ``ratio`` (reached), ``ratio_requested``,
         ``left_out`` by reason, ``prevalence_before`` and ``prevalence_after`` by training scan (None where
         unknown), ``source_label_association`` (phi coefficient of being synthetic and having the finding,
-        over training volumes with known label; None where it has no meaning), ``strategy``, ``seed``,
+        over training volumes with known label; None where it has no meaning), both as training draws with
+        ``synthetic_share``, ``strategy``, ``seed``,
         ``synthetic_share`` (of the draws of training),
         ``run``, and ``failed``: True when ``strict`` found too few volumes (exit code 1).
 
@@ -86,7 +89,7 @@ def mix(
     train = pd.concat([before, chosen.chosen], ignore_index=True)
     if synthetic_share is not None:
         frame["sampling_weight"] = sampling_weights(frame, synthetic_share)
-    association = source_label_association(train)
+    association = source_label_association(train, synthetic_share)
     notable = [f"{name} {phi:+.2f}" for name, phi in association.items() if phi is not None and abs(phi) > NOTABLE_PHI]
     if notable:
         warn(f"looking synthetic predicts {', '.join(notable)} (phi); add synthetic volumes on the other side")
@@ -105,7 +108,7 @@ def mix(
         "ratio_requested": ratio,
         "left_out": chosen.left_out,
         "prevalence_before": prevalence(before),
-        "prevalence_after": prevalence(train),
+        "prevalence_after": prevalence(train, synthetic_share),
         "source_label_association": association,
         "strategy": strategy,
         "seed": seed,
@@ -134,6 +137,7 @@ def gather(real: pd.DataFrame, synthetic: pd.DataFrame | Sequence[pd.DataFrame],
     if (real["source"] == "synthetic").any():
         raise UserError("the real manifest holds synthetic rows; give the manifest of the real data")
     joined = pd.concat(frames, ignore_index=True)
+    joined[_TEXTS] = joined[_TEXTS].fillna("")
     twice = joined[joined.duplicated(["dataset", "volume"])]
     if len(twice):
         raise UserError(
@@ -178,5 +182,5 @@ def sampling_weights(frame: pd.DataFrame, share: float) -> pd.Series:
 
 
 def _digest(frame: pd.DataFrame, settings: dict[str, Any]) -> str:
-    rows = frame[["dataset", "volume", "split", "sha256"]].to_dict("split", index=False)["data"]
-    return hashlib.sha256(json.dumps([settings, rows]).encode()).hexdigest()
+    """SHA-256 of the settings and of every cell, so that rows with other labels or prompts are another run."""
+    return hashlib.sha256(f"{json.dumps(settings)}\n{frame.to_csv(index=False)}".encode()).hexdigest()

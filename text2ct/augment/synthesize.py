@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from text2ct.augment._run import RunFolder, RunRequest, Sidecar, planned_sidecars, requests_digest
-from text2ct.augment._scans import NAMES
+from text2ct.augment._scans import HELD_OUT, NAMES
 from text2ct.augment.requests import check_requests
-from text2ct.console import info, progress
+from text2ct.console import info, progress, warn
 from text2ct.errors import UserError
 from text2ct.files import sha256_file, write_json, write_text
 from text2ct.findings import FINDINGS
@@ -114,6 +114,12 @@ def synthesize(
             gives voxels that are not finite.
     """
     requests = _repeat(check_requests(requests, "the prompts"), count)
+    held_out = int(requests["split"].isin(HELD_OUT).sum())
+    if held_out:
+        warn(
+            f"{held_out} prompts are of validation or test patients: their volumes must not be trained on, and `mix` "
+            "refuses them"
+        )
     loaded = _load(pack)
     settings = loaded.info.defaults.updated(**(sampling or {}))
     batch_size = loaded.usual_batch if batch_size is None else batch_size
@@ -156,7 +162,7 @@ def synthesize(
     started = time.perf_counter()
     finished = maker.make_missing(planned, done)
     elapsed = time.perf_counter() - started
-    write_manifest(_manifest(finished, name), folder.manifest)
+    _write_if_new(_manifest(finished, name), folder.manifest)
     made = len(planned) - resumed
     return result | {"seconds_per_volume": elapsed / made if made else None, "run": name}
 
@@ -283,6 +289,16 @@ class _Maker:
         )
         write_json(self._folder.sidecar(planned), finished.model_dump(mode="json"))
         return finished
+
+
+def _write_if_new(frame: pd.DataFrame, path: Path) -> None:
+    """Write a manifest unless it is there already: what changes nothing must not make its run the newest."""
+    fresh = path.with_name(f".new-{path.name}")
+    write_manifest(frame, fresh)
+    if path.is_file() and path.read_bytes() == fresh.read_bytes():
+        fresh.unlink()
+    else:
+        fresh.replace(path)
 
 
 def _manifest(finished: Sequence[Sidecar], run: str) -> pd.DataFrame:

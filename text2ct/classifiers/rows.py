@@ -22,12 +22,17 @@ _PROMPT = ("prompt", "prompt_dataset", "prompt_volume")
 
 
 def usable_rows(manifest: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Rows of the two splits that have a known label, and how many have none."""
+    """Rows of the two splits that have a known label and were not rejected by a gate, and how many have no label."""
     needed = ("dataset", "volume", "patient", "scan", "split", "source", "root", "path", *FINDINGS)
     missing = [column for column in needed if column not in manifest.columns]
     if missing:
         raise UserError("the manifest lacks columns", missing)
     rows = manifest[manifest["split"].isin(("train", "validation"))]
+    if "gate" in rows:
+        rejected = rows["gate"].fillna("").astype(str).str.startswith("reject")
+        if rejected.any():
+            console.info(f"{int(rejected.sum())} volumes left out: rejected by the gate")
+        rows = rows[~rejected]
     known = rows[list(FINDINGS)].notna().any(axis=1)
     if len(rows) and not known.any():
         raise UserError("no row has a known label; a classifier needs some of the 18 finding columns filled in")
@@ -61,7 +66,9 @@ def check_held_out(manifest: pd.DataFrame) -> None:
     if len(made):
         made = made.reindex(columns=["volume", *_PROMPT]).astype(object).fillna("")
         known = held_out(manifest)
-        told = known.volumes(made["prompt_dataset"], made["prompt_volume"]) | made["prompt"].map(known.has_text)
+        told = known.volumes(made["prompt_dataset"], made["prompt_volume"], by_name=True) | made["prompt"].map(
+            known.has_text
+        )
         leaks += [f"{volume}: its prompt is of a validation or test patient" for volume in made.loc[told, "volume"]]
     if leaks:
         more = [f"and {len(leaks) - 10} more"] if len(leaks) > 10 else []

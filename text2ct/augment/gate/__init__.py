@@ -3,6 +3,7 @@
 from text2ct.augment.gate.config import GATE_SEED, GateConfig, read_config
 from text2ct.augment.gate.record import GateRecord, gates_of, read_record, refuse_judge, refuse_same_judge
 from text2ct.augment.gate.run import gate
+from text2ct.augment.gate.runs import newest_ungated, newest_usable
 
 __all__ = [
     "GATE_SEED",
@@ -10,6 +11,8 @@ __all__ = [
     "GateRecord",
     "gate",
     "gates_of",
+    "newest_ungated",
+    "newest_usable",
     "read_config",
     "read_record",
     "refuse_judge",

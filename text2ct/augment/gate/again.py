@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from text2ct.augment._run import REQUEST_FILE, RunRequest, Sidecar
+from text2ct.augment._run import REQUEST_FILE, TRY_FILE, RunRequest, Sidecar
 from text2ct.augment.synthesize import Generate, PackLike, synthesize
 from text2ct.errors import UserError
-from text2ct.files import read_json
+from text2ct.files import read_json, write_json
 from text2ct.manifests import Workspace, read_manifest
 
 _SAMPLING = {"guidance_scale", "guidance_interval", "steps", "solver", "time_location", "time_scale", "decode"}
@@ -50,6 +50,10 @@ def make_again(
     """
     request: Any = _read(folder / REQUEST_FILE, RunRequest)
     requests = [_request(_read(folder / "sidecars" / f"{name}.json", Sidecar)) for name in sorted(names)]
+    target = workspace.run_dir("synthetic", run)
+    if not (target / REQUEST_FILE).exists():
+        # First of all, so that no command takes volumes that nobody judged for a run of its own, whatever happens.
+        write_json(target / TRY_FILE, {"of": folder.name, "attempt": attempt})
     made = synthesize(
         pd.DataFrame(requests),
         pack=pack,

@@ -50,9 +50,11 @@ class Score:
 def bounded(
     test: Test, name: str, value: float, *, low: float = -math.inf, high: float = math.inf, what: str, note: str = ""
 ) -> Score:
-    """A score that fails outside ``[low, high]``, its reason being ``what`` and the numbers."""
+    """A score that fails outside ``[low, high]`` and as NaN, its reason being ``what`` and the numbers."""
     reason = ""
-    if value < low:
+    if math.isnan(value):
+        reason = f"{what} (there is no number)"
+    elif value < low:
         reason = f"{what} ({value:.4g} is below {low:.4g})"
     elif value > high:
         reason = f"{what} ({value:.4g} is above {high:.4g})"

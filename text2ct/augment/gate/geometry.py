@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from text2ct.augment.gate.base import Score, Strict, bounded
 from text2ct.volumes import Volume
@@ -31,6 +31,13 @@ class GeometrySettings(Strict):
     a small adult; emphysema of a tall man reaches 9 to 10."""
     min_side_ml: Positive = 100.0
     """Aerated lung on either side: a lung that is gone is a patient with one lung (rare) or a failed volume (not)."""
+
+    @field_validator("lung_ml")
+    @classmethod
+    def _low_below_high(cls, lung_ml: tuple[float, float]) -> tuple[float, float]:
+        if not lung_ml[0] < lung_ml[1]:
+            raise ValueError(f"{lung_ml[0]:g}, {lung_ml[1]:g} does not rise from the least volume to the highest")
+        return lung_ml
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,8 @@ class MemorisedSettings(Strict):
     """When two volumes are of one patient."""
 
     pair_quantile: Share = 0.95
-    """Of the distances between reconstructions of one scan: a copy is not farther than another reconstruction is."""
+    """Of the distances between volumes of one patient, reconstructions of a scan and repeat scans alike: a copy is not
+    farther than the patient's other volumes are."""
     stranger_quantile: Annotated[float, Field(ge=0, lt=1)] = 0.001
     """Of the distances of real validation patients to their nearest training volume; of fewer than 1,000 it is the
     smallest."""
@@ -47,8 +48,8 @@ class MemorisedThreshold(Strict):
 
     Attributes:
         distance_hu: Nearer than this is a copy (root mean square difference, aligned).
-        reconstructions_hu: The quantile over pairs of reconstructions of a scan; where there is none, over repeat
-            scans of a patient; 0 where there are neither.
+        same_patient_hu: The quantile over pairs of one patient, reconstructions and repeat scans; 0 where there are
+            none, and never above ``strangers_hu``.
         strangers_hu: The quantile over different patients.
         caught: Share of real pairs of one patient that the threshold calls copies, by kind of pair.
         false_positive_rate: Bound on the chance that a new real patient is called a copy.
@@ -56,7 +57,7 @@ class MemorisedThreshold(Strict):
     """
 
     distance_hu: float
-    reconstructions_hu: float
+    same_patient_hu: float
     strangers_hu: float
     caught: dict[str, float]
     false_positive_rate: float
@@ -94,12 +95,12 @@ def calibrate(
     }
     rank = int(settings.stranger_quantile * (len(far) - 1)) + 1
     unlike = float(far[rank - 1])
-    alike = near.get("reconstructions", near.get("repeat scans", np.zeros(1)))
+    alike = np.concatenate(list(near.values())) if near else np.zeros(1)
     same = min(float(np.quantile(alike, settings.pair_quantile)), unlike)
     threshold = same + settings.between * (unlike - same)
     return MemorisedThreshold(
         distance_hu=threshold,
-        reconstructions_hu=same,
+        same_patient_hu=same,
         strangers_hu=unlike,
         caught={kind: float((distances < threshold).mean()) for kind, distances in near.items()},
         false_positive_rate=rank / (len(far) + 1),
@@ -141,7 +142,7 @@ def judge(
     found = training.nearest(volume_hu)
     name = names[found.index]
     distance, least = found.distance_hu, threshold.distance_hu
-    reason = f"copy of {name} ({distance:.4g} HU away, expected {least:.4g} or more)" if distance < least else ""
+    reason = f"copy of {name} ({distance:.4g} HU away, expected {least:.4g} or more)" if not distance >= least else ""
     scores = [
         Score(
             "memorised", "distance to the nearest training volume (HU)", distance, low=least, reason=reason, note=name

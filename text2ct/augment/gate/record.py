@@ -119,8 +119,8 @@ class GateRecord(Strict):
         copies: Volumes that repeat a real training volume.
         tries: Rounds of best-of.
         unmet: Requests without an accepted volume.
-        real_rejected: Test to the share of real validation scans that it would reject, measured on the scans that
-            set the thresholds: what to compare the rejected share of synthetic volumes with.
+        real_rejected: Test to the share of real validation scans (at most 100) that it rejects, judged as synthetic
+            volumes are, though they set the thresholds: what to compare the rejected share of those with.
         notes: What could not be judged, in words.
     """
 
@@ -150,22 +150,31 @@ def read_record(folder: Path) -> GateRecord:
     """The record in a gated folder.
 
     Raises:
-        UserError: There is none, or it is damaged.
+        UserError: There is none, it is damaged, or it is another folder's.
     """
     path = Path(folder) / RECORD
     if not path.is_file():
         raise UserError(f"{path} is missing, so nobody can tell who judged these volumes; run `text2ct gate` again")
     try:
-        return GateRecord.model_validate(read_json(path))
+        found = GateRecord.model_validate(read_json(path))
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         raise UserError(f"{path} is damaged; run `text2ct gate` again", problems) from error
+    if found.run != path.parent.name:
+        raise UserError(f"{path} is the record of the gate '{found.run}'; give its folder that name back")
+    return found
 
 
 def gate_cell(run: str, reasons: Iterable[str]) -> str:
     """A volume's cell in the manifest's ``gate`` column: ``accept@RUN`` or ``reject@RUN: reason; reason``."""
     given = "; ".join(reasons)
     return f"reject@{run}: {given}" if given else f"accept@{run}"
+
+
+def judged_by(cells: pd.Series) -> pd.Series:
+    """The run of the gate that judged each volume, from the cells of the column ``gate``; "" for none."""
+    found = [_CELL.fullmatch(cell) for cell in cells.fillna("").astype(str)]
+    return pd.Series([match[2] if match else "" for match in found], index=cells.index, dtype=object)
 
 
 def gates_of(frame: pd.DataFrame, workspace: Workspace) -> list[GateRecord]:
@@ -176,20 +185,13 @@ def gates_of(frame: pd.DataFrame, workspace: Workspace) -> list[GateRecord]:
     """
     if "gate" not in frame:
         return []
-    cells = frame["gate"].fillna("").astype(str)
-    runs, problems = set(), []
-    for cell, volume in zip(cells, frame["volume"], strict=True):
-        if not cell:
-            continue
-        found = _CELL.fullmatch(cell)
-        if found is None:
-            problems.append(f"{volume}: '{cell}'")
-        else:
-            runs.add(found[2])
+    cells, runs = frame["gate"].fillna("").astype(str), judged_by(frame["gate"])
+    unnamed = (cells != "") & (runs == "")
+    problems = [f"{volume}: '{cell}'" for volume, cell in zip(frame["volume"][unnamed], cells[unnamed], strict=True)]
     if problems:
         more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
         raise UserError("these volumes do not name the gate that judged them; run `text2ct gate`", problems[:10] + more)
-    return [read_record(workspace.run_dir("synthetic", run)) for run in sorted(runs)]
+    return [read_record(workspace.run_dir("synthetic", run)) for run in sorted(set(runs) - {""})]
 
 
 def refuse_same_judge(frame: pd.DataFrame, workspace: Workspace, classifier_name: str, seed: int) -> None:
