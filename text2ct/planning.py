@@ -169,9 +169,14 @@ def _write_plan(plan: augment.Plan, frame: pd.DataFrame, folder: Path) -> dict[s
 
 
 def _mix_ratio(total: int, frame: pd.DataFrame) -> float:
-    """The shortest ratio with which ``mix`` takes all of a plan's volumes; it counts real training volumes with files."""
+    """The shortest ratio at which ``mix``, which counts real training volumes with files, takes a plan's volumes."""
     rows = training_rows(frame)
     real = int((rows["path"] != "").sum()) or len(rows)
+    return shortest_ratio(total, real)
+
+
+def shortest_ratio(total: int, real: int) -> float:
+    """The ratio of fewest digits that, times ``real`` volumes, rounds to ``total``."""
     # Seventeen digits tell any two numbers apart.
     ratios = (float(f"{total / real:.{digits}g}") for digits in range(2, 18))
     return next(ratio for ratio in ratios if round(ratio * real) == total)
@@ -218,8 +223,8 @@ def requests_for(
     chosen = [name for name, value in (("--source", source), ("--max-uses", max_uses)) if value is not None]
     if chosen and (text is not None or prompts is not None):
         raise UserError(
-            f"{' and '.join(chosen)} would do nothing: {given[0]} brings its own texts; leave out what is not for it, or "
-            "ask with --labels or --plan"
+            f"{' and '.join(chosen)} would do nothing: {given[0]} brings its own texts; "
+            "leave them out, or ask with --labels or --plan"
         )
     findings = findings_of(labels) if labels else None
     if text is not None:
@@ -239,6 +244,5 @@ def requests_for(
     wanted = augment.read_plan(plan) if plan is not None else findings or []
     if plan is None:
         count = count or DEFAULT_COUNT
-    return augment.make_prompts(
-        frame, wanted, count=count, seed=seed, source=source or "reports", max_uses=max_uses or MAX_USES_PER_PROMPT
-    )
+    limit = MAX_USES_PER_PROMPT if max_uses is None else max_uses
+    return augment.make_prompts(frame, wanted, count=count, seed=seed, source=source or "reports", max_uses=limit)

@@ -73,7 +73,6 @@ def per_finding(
 
 def notes_of(plan: Plan, needed: float) -> list[str]:
     """What the plan could not do; ``needed`` is the ratio with which each target alone could have all of its aims."""
-    ratio = plan.total / plan.training_scans
     limit = (
         f"below {plan.target_prevalence:.1%}"
         if plan.target_irlbl is None
@@ -94,10 +93,9 @@ def notes_of(plan: Plan, needed: float) -> list[str]:
             if row.target == target and not row.association_kept
         ]
         if loud:
-            remedy = f"; {needed:.3g} synthetic volumes per training scan could do, or a lower target"
-            if needed <= ratio:
-                remedy = "; a larger --max-ratio may do, or a lower target"
-            remedy = remedy if target else ""
+            enough = f"{needed:.3g} synthetic volumes per training scan could do"
+            enough = enough if needed > plan.total / plan.training_scans else "a larger --max-ratio may do"
+            remedy = f"; {enough}, or a lower target" if target else ""
             notes.append(
                 f"being synthetic says more of these {kind} than the {plan.max_association:g} allowed (phi): "
                 f"{', '.join(loud)}{remedy}"

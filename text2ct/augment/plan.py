@@ -33,8 +33,8 @@ DEFAULT_EXPECTED_GAIN = 0.05
 MIN_FIDELITY = 0.85
 # Steps by which more volumes are tried where the targets' aims stand in each other's way.
 _MORE = 1.25
-# Rounds in which a target IRLbl follows the commonest finding, whose prevalence moves little within a small association.
-_ROUNDS = 12
+# Rounds in which a target IRLbl follows the commonest finding, whose prevalence a small association hardly moves.
+_ROUNDS = 6
 
 
 def make_plan(

@@ -69,7 +69,8 @@ def select(
 
     ``uniform`` draws at random. ``targeted`` takes turns: a volume with the under-represented finding
     that is rarest so far, then one known to lack all of them, so that looking synthetic says little about
-    the label; volumes of which neither is known come last. The same tables (in any order), ratio and seed give the same choice.
+    the label; volumes of which neither is known come last. The same tables (in any order), ratio and
+    seed give the same choice.
 
     Raises:
         UserError: The ratio is not a number of at least 0, or the strategy is unknown.
