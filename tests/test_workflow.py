@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from text2ct import augment, planning, volumes, workflow
 from text2ct.errors import UserError
@@ -46,6 +48,22 @@ def test_a_table_without_splits_is_planned_from_as_a_whole(
     page = Path(result["report"]).read_text()
     assert "own.csv" in page
     assert "text2ct synthesize --prompts" in page
+    assert f"text2ct mix --ratio {result['mix_ratio']:.17g}" in page
+    assert round(result["mix_ratio"] * 60) == plan.total
+
+
+@given(total=st.integers(1, 10**6), real=st.integers(1, 10**5))
+def test_the_ratio_named_takes_every_planned_volume(total: int, real: int) -> None:
+    frame = pd.DataFrame({"dataset": "own", "patient": [str(i) for i in range(3)], "split": "train", "source": "real"})
+    frame = frame.assign(path=["a", "b", ""])
+    assert round(planning._mix_ratio(total, frame) * 2) == total
+    assert round(planning.shortest_ratio(total, real) * real) == total
+
+
+@pytest.mark.parametrize("texts", [{"text": "An effusion."}, {"prompts": Path("p.csv")}], ids=["text", "prompts"])
+def test_options_that_would_do_nothing_are_refused(space: Workspace, texts: dict) -> None:
+    with pytest.raises(UserError, match="--source and --max-uses would do nothing"):
+        planning.requests_for(space, source="edited", max_uses=2, **texts)
 
 
 def test_a_dry_run_of_report_writes_nothing(space: Workspace, tmp_path: Path) -> None:

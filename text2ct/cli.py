@@ -126,7 +126,13 @@ def report(
         str | None,
         typer.Option("--labels", help="Findings to plan for; default the under-represented that the pack renders."),
     ] = None,
-    target_prevalence: Annotated[float, typer.Option(help="Prevalence that the plan aims at.")] = 0.15,
+    target_prevalence: Annotated[
+        float | None, typer.Option(help="Prevalence that the plan aims at; default 0.15.")
+    ] = None,
+    target_irlbl: Annotated[
+        float | None,
+        typer.Option(help="Instead of a prevalence: bring each target's IRLbl (commonest over own) down to this."),
+    ] = None,
     max_ratio: Annotated[float, typer.Option(help="At most this many synthetic volumes per training scan.")] = 1.0,
     max_association: Annotated[
         float, typer.Option(help="Largest phi of being synthetic and having a finding; 1 plans the fewest volumes.")
@@ -165,6 +171,7 @@ def report(
         rule=UnderrepresentedRule(max_prevalence=max_prevalence, max_irlbl=max_irlbl),
         labels=labels,
         target_prevalence=target_prevalence,
+        target_irlbl=target_irlbl,
         max_ratio=max_ratio,
         max_association=max_association,
         expected_gain=expected_gain,
@@ -193,10 +200,16 @@ def synthesize(
     text: Annotated[str | None, typer.Option("--text", help="One report in your own words.")] = None,
     count: Annotated[int | None, typer.Option("--count", min=1, help="Volumes to make.")] = None,
     source: Annotated[
-        Literal["reports", "edited", "composed"],
-        typer.Option("--source", help="`reports`, reports `edited` to show the finding, or `composed` from labels."),
-    ] = "reports",
-    max_uses: Annotated[int, typer.Option("--max-uses", min=1, help="Most volumes of one report or prompt.")] = 4,
+        Literal["reports", "edited", "composed"] | None,
+        typer.Option(
+            "--source",
+            help="Texts for --labels and --plan: `reports` (default), reports `edited` to show the finding, or "
+            "`composed` from labels.",
+        ),
+    ] = None,
+    max_uses: Annotated[
+        int | None, typer.Option("--max-uses", min=1, help="Most volumes of one of these texts; default 4.")
+    ] = None,
     model: Annotated[str, typer.Option("--model", help="Name or folder of a model pack.")] = "simulated-64",
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale; default the pack's.")] = None,
     interval: Annotated[

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from text2ct import augment, manifests
+from text2ct.augment._scans import training_rows
 from text2ct.augment.plan import DEFAULT_EXPECTED_GAIN, DEFAULT_MAX_ASSOCIATION, DEFAULT_MAX_RATIO
 from text2ct.augment.prompts import MAX_USES_PER_PROMPT, Source
 from text2ct.augment.requests import text_request
@@ -59,7 +60,8 @@ def report(
     *,
     rule: UnderrepresentedRule | None = None,
     labels: str | None = None,
-    target_prevalence: float = 0.15,
+    target_prevalence: float | None = None,
+    target_irlbl: float | None = None,
     max_ratio: float = DEFAULT_MAX_RATIO,
     max_association: float = DEFAULT_MAX_ASSOCIATION,
     expected_gain: float = DEFAULT_EXPECTED_GAIN,
@@ -79,7 +81,8 @@ def report(
         path: A manifest, a CT-RATE folder, a label table or annotated reports; by default the real data.
         rule: When a finding counts as under-represented.
         labels: Findings to plan for, as typed; by default the under-represented ones that the pack renders.
-        target_prevalence: What the plan aims at, in (0, 1).
+        target_prevalence: What the plan aims at, in (0, 1); by default 0.15.
+        target_irlbl: In its place the largest IRLbl that a target should have.
         max_ratio: At most this many synthetic volumes per training scan.
         max_association: Largest phi of source and label that the plan may bring, in (0, 1].
         expected_gain: AUC that a target is hoped to gain; the plan marks targets whose test scans cannot show it.
@@ -123,6 +126,7 @@ def report(
             findings=wanted,
             rule=rule,
             target_prevalence=target_prevalence,
+            target_irlbl=target_irlbl,
             max_ratio=max_ratio,
             max_association=max_association,
             expected_gain=expected_gain,
@@ -160,7 +164,22 @@ def _write_plan(plan: augment.Plan, frame: pd.DataFrame, folder: Path) -> dict[s
         with atomic_path(folder / "prompts.csv") as temporary:
             prompts.to_csv(temporary, index=False)
         result["prompts"] = str(folder / "prompts.csv")
+        result["mix_ratio"] = _mix_ratio(plan.total, frame)
     return result
+
+
+def _mix_ratio(total: int, frame: pd.DataFrame) -> float:
+    """The shortest ratio at which ``mix``, which counts real training volumes with files, takes a plan's volumes."""
+    rows = training_rows(frame)
+    real = int((rows["path"] != "").sum()) or len(rows)
+    return shortest_ratio(total, real)
+
+
+def shortest_ratio(total: int, real: int) -> float:
+    """The ratio of fewest digits that, times ``real`` volumes, rounds to ``total``."""
+    # Seventeen digits tell any two numbers apart.
+    ratios = (float(f"{total / real:.{digits}g}") for digits in range(2, 18))
+    return next(ratio for ratio in ratios if round(ratio * real) == total)
 
 
 def _next_steps(result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -171,7 +190,7 @@ def _next_steps(result: dict[str, Any]) -> list[tuple[str, str]]:
             "Read and edit the prompts, then generate their volumes:",
             f"text2ct synthesize --prompts {result['prompts']}",
         ),
-        ("Mix them with the real training volumes:", "text2ct mix --ratio 0.5"),
+        ("Mix them with the real training volumes:", f"text2ct mix --ratio {result['mix_ratio']:.17g}"),
     ]
 
 
@@ -184,20 +203,29 @@ def requests_for(
     text: str | None = None,
     count: int | None = None,
     seed: int = 0,
-    source: Source = "reports",
-    max_uses: int = MAX_USES_PER_PROMPT,
+    source: Source | None = None,
+    max_uses: int | None = None,
     dry_run: bool = False,
 ) -> pd.DataFrame:
-    """The prompts that ``synthesize`` was asked for, whichever way; source and limit are for those made here.
+    """The prompts that ``synthesize`` was asked for, whichever way.
+
+    Source and limit, by default ``reports`` and 4, are for the texts of findings and plans, which are chosen here.
 
     A dry run in a workspace without real data makes none: stand-ins of the right number serve its estimate.
 
     Raises:
-        UserError: Nothing or more than one of plan, prompts and text is given, or the input is bad.
+        UserError: Nothing or more than one of plan, prompts and text is given, source or limit with prompts or text,
+            or the input is bad.
     """
     given = [name for name, value in (("--plan", plan), ("--prompts", prompts), ("--text", text)) if value is not None]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other; give one of them")
+    chosen = [name for name, value in (("--source", source), ("--max-uses", max_uses)) if value is not None]
+    if chosen and (text is not None or prompts is not None):
+        raise UserError(
+            f"{' and '.join(chosen)} would do nothing: {given[0]} brings its own texts; "
+            "leave them out, or ask with --labels or --plan"
+        )
     findings = findings_of(labels) if labels else None
     if text is not None:
         return text_request(text, findings or ())
@@ -216,4 +244,5 @@ def requests_for(
     wanted = augment.read_plan(plan) if plan is not None else findings or []
     if plan is None:
         count = count or DEFAULT_COUNT
-    return augment.make_prompts(frame, wanted, count=count, seed=seed, source=source, max_uses=max_uses)
+    limit = MAX_USES_PER_PROMPT if max_uses is None else max_uses
+    return augment.make_prompts(frame, wanted, count=count, seed=seed, source=source or "reports", max_uses=limit)

@@ -125,6 +125,9 @@ def test_a_denial_that_affirms_something_else_is_not_touched():
         ("No nodular or infiltrative lesion is seen.", "Lung nodule", "No infiltrative lesion is seen."),
         ("The heart and mediastinal vessels are normal.", "Cardiomegaly", "Mediastinal vessels are normal."),
         ("Pericardial effusion was not detected.", "Pericardial effusion", ""),
+        ("No pleuro-pericardial effusion.", "Pericardial effusion", "No pleural effusion."),
+        ("No pleuro-pericardial effusion.", "Pleural effusion", "No pericardial effusion."),
+        ("Pleural spaces are free.", "Pleural effusion", ""),
         ("No infiltration was seen.", "Lung opacity", ""),
         ("Thoracic CT examination within normal limits.", "Bronchiectasis", ""),
     ],
@@ -143,6 +146,7 @@ def test_a_list_of_denials_is_cut_to_the_others(sentence, finding, left):
         ("Upper abdominal organs in the examination area are natural.", "Emphysema"),
         ("Thoracic aorta diameter is normal.", "Arterial wall calcification"),
         ("Pericardial effusion was not detected.", "Pleural effusion"),
+        ("Free pleural effusion is observed.", "Pleural effusion"),
         ("Nonspecific nodules are observed.", "Lung nodule"),
     ],
 )
@@ -245,3 +249,34 @@ def test_real_reports_are_edited_without_contradiction():
             assert not is_denied(edited.findings, finding)
             assert all(part.rstrip(" .") in kept or denies(part, finding) for part in sentences(whole))
         assert made >= 0.8 * len(lacking), finding
+
+
+@pytest.mark.parametrize(
+    ("finding", "other", "words"),
+    [
+        ("Pleural effusion", "Atelectasis", "collapse|atelecta"),
+        ("Pulmonary fibrotic sequela", "Atelectasis", "atelecta"),
+        ("Coronary artery wall calcification", "Arterial wall calcification", "wall of the (?!coronary)"),
+    ],
+)
+def test_words_that_show_another_finding_are_for_scans_that_have_it(finding, other, words):
+    having = LABELS.copy()
+    having[FINDINGS.index(other)] = 1
+    said = {
+        value: [
+            edit_report("Trachea is open.", "", finding, labels, np.random.default_rng(seed)).mention
+            for seed in range(120)
+        ]
+        for value, labels in ((0, LABELS), (1, having))
+    }
+    shown = {v: [m for m in s if re.search(words, f"{m.sentence} {m.item}", re.I)] for v, s in said.items()}
+    assert not shown[0]
+    assert shown[1]
+
+
+def test_reports_that_show_the_finding_follow_where_no_edit_is_left(frame):
+    prompts = make_prompts(frame, ["Pleural effusion"], 1000, source="edited", max_uses=1, max_composed=1)
+    train = frame[frame["split"] == "train"]
+    reports = set(train.loc[train["Pleural effusion"] == 1, "findings_text"])
+    assert len(reports) > 1
+    assert sum(any(text in prompt for prompt in prompts["prompt"]) for text in reports) == len(reports)

@@ -14,7 +14,7 @@ from text2ct.augment._scans import NAMES, label_matrix, training_scans
 from text2ct.errors import UserError
 from text2ct.files import write_json
 from text2ct.findings import FINDINGS
-from text2ct.manifests.imbalance import detectable_auc_difference
+from text2ct.manifests.imbalance import detectable_auc_difference, irlbl
 
 RARE = FINDINGS[0]
 
@@ -115,11 +115,13 @@ def test_a_plan_is_replayed_stored_and_checked(frame, tmp_path):
         ({"findings": []}, "no finding is named"),
         ({"target_prevalence": 1.5}, "target prevalence is 1.5"),
         ({"target_prevalence": 0.5, "without_share": 0.5}, "cannot be reached"),
+        ({"target_irlbl": 0.5}, "target IRLbl is 0.5"),
+        ({"target_irlbl": 3, "target_prevalence": 0.2}, "exclude each other"),
         ({"max_ratio": 0}, "maximal ratio is 0"),
         ({"max_association": 0}, "maximal association is 0"),
         ({"expected_gain": 1.5}, "expected gain is 1.5"),
     ],
-    ids=["unknown", "none", "target", "together", "ratio", "association", "gain"],
+    ids=["unknown", "none", "target", "together", "irlbl", "both", "ratio", "association", "gain"],
 )
 def test_bad_settings_are_refused(frame, options, message):
     with pytest.raises(UserError, match=message):
@@ -257,3 +259,45 @@ def test_the_cost_follows_from_a_measured_volume(frame):
     assert cost.hours == pytest.approx(plan.total * 9 / 3600)
     assert cost.bytes == plan.total * 8 * 8 * 4 * 2
     assert plan.with_cost("a-pack", (8, 8, 4), None).cost.hours is None
+
+
+@pytest.mark.parametrize("seed", [1, 3, 6])
+def test_unknown_labels_cost_volumes_until_the_targets_associations_are_kept(seed):
+    plan = make_plan(make_frame(n_train=200, seed=seed, unknown=0.3), max_ratio=30, seed=seed)
+    assert plan.targets
+    assert plan.total < 30 * 200
+    for name in plan.targets:
+        row = plan.findings[name]
+        assert row.reached
+        assert row.association_kept
+        assert row.added_without >= 0.5 * (row.added_with + row.added_without)
+    capped = make_plan(make_frame(n_train=200, seed=seed, unknown=0.3), max_ratio=1, seed=seed)
+    (note,) = [note for note in capped.notes if "these targets" in note]
+    assert float(note.split("; ")[1].split(" synthetic")[0]) > 1, "what is said to do is more than was planned"
+
+
+@given(share=st.floats(0.2, 1.0))
+@settings(max_examples=10, deadline=None)
+def test_volumes_needed_rise_as_labels_are_known_less_often(share):
+    labels = np.zeros((2000, len(NAMES)))
+    labels[:100, 0] = 1
+    aims = Aims([0], 0.10, 0.5, 0.1)
+    fewer = np.concatenate([labels, np.full((round(2000 / share) - 2000, len(NAMES)), np.nan)])
+    assert volumes_needed(fewer, aims) == pytest.approx(volumes_needed(labels, aims) / share, abs=2)
+
+
+@pytest.mark.parametrize("ratio", [3.0, 5.0])
+def test_a_target_irlbl_becomes_a_prevalence(ratio):
+    frame = make_frame(n_train=200, seed=1)
+    plan = make_plan(frame, target_irlbl=ratio, max_ratio=4)
+    before = irlbl(training_scans(frame)[NAMES])
+    assert plan.targets
+    for name in plan.targets:
+        row = plan.findings[name]
+        assert row.irlbl_before == pytest.approx(before[name])
+        assert row.irlbl_before > ratio >= row.irlbl_after - 1e-9
+        assert row.reached
+    commonest = max(row.prevalence_after for row in plan.findings.values())
+    assert plan.target_prevalence >= commonest / ratio - 1e-9
+    short = make_plan(frame, target_irlbl=ratio, max_ratio=0.02)
+    assert any("IRLbl stays above" in note for note in short.notes)

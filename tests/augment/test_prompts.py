@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 from augment_fakes import make_frame
 
-from text2ct.augment import make_plan, make_prompts, read_requests, report_prompt
+from text2ct.augment import make_plan, make_prompts, read_plan, read_requests, report_prompt
 from text2ct.augment._scans import NAMES, label_matrix
 from text2ct.augment.leaks import normalise_text
 from text2ct.augment.prompts import PROMPT_COLUMNS
 from text2ct.augment.requests import REQUEST_COLUMNS, check_requests, text_request
 from text2ct.errors import UserError
+from text2ct.files import write_json
 from text2ct.findings import FINDINGS
 
 RARE = FINDINGS[0]
@@ -111,7 +112,7 @@ def test_bad_requests_are_refused(frame, wanted, count, options, message):
 def test_an_edited_plan_with_a_label_set_nobody_has_is_composed(frame):
     plan = make_plan(frame, findings=[RARE], target_prevalence=0.2)
     item = plan.label_sets[0].model_copy(update={"positive": (RARE, *FINDINGS[7:14]), "count": 2})
-    prompts = make_prompts(frame, plan.model_copy(update={"label_sets": (item,), "total": 2}), compose=compose)
+    prompts = make_prompts(frame, plan.model_copy(update={"label_sets": (item,)}), compose=compose)
     assert prompts["prompt"].str.startswith("Composed").all()
     assert (prompts["volume"] == "").all()
     assert (prompts[FINDINGS[8]] == 1).all()
@@ -157,6 +158,10 @@ def test_a_person_may_edit_prompts_csv(tmp_path, frame):
     with pytest.raises(UserError, match="empty") as error:
         read_requests(path)
     assert "is 2" in str(error.value) or "'2'" in str(error.value)
+    path.write_text("prompt,Emphysema\nEmphysema.,1\nNone.,0\n", encoding="utf-8")
+    read = read_requests(path)
+    assert read["Emphysema"].tolist() == [1, 0]
+    assert read[[name for name in FINDINGS if name != "Emphysema"]].isna().all(axis=None)
     path.write_text("prompt\nA pacemaker.\n", encoding="utf-8")
     assert read_requests(path)[list(FINDINGS)].isna().all().all()
 
@@ -199,3 +204,26 @@ def test_requests_are_checked_in_one_go():
     with pytest.raises(UserError, match="there is no prompt"):
         check_requests(pd.DataFrame({"prompt": []}), "the test")
     assert text_request("A small effusion.\r\nRight.", [FINDINGS[12]])["prompt"].item() == "A small effusion.\nRight."
+
+
+def test_a_plan_of_other_training_scans_is_named(frame, capsys):
+    plan = make_plan(frame)
+    make_prompts(frame.sample(frac=1, random_state=2), plan, compose=compose)
+    assert not capsys.readouterr().err.count("the plan was made from")
+    fewer = frame[(frame["split"] != "train") | (frame.groupby("split").cumcount() < 20)]
+    make_prompts(fewer, plan, compose=compose)
+    assert "made from 60 training scans whose labels are not those of the 20 here" in capsys.readouterr().err
+
+
+def test_the_counts_of_an_edited_plan_decide_how_many_prompts_are_made(frame, tmp_path, capsys):
+    plan = make_plan(frame)
+    stored = plan.model_dump(mode="json")
+    stored["label_sets"] = [stored["label_sets"][0] | {"count": 3}]
+    write_json(tmp_path / "plan.json", stored)
+    edited = read_plan(tmp_path / "plan.json")
+    assert f"says {plan.total} volumes in all, but its label sets ask for 3" in capsys.readouterr().err
+    assert len(make_prompts(frame, edited, compose=compose)) == edited.total == 3
+    stored["label_sets"][0] |= {"positive": [RARE], "unknown": [RARE]}
+    write_json(tmp_path / "plan.json", stored)
+    with pytest.raises(UserError, match=f"{RARE} cannot be both positive and unknown"):
+        read_plan(tmp_path / "plan.json")

@@ -42,7 +42,7 @@ class Aims:
     Attributes:
         targets: Indices of the findings to raise.
         prevalence: Share of positives among known scans that each target should have, in (0, 1).
-        without: Share of the synthetic volumes that should lack each target, in [0, 1).
+        without: Share of the synthetic volumes of known label that should lack each target, in [0, 1).
         association: Largest absolute phi of source and any label, in (0, 1].
     """
 
@@ -55,17 +55,18 @@ class Aims:
 def volumes_needed(labels: np.ndarray, aims: Aims) -> int:
     """The fewest synthetic volumes with which every target, taken alone, can have all of its aims.
 
-    With K known and P positive training scans, prevalence t, share without s and association m:
-    ``N (1 - s) >= t (N + K) - P`` gives ``N >= (t K - P) / (1 - s - t)``, and phi at prevalence t, which is
-    ``(t - P/K) sqrt(K / N) / sqrt(t (1 - t))``, gives ``N >= K (t - P/K)^2 / (m^2 t (1 - t))``. Since volumes are
-    whole, t K - P is taken one larger.
+    With K known and P positive training scans, prevalence t, share without s, association m, and M synthetic volumes
+    of known label: ``M (1 - s) >= t (M + K) - P`` gives ``M >= (t K - P) / (1 - s - t)``, and phi at prevalence t,
+    which is ``(t - P/K) sqrt(K / M) / sqrt(t (1 - t))``, gives ``M >= K (t - P/K)^2 / (m^2 t (1 - t))``. Since volumes
+    are whole, t K - P is taken one larger; and since a synthetic volume knows a label as often as a training scan does,
+    M is divided by the share of those that do.
     """
     t = aims.prevalence
     known = (~np.isnan(labels[:, aims.targets])).sum(axis=0)
     lacking = t * known - (labels[:, aims.targets] == 1).sum(axis=0) + 1
     for_without = lacking / (1 - aims.without - t)
     for_association = lacking**2 / known / (aims.association**2 * t * (1 - t))
-    return math.ceil(max(for_without.max(), for_association.max()) - 1e-9)
+    return math.ceil((np.maximum(for_without, for_association) * len(labels) / known).max() - 1e-9)
 
 
 def choose_counts(
@@ -148,7 +149,7 @@ def _gains(labels: np.ndarray, sets: LabelSets, aims: Aims, volumes: int) -> tup
     high = np.where(np.isin(usable, targets), np.clip(np.maximum(high, needed), 0, 1), high)
     columns = [
         reach[:, targets],
-        lacking[:, targets] - aims.without,
+        lacking[:, targets] - aims.without * known[:, targets],
         present[:, usable] - low * known[:, usable],
         high * known[:, usable] - present[:, usable],
     ]

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 _NO = re.compile(
     r"\b(?:no|not|nor|non|without|none|never|negative|normal|natural|clear|preserved|open|regular|absent|"
-    r"absence of|free of|unremarkable|ordinary|disappeared|resolved|regressed)\b",
+    r"absence of|free of|(?:is|are|was|were) free|unremarkable|ordinary|disappeared|resolved|regressed)\b",
     re.IGNORECASE,
 )
 # Words of negation that deny no finding.
@@ -51,7 +51,7 @@ NAMED: dict[str, str] = {
     "Lung nodule": r"nodul\w*",
     "Lung opacity": rf"ground.?glass|opacit\w*|opacif\w*|{_ALVEOLAR}",
     "Pulmonary fibrotic sequela": r"sequela\w*|fibro\w*|\bscar\w*",
-    "Pleural effusion": rf"(?:pleura\w*|hemithora\w*|hydrothora\w*)[^.]*{_FLUID}|{_FLUID}[^.]*(?:pleura\w*|"
+    "Pleural effusion": rf"(?:pleur[ao]\w*|hemithora\w*|hydrothora\w*)[^.]*{_FLUID}|{_FLUID}[^.]*(?:pleur[ao]\w*|"
     rf"hemithora\w*)|hydrothora\w*|pleural (?:spaces?|cavit\w+|surfaces?|leaves)|costophrenic|\A(?!.*pericard)"
     rf"(?!.*\bfree\b).*\beffusions?\b",
     "Mosaic attenuation pattern": r"mosaic|air.?trapping",
@@ -63,6 +63,17 @@ NAMED: dict[str, str] = {
     r"interstitial (?:disease|changes?|patholog\w*)",
 }
 _NAMED = {name: re.compile(words, re.IGNORECASE | re.DOTALL) for name, words in NAMED.items()}
+# Where words that serve to deny a finding do not show it: a normal heart denies cardiomegaly, heart failure is none.
+_SHOWN = {
+    name: re.compile(words, re.IGNORECASE | re.DOTALL)
+    for name, words in (
+        ("Cardiomegaly", r"cardiomegal\w*|enlarge\w*[^.]*\bheart\b|\bheart\b[^.]*(?:enlarg|larg|increas)\w*"),
+        ("Lung nodule", r"\bnodules?\b"),
+        ("Lung opacity", r"ground.?glass|opacit\w*|opacif\w*"),
+        ("Pleural effusion", rf"pleur[ao]\w*[^.]*{_FLUID}|{_FLUID}[^.]*(?:pleur[ao]|hemithora)\w*|hydrothora\w*"),
+        ("Consolidation", r"consolid\w*"),
+    )
+}
 # Findings whose words other organs' sentences use too.
 _NEEDS_CHEST = {"Lung nodule", "Lung opacity", "Pulmonary fibrotic sequela"}
 _CHEST = re.compile(r"\b(?:lungs?|pulmonary|parenchyma of both|thora\w+|chest)\b", re.IGNORECASE)
@@ -140,6 +151,7 @@ _LISTED: dict[str, tuple[str, ...]] = {
         "cardiac",
     ),
 }
+_COMPOUND = re.compile(r"\b(pleur)o-?\s?(pericardial)\b", re.IGNORECASE)
 _JOIN = r"\s*(?:,|-|/|\bor\b|\band\b)\s*(?:or |and )?"
 _CUTS = {
     name: [
@@ -182,6 +194,11 @@ def denied_by_name(sentence: str) -> set[str]:
     return {name for name in NAMED if denies_by_name(sentence, name)}
 
 
+def shown_by_name(sentence: str) -> set[str]:
+    """The findings that an affirming sentence shows by a word for them."""
+    return {name for name in NAMED if _SHOWN.get(name, _NAMED[name]).search(sentence)}
+
+
 def affirms(sentence: str, present: Collection[str] = ()) -> bool:
     """Whether any clause of a sentence says that something is there.
 
@@ -209,6 +226,7 @@ def cut(sentence: str, finding: str) -> str:
     """
     kept = denied_by_name(sentence)
     shorter: list[str] = []
+    sentence = _COMPOUND.sub(r"\1al or \2", sentence)
     for start in dict.fromkeys((sentence, _AIR_CLAUSE.sub("", sentence))):
         for pattern in (None, *_CUTS.get(finding, ())):
             text = (start if pattern is None else pattern.sub("", start)).strip()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
 from text2ct.augment._scans import NAMES
+from text2ct.console import warn
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
 
@@ -28,6 +29,13 @@ class LabelSet(_Strict):
     count: int = Field(ge=1, description="Volumes to make")
     training_scans: int = Field(ge=0, description="Training scans with exactly these labels; 0 for an unseen set")
 
+    @model_validator(mode="after")
+    def _check(self) -> LabelSet:
+        both = sorted(set(self.positive) & set(self.unknown))
+        if both:
+            raise ValueError(f"{', '.join(both)} cannot be both positive and unknown")
+        return self
+
 
 class FindingPlan(_Strict):
     """What the plan does to one finding; prevalences are by training scan, among known labels."""
@@ -39,7 +47,9 @@ class FindingPlan(_Strict):
     added_without: int
     prevalence_before: float | None
     prevalence_after: float | None
-    reached: bool = Field(description="The target prevalence is met; true for findings that are no target")
+    irlbl_before: float | None = Field(default=None, description="Prevalence of the commonest finding over its own")
+    irlbl_after: float | None = None
+    reached: bool = Field(description="The target prevalence and IRLbl are met; true for findings that are no target")
     source_label_association: float | None = Field(
         description="Phi of being synthetic and having the finding, over training scans and planned volumes"
     )
@@ -66,6 +76,7 @@ class Plan(_Strict):
 
     version: Literal[2] = 2
     target_prevalence: float
+    target_irlbl: float | None = Field(default=None, description="Where given, the target prevalence follows from it")
     without_share: float
     max_ratio: float
     max_association: float
@@ -73,13 +84,24 @@ class Plan(_Strict):
     unseen: bool
     seed: int
     training_scans: int
+    training_labels: str = Field(default="", description="SHA-256 of those scans' labels, to know them again by")
     test_scans: int
     targets: tuple[str, ...]
-    total: int
     label_sets: tuple[LabelSet, ...]
     findings: dict[str, FindingPlan]
     notes: tuple[str, ...] = ()
     cost: Cost | None = Field(default=None, description="None where no pack was named")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def total(self) -> int:
+        """Volumes in all, so that a person who edits counts need not add them up."""
+        return sum(item.count for item in self.label_sets)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_total(cls, data: Any) -> Any:
+        return {key: value for key, value in data.items() if key != "total"} if isinstance(data, dict) else data
 
     def write(self, path: Path) -> None:
         """Write ``plan.json`` atomically."""
@@ -101,17 +123,23 @@ class Plan(_Strict):
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a ``plan.json``, also one that a person edited.
+    """Read a ``plan.json``, also one that a person edited: its counts decide, and a total that differs is named.
 
     Raises:
         UserError: The file is absent, is not JSON, or a field is wrong; every problem is named.
     """
+    stored = read_json(path)
     try:
-        plan = Plan.model_validate(read_json(path))
+        plan = Plan.model_validate(stored)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise UserError(f"{path} is no plan of this version; make it anew with `text2ct report`", problems) from error
     strange = sorted({name for s in plan.label_sets for name in (*s.positive, *s.unknown)} - set(NAMES))
     if strange:
         raise UserError(f"{path} names unknown findings", strange)
+    if stored.get("total", plan.total) != plan.total:
+        warn(
+            f"{path} says {stored['total']} volumes in all, but its label sets ask for {plan.total:,}: these are made; "
+            "its findings, notes and cost are those of the plan before it was edited"
+        )
     return plan

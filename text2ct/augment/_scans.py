@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pandas as pd
 
@@ -51,3 +53,13 @@ def training_scans(frame: pd.DataFrame) -> pd.DataFrame:
 def label_matrix(frame: pd.DataFrame) -> np.ndarray:
     """The labels as ``(n, 18)`` float64: 1, 0 or NaN for unknown."""
     return frame[NAMES].to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def labels_digest(labels: np.ndarray) -> str:
+    """SHA-256 of which label sets occur and how often, whatever the scans' order and names.
+
+    Args:
+        labels: (n, 18) of 1, 0 or NaN.
+    """
+    coded = np.nan_to_num(labels, nan=2).astype(np.int8)
+    return hashlib.sha256(coded[np.lexsort(coded.T)].tobytes()).hexdigest()

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from text2ct.augment._denials import ABSENT, affirms, cut, denied_by_name, denies
+from text2ct.augment._denials import ABSENT, affirms, cut, denied_by_name, denies, shown_by_name
 from text2ct.augment._scans import NAMES
 from text2ct.simulation.text import Mention, compose_mention
 
 # Between sentences, and around the marks before an Impression's items; kept, so that what is kept stays as it was.
 _BORDERS = re.compile(r"""((?<=[.;:!?])\s+|(?<=[a-z)]\.)(?=[A-Z])|\s*["\u2022]\s*)""")
 _MARK = re.compile(r"""["\u2022]""")
-# Phrases tried until one neither denies the finding by mistake nor calls a nodule a mass, which other words deny.
+# Phrases tried until one neither denies the finding by mistake, nor shows another that the scan lacks, nor calls a
+# nodule a mass, which other words deny.
 _ATTEMPTS = 50
 # After which words a region's sentences stand, for reports that say nothing against the finding.
 _ANCHORS = {
@@ -71,7 +72,7 @@ def edit_report(
     Returns:
         The edited report; None where it cannot be had without touching what a report affirms.
     """
-    mention = _mention(finding, rng)
+    mention = _mention(finding, labels, rng)
     border = None if impression_text.strip() else _MARK.search(findings_text)
     split = border.start() if border and mention else len(findings_text)
     if mention is None or not findings_text[:split].strip():
@@ -108,11 +109,13 @@ class _Part:
     changed: int | None = None
 
 
-def _mention(finding: str, rng: np.random.Generator) -> Mention | None:
+def _mention(finding: str, labels: np.ndarray, rng: np.random.Generator) -> Mention | None:
+    absent = {name for name, label in zip(NAMES, labels, strict=True) if label == 0} - {finding}
     for _ in range(_ATTEMPTS):
         mention = compose_mention(finding, rng)
         words = f"{mention.sentence}. {mention.item}"
-        if not is_denied(words, finding) and not re.search(r"\bmass\b", words, re.IGNORECASE):
+        shown = shown_by_name(mention.sentence) | shown_by_name(mention.item)
+        if not (is_denied(words, finding) or shown & absent or re.search(r"\bmass\b", words, re.IGNORECASE)):
             return mention
     return None
 

@@ -10,13 +10,12 @@ import pandas as pd
 
 from text2ct.augment._calibrate import Aims, LabelSets, choose_counts, volumes_needed
 from text2ct.augment._label_sets import label_sets
+from text2ct.augment._outcome import associations, notes_of, per_finding, tally
 from text2ct.augment._plan import Cost, FindingPlan, LabelSet, Plan, read_plan
-from text2ct.augment._scans import NAMES, label_matrix, training_scans
-from text2ct.augment.association import source_label_association
+from text2ct.augment._scans import NAMES, label_matrix, labels_digest, training_scans
 from text2ct.console import warn
 from text2ct.errors import UserError
 from text2ct.manifests import UnderrepresentedRule, by_scan, summarise
-from text2ct.manifests.imbalance import detectable_auc_difference
 
 __all__ = ["MIN_FIDELITY", "Cost", "FindingPlan", "LabelSet", "Plan", "make_plan", "read_plan"]
 
@@ -34,6 +33,8 @@ DEFAULT_EXPECTED_GAIN = 0.05
 MIN_FIDELITY = 0.85
 # Steps by which more volumes are tried where the targets' aims stand in each other's way.
 _MORE = 1.25
+# Rounds in which a target IRLbl follows the commonest finding, whose prevalence a small association hardly moves.
+_ROUNDS = 6
 
 
 def make_plan(
@@ -41,7 +42,8 @@ def make_plan(
     *,
     findings: Sequence[str] | None = None,
     rule: UnderrepresentedRule | None = None,
-    target_prevalence: float = DEFAULT_TARGET_PREVALENCE,
+    target_prevalence: float | None = None,
+    target_irlbl: float | None = None,
     without_share: float = DEFAULT_WITHOUT_SHARE,
     max_ratio: float = DEFAULT_MAX_RATIO,
     max_association: float = DEFAULT_MAX_ASSOCIATION,
@@ -63,8 +65,10 @@ def make_plan(
         findings: Target findings by their full names; by default the ones under-represented by ``rule`` among
             the training scans that the pack renders faithfully.
         rule: When a finding counts as under-represented; by default :class:`UnderrepresentedRule`'s own values.
-        target_prevalence: In (0, 1); findings that have it already are left alone.
-        without_share: In [0, 1).
+        target_prevalence: In (0, 1), by default 0.15; findings that have it already are left alone.
+        target_irlbl: In its place the largest IRLbl that a target should have, at least 1: the target prevalence is
+            then that of the commonest finding, after the plan, divided by it.
+        without_share: In [0, 1); among volumes whose label is known.
         max_ratio: At most this many synthetic volumes per training scan; what cannot be reached within
             it is said in the notes.
         max_association: Largest absolute phi of source and label, in (0, 1]; 1 plans the fewest volumes.
@@ -78,20 +82,28 @@ def make_plan(
     Raises:
         UserError: A value is out of range, a finding is unknown, or no training scan shows one named.
     """
-    _check_settings(findings, target_prevalence, without_share, max_ratio, max_association, expected_gain)
     scans = training_scans(frame)
     labels = label_matrix(scans)
+    target = _target(labels, target_prevalence, target_irlbl)
+    _check_settings(findings, target, without_share, max_ratio, max_association, expected_gain)
     notes: list[str] = []
     names = _wanted(scans, findings, rule or UnderrepresentedRule(), fidelity or {}, notes)
-    targets = _targets(labels, names, findings is not None, target_prevalence, notes)
+    targets = _targets(labels, names, findings is not None, target, notes)
     sets = label_sets(labels, targets, unseen=unseen)
-    aims = Aims(targets, target_prevalence, without_share, max_association)
-    counts = _counts(labels, sets, aims, int(max_ratio * len(scans)), seed)
-    added = sets.labels.repeat(counts, axis=0)
+    most = int(max_ratio * len(scans))
     test = label_matrix(by_scan(frame[(frame["split"] == "test") & (frame["source"] != "synthetic")])[0])
-    per_finding = _per_finding(labels, added, test, aims, expected_gain, fidelity or {})
+    for _ in range(_ROUNDS):
+        aims = Aims(targets, target, without_share, max_association)
+        counts = _counts(labels, sets, aims, most, seed)
+        added = sets.labels.repeat(counts, axis=0)
+        rows = per_finding(labels, added, test, aims, expected_gain, fidelity or {}, target_irlbl)
+        raised = max(row.prevalence_after or 0 for row in rows.values()) / (target_irlbl or math.inf)
+        if not target < raised < 1 - without_share:
+            break
+        target = raised
     plan = Plan(
-        target_prevalence=target_prevalence,
+        target_prevalence=aims.prevalence,
+        target_irlbl=target_irlbl,
         without_share=without_share,
         max_ratio=max_ratio,
         max_association=max_association,
@@ -99,14 +111,30 @@ def make_plan(
         unseen=unseen,
         seed=seed,
         training_scans=len(scans),
+        training_labels=labels_digest(labels),
         test_scans=len(test),
         targets=tuple(NAMES[t] for t in targets),
-        total=int(counts.sum()),
         label_sets=_to_make(sets, counts),
-        findings=per_finding,
+        findings=rows,
     )
     needed = volumes_needed(labels, aims) / len(scans) if targets else 0.0
-    return plan.model_copy(update={"notes": (*notes, *_notes(plan, needed))})
+    return plan.model_copy(update={"notes": (*notes, *notes_of(plan, needed))})
+
+
+def _target(labels: np.ndarray, prevalence: float | None, irlbl: float | None) -> float:
+    """The target prevalence, given or that of the commonest finding over the target IRLbl."""
+    if irlbl is None:
+        return DEFAULT_TARGET_PREVALENCE if prevalence is None else prevalence
+    if prevalence is not None:
+        raise UserError("a target prevalence and a target IRLbl exclude each other; give one of them")
+    if not 1 <= irlbl < math.inf:
+        raise UserError(
+            f"target IRLbl is {irlbl:g}; expected at least 1, where a finding is as common as the commonest"
+        )
+    positive, known = tally(labels)
+    if not positive.any():
+        raise UserError("no training scan shows any finding, so there is no IRLbl to bring down")
+    return float((positive / np.maximum(known, 1)).max()) / irlbl
 
 
 def _check_settings(
@@ -197,15 +225,15 @@ def _counts(labels: np.ndarray, sets: LabelSets, aims: Aims, most: int, seed: in
 
 
 def _are_met(labels: np.ndarray, added: np.ndarray, aims: Aims) -> bool:
-    positive, known = _tally(np.concatenate([labels, added])[:, aims.targets])
-    lacking = (added[:, aims.targets] == 0).sum(axis=0)
-    enough = positive >= aims.prevalence * known - 1e-9
-    return bool((enough & (lacking >= aims.without * len(added) - 1e-9)).all())
-
-
-def _tally(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positive and known rows of each column."""
-    return (labels == 1).sum(axis=0), (~np.isnan(labels)).sum(axis=0)
+    """Whether every target has its prevalence, enough volumes without it, and a small association with the source."""
+    positive, known = tally(np.concatenate([labels, added])[:, aims.targets])
+    with_, asked = tally(added[:, aims.targets])
+    phi = associations(labels, added)
+    return bool(
+        (positive >= aims.prevalence * known - 1e-9).all()
+        and (asked - with_ >= aims.without * asked - 1e-9).all()
+        and all(abs(phi[NAMES[target]] or 0) <= aims.association for target in aims.targets)
+    )
 
 
 def _to_make(sets: LabelSets, counts: np.ndarray) -> tuple[LabelSet, ...]:
@@ -220,76 +248,3 @@ def _to_make(sets: LabelSets, counts: np.ndarray) -> tuple[LabelSet, ...]:
         for i in np.argsort(-counts, kind="stable")
         if counts[i]
     )
-
-
-def _per_finding(
-    labels: np.ndarray,
-    added: np.ndarray,
-    test: np.ndarray,
-    aims: Aims,
-    expected_gain: float,
-    fidelity: Mapping[str, float],
-) -> dict[str, FindingPlan]:
-    both = pd.DataFrame(np.concatenate([labels, added]), columns=NAMES)
-    association = source_label_association(both.assign(source=["real"] * len(labels) + ["synthetic"] * len(added)))
-    (positive, known), (with_, seen), (ill, tested) = _tally(labels), _tally(added), _tally(test)
-    rows = {}
-    for index, name in enumerate(NAMES):
-        p, k, a, m = (int(counts[index]) for counts in (positive, known, with_, seen))
-        after = (p + a) / (k + m) if k + m else None
-        phi = association[name]
-        gain = detectable_auc_difference(int(ill[index]), int(tested[index] - ill[index]))
-        rows[name] = FindingPlan(
-            target=index in aims.targets,
-            positive_scans=p,
-            known_scans=k,
-            added_with=a,
-            added_without=m - a,
-            prevalence_before=p / k if k else None,
-            prevalence_after=after,
-            reached=index not in aims.targets or (after is not None and after >= aims.prevalence - 1e-12),
-            source_label_association=phi,
-            association_kept=phi is None or abs(phi) <= aims.association,
-            test_positive_scans=int(ill[index]),
-            detectable_auc_difference=None if math.isnan(gain) else gain,
-            detectable=gain <= expected_gain if tested[index] else None,
-            fidelity=fidelity.get(name),
-        )
-    return rows
-
-
-def _notes(plan: Plan, needed: float) -> list[str]:
-    """What the plan could not do; ``needed`` is the ratio with which each target alone could have all of its aims."""
-    notes = [
-        f"{name} stays at {row.prevalence_after or 0:.1%}, below {plan.target_prevalence:.1%}: the plan keeps to "
-        f"{plan.max_ratio:g} synthetic volumes per training scan and to natural companions"
-        for name, row in plan.findings.items()
-        if not row.reached
-    ]
-    if not plan.total:
-        return notes
-    for target, kind in ((True, "targets"), (False, "companions")):
-        loud = [
-            f"{name} {row.source_label_association:+.2f}"
-            for name, row in plan.findings.items()
-            if row.target == target and not row.association_kept
-        ]
-        if loud:
-            remedy = f"; {needed:.3g} synthetic volumes per training scan would do, or a lower target" if target else ""
-            notes.append(
-                f"being synthetic says more of these {kind} than the {plan.max_association:g} allowed (phi): "
-                f"{', '.join(loud)}{remedy}"
-            )
-    hidden = [
-        f"{name} ({'no gain' if row.detectable_auc_difference is None else f'{row.detectable_auc_difference:.2f}'})"
-        for name, row in plan.findings.items()
-        if row.target and row.detectable is False
-    ]
-    if hidden:
-        notes.append(
-            f"the {plan.test_scans:,} test scans could not show a gain of {plan.expected_gain:g} in AUC; the smallest "
-            f"they could show: {', '.join(hidden)}"
-        )
-    if not plan.test_scans:
-        notes.append("the table has no test scans, so whether a gain could be detected is not known")
-    return notes

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from text2ct.augment._scans import NAMES, label_matrix, training_scans
+from text2ct.augment._scans import NAMES, label_matrix, labels_digest, training_scans
 from text2ct.augment.edited import edit_report
 from text2ct.augment.leaks import HeldOut, normalise_text, report_prompt
 from text2ct.augment.plan import LabelSet, Plan
@@ -47,8 +47,8 @@ def make_prompts(
     Reports are used in turn, least used first. A text is used at most ``max_uses`` times, also when
     several scans have the same report; a text that validation or test patients have too is never
     used, nor edited. ``edited`` puts the finding asked for into reports of scans that lack it, each edited at most
-    ``max_uses`` times; label sets of a plan that show none of its targets keep their reports as they are. Where no
-    report is left, the text is composed from the scan's labels.
+    ``max_uses`` times, and goes on with reports of scans that have it; label sets of a plan that show none of its
+    targets keep their reports as they are. Where no report is left, the text is composed from the scan's labels.
 
     Args:
         frame: A manifest; only training rows are used.
@@ -78,6 +78,11 @@ def make_prompts(
     rng = np.random.default_rng([seed, 1])
     edited = source == "edited"
     if isinstance(plan, Plan):
+        if plan.training_labels not in ("", labels_digest(label_matrix(scans))):
+            warn(
+                f"the plan was made from {plan.training_scans:,} training scans whose labels are not those of the "
+                f"{len(scans):,} here; its counts do not fit them: make it anew with `text2ct report`"
+            )
         groups = _plan_groups(plan, scans, count, rng, edited=edited)
     else:
         groups = _finding_groups(plan, scans, count, edited=edited)
@@ -113,7 +118,7 @@ class _Group:
         key: Names the group.
         scans: Training scans whose labels fit.
         labels: (18,) labels asked for, for when no scan has them.
-        edits: (scan, finding) pairs: reports that fit once the finding is put in; they are used in place of ``scans``.
+        edits: (scan, finding) pairs: reports that fit once the finding is put in; they are used before ``scans``.
     """
 
     key: str
@@ -198,18 +203,21 @@ class _Writer:
         self._uses: Counter[str] = Counter()
         # Per group a heap of (uses when it was put there, turn, scan, finding to put in or -1): the report used least
         # comes first.
-        self._queues: dict[str, list[tuple[int, int, int, int]]] = {}
+        self._queues: dict[tuple[str, bool], list[tuple[int, int, int, int]]] = {}
         self._turn = 0
         self._composed_for: dict[str, list[int]] = {}
 
     def next(self, group: _Group) -> list[object] | None:
         """A row of the prompts' table, or None when the limit leaves nothing."""
-        if group.key not in self._queues:
-            offers = group.edits or [(scan, -1) for scan in group.scans]
+        return self._next_report(group, edit=True) or self._next_report(group, edit=False) or self._next_composed(group)
+
+    def _next_report(self, group: _Group, *, edit: bool) -> list[object] | None:
+        if (group.key, edit) not in self._queues:
+            offers = group.edits if edit else [(scan, -1) for scan in group.scans]
             order = self._rng.permutation(len(offers)).tolist()
-            self._queues[group.key] = [(0, turn, *offers[i]) for turn, i in enumerate(order, start=self._turn)]
+            self._queues[group.key, edit] = [(0, turn, *offers[i]) for turn, i in enumerate(order, start=self._turn)]
             self._turn += len(order)
-        queue = self._queues[group.key]
+        queue = self._queues[group.key, edit]
         while queue:
             seen, _, scan, finding = heappop(queue)
             key = self._key(scan)
@@ -226,7 +234,7 @@ class _Writer:
             self._uses[key] += 1
             heappush(queue, (uses + 1, self._turn, scan, finding))
             return row
-        return self._next_composed(group)
+        return None
 
     def _key(self, scan: int) -> str:
         if scan not in self._keys:

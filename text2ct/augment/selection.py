@@ -68,8 +68,9 @@ def select(
     """Choose ``round(ratio * real training volumes)`` synthetic volumes.
 
     ``uniform`` draws at random. ``targeted`` takes turns: a volume with the under-represented finding
-    that is rarest so far, then one without any of them, so that looking synthetic says little about
-    the label. The same tables (in any order), ratio and seed give the same choice.
+    that is rarest so far, then one known to lack all of them, so that looking synthetic says little about
+    the label; volumes of which neither is known come last. The same tables (in any order), ratio and
+    seed give the same choice.
 
     Raises:
         UserError: The ratio is not a number of at least 0, or the strategy is unknown.
@@ -99,7 +100,8 @@ def _targeted(
     positive, known = np.nansum(have, axis=0), (~np.isnan(have)).sum(axis=0).astype(float)
     shuffled = rng.permutation(len(rows))
     with_ = {c: [int(i) for i in shuffled if offered[i, c] == 1] for c in range(len(columns))}
-    without = [int(i) for i in shuffled if not (offered[i] == 1).any()]
+    without = [int(i) for i in shuffled if (offered[i] == 0).all()]
+    unknown = [int(i) for i in shuffled if np.isnan(offered[i]).any() and not (offered[i] == 1).any()]
     taken: set[int] = set()
     order: list[int] = []
 
@@ -124,4 +126,4 @@ def _targeted(
             took = take(without) or took
         if not took:
             break
-    return order
+    return order + unknown

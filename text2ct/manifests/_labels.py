@@ -69,7 +69,7 @@ def read_label_table(path: Path, *, require: bool = True, id_column: bool = True
 
     Args:
         path: The file.
-        require: Whether all 18 must be there; otherwise all or none.
+        require: Whether all 18 must be there; otherwise an absent one is unknown in every row.
         id_column: Whether ``VolumeName`` or ``AccessionNo`` must be there.
 
     Raises:
@@ -84,8 +84,9 @@ def read_label_table(path: Path, *, require: bool = True, id_column: bool = True
         )
     columns = finding_columns(list(table.columns))
     problems = []
-    if require or columns:
+    if require:
         problems += [f"column '{finding}' is missing" for finding in FINDINGS if finding not in columns]
+    if require or columns:
         others = [other for other in table.columns if other not in columns.values() and other != name]
         problems += [problem for other in others if (problem := _unknown_finding(other, table[other]))]
     labels = pd.DataFrame(

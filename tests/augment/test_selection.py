@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from augment_fakes import FakeGenerator
+
+from text2ct.augment import make_prompts, synthesize
+from text2ct.augment.selection import select, underrepresented
+from text2ct.findings import FINDINGS
+from text2ct.manifests import read_manifest
+
+RARE = FINDINGS[0]
+
+
+def test_a_volume_of_unknown_targets_is_no_volume_without_them(workspace, pack, frame):
+    table = make_prompts(frame, [RARE], 12)
+    made = synthesize(table, pack=pack, workspace=workspace, generate=FakeGenerator(), batch_size=8)
+    synthetic = read_manifest(made["manifest"])
+    rows = pd.concat([synthetic.assign(volume=[f"{kind}{i}" for i in range(len(synthetic))]) for kind in "abc"])
+    rows = rows.reset_index(drop=True)
+    kind = rows["volume"].str[0]
+    targets = underrepresented(frame)
+    rows.loc[kind == "a", targets] = 1.0
+    rows.loc[kind == "b", targets] = 0.0
+    rows.loc[kind == "c", targets] = np.nan
+    rows.loc[kind == "c", [name for name in FINDINGS if name not in targets]] = 0.0
+    some = select(frame, rows, workspace, ratio=0.4).chosen
+    assert not some["volume"].str.startswith("c").any()
+    assert (some["volume"].str[0] == "a").sum() == (some["volume"].str[0] == "b").sum() == 12
+    assert len(select(frame, rows, workspace, ratio=len(rows) / 60).chosen) == len(rows), "they come last"
