@@ -77,7 +77,7 @@ def _pack_problems(synthetic: pd.DataFrame, held_out: HeldOut, workspace: Worksp
     if not held_out:
         return
     for (pack, digest), rows in synthetic.groupby(["pack", "pack_sha256"], sort=True):
-        kept = pack_folder(rows, digest, workspace)
+        kept = pack_folder(rows, str(digest), workspace)
         if kept is None and not digest:
             warn(
                 f"{len(rows)} synthetic volumes do not say which pack made them: whether it was trained on "
