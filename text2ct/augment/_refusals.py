@@ -77,7 +77,7 @@ def _pack_problems(synthetic: pd.DataFrame, held_out: HeldOut, workspace: Worksp
     if not held_out:
         return
     for (pack, digest), rows in synthetic.groupby(["pack", "pack_sha256"], sort=True):
-        kept = pack_folder(rows, digest, workspace)
+        kept = pack_folder(rows, str(digest), workspace)
         if kept is None and not digest:
             warn(
                 f"{len(rows)} synthetic volumes do not say which pack made them: whether it was trained on "
@@ -112,8 +112,8 @@ def refuse_pack(record: Any, real: pd.DataFrame) -> None:
     seen = _seen(record, HeldOut(real))
     if seen:
         raise UserError(
-            f"the pack '{record['name']}' was trained on validation or test patients ({seen}); what it makes would leak "
-            "them into training; give another with --model"
+            f"the pack '{record['name']}' was trained on validation or test patients ({seen}); what it makes would "
+            "leak them into training; give another with --model"
         )
 
 
@@ -217,9 +217,7 @@ def _told_by_sidecar(row: Mapping[Any, Any], held_out: HeldOut, workspace: Works
         return f"its prompt belongs to the split '{sidecar.prompt_split}'"
     origin = pd.Series([sidecar.prompt_dataset]), pd.Series([sidecar.prompt_volume])
     patient = sidecar.prompt_patient
-    if held_out.volumes(*origin, by_name=True)[0] or (
-        patient and held_out.has_patient(sidecar.prompt_dataset, patient)
-    ):
+    if held_out.volumes(*origin, by_name=True)[0] or held_out.has_patient(sidecar.prompt_dataset, patient):
         return f"its prompt comes from {sidecar.prompt_volume or patient}, a validation or test patient's"
     if held_out.has_text(sidecar.prompt):
         return "its prompt is, word for word, the report of a validation or test patient"
