@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -25,11 +26,20 @@ from gate_fakes import (
     read,
     read_prompts,
     synthetic,
+    write_record,
 )
 from typer.testing import CliRunner
 
-from text2ct import classifiers, scoring
-from text2ct.augment.gate import GateRecord, gate, gates_of, read_record, refuse_same_judge
+from text2ct import classifiers, scoring, workflow
+from text2ct.augment.gate import (
+    GateRecord,
+    gate,
+    gates_of,
+    newest_ungated,
+    newest_usable,
+    read_record,
+    refuse_same_judge,
+)
 from text2ct.augment.gate.judges import Judges
 from text2ct.augment.mix import mix
 from text2ct.cli import app
@@ -106,7 +116,8 @@ def test_the_scores_tell_the_verdict(judged) -> None:
     for patients, split in ((record.trained_on, "train"), (record.calibrated_on, "validation")):
         assert set(patients) == {("toy", name) for name in real.loc[real["split"] == split, "patient"]}
     assert set(record.patients) == {*record.trained_on, *record.calibrated_on}
-    assert record.real_rejected["geometry"] == record.real_rejected["intensity"] == 0
+    assert set(record.real_rejected) == set(record.config.tests)
+    assert {record.real_rejected[test] for test in ("geometry", "intensity", "memorised")} == {0}
 
 
 def test_a_copy_is_listed_and_shown_beside_the_patient(judged) -> None:
@@ -204,6 +215,50 @@ def test_best_of_makes_rejected_volumes_again_with_new_seeds(space) -> None:
     assert mixed["left_out"] == {"rejected by the gate": 13}
 
 
+def test_real_volumes_are_judged_as_synthetic_ones_are(judged) -> None:
+    workspace, real, *_ = judged
+    narrow = config(tests=("geometry",), geometry={"min_field_mm": [300, 150, 150]})
+    assert Judges(real, workspace, narrow, classifier=None).real_rejected == {"geometry": 1.0}
+
+
+def test_a_killed_gate_leaves_no_try_for_others_to_take(space) -> None:
+    workspace, real, pack, source, _ = space
+    shutil.rmtree(workspace.run_dir("synthetic", "made-gated"))
+    options = {"config": config(), "pack": pack, "device": "cpu", "generate": draw_chests, "best_of": 2}
+
+    def killed_in_the_second_try(run, rows, workspace, *, device):
+        if (rows["dataset"] == "synthetic-made-try2").any():
+            raise KeyboardInterrupt
+        return read_prompts(run, rows, workspace, device=device)
+
+    with pytest.raises(KeyboardInterrupt):
+        gate(source, real, workspace, predict=killed_in_the_second_try, **options)
+    assert (workspace.run_dir("synthetic", "made-try2") / "manifest.csv").is_file()
+    assert newest_usable(workspace) == newest_ungated(workspace) == source
+    result = gate(source, real, workspace, predict=read_prompts, **options)
+    assert newest_usable(workspace) == Path(result["manifest"])
+    shutil.rmtree(workspace.run_dir("synthetic", "made-gated"))
+    shutil.rmtree(source.parent)
+    with pytest.raises(UserError, match="a gate's result or one of its tries"):
+        newest_usable(workspace)
+
+
+def test_mix_takes_what_the_gate_made_of_a_run(space, capsys) -> None:
+    workspace, _, _, source, _ = space
+    source.touch()  # as if it were the newest
+    mixed = workflow.mix(workspace, ratio=0.2)
+    assert "leaving out made: judged" in capsys.readouterr().err
+    assert mixed["left_out"]["rejected by the gate"] == 5
+    assert workflow.mix(workspace, ratio=0.2, synthetic=source)["left_out"].keys() == {"beyond the ratio"}
+
+
+def test_a_run_that_a_user_calls_a_try_is_judged_like_any(space) -> None:
+    workspace, _, pack, source, _ = space
+    mine = synthetic(workspace, pack, PROMPTS[:2], run="mine-try2")
+    os.utime(source, (1, 1))
+    assert newest_ungated(workspace) == newest_usable(workspace) == mine
+
+
 # --- who may judge
 
 
@@ -280,6 +335,9 @@ def test_rows_must_name_a_gate_that_is_there(space) -> None:
     assert [record.run for record in gates_of(gated, workspace)] == ["made-gated"]
     with pytest.raises(UserError, match=r"do not name the gate that judged them.*\n.*'accept'"):
         gates_of(gated.assign(gate="accept"), workspace)
+    shutil.copytree(workspace.run_dir("synthetic", "made-gated"), workspace.run_dir("synthetic", "other"))
+    with pytest.raises(UserError, match="is the record of the gate 'made-gated'"):
+        mix(read(workspace.run_dir("real")), gated.assign(gate="accept@other"), ratio=0.2, workspace=workspace)
     record = workspace.run_dir("synthetic", "made-gated") / "gate.json"
     record.write_text(record.read_text().replace('"version": 1', '"version": 7'), encoding="utf-8")
     with pytest.raises(UserError, match=r"gate\.json is damaged"):
@@ -306,9 +364,13 @@ def test_a_gate_that_knows_held_out_patients_is_not_mixed(space, known, patient,
     record[known].append(["toy", patient])
     path.write_text(json.dumps(record), encoding="utf-8")
     assert isinstance(read_record(path.parent), GateRecord)
+    gated = read(result["manifest"])
+    other = gated.assign(dataset="elsewhere", gate="accept@made-gated-2")
+    write_record(workspace, "made-gated-2")
     with pytest.raises(UserError, match=message) as error:
-        mix(real, read(result["manifest"]), ratio=0.2, workspace=workspace)
+        mix(real, [gated, other], ratio=0.2, workspace=workspace)
     assert NAMES[0] in str(error.value)
+    assert f"{len(NAMES)} volumes, " in str(error.value), "not those of a gate whose name begins alike"
     assert not (workspace.path / "mixed").exists()
 
 

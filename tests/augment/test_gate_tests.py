@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from text2ct.augment.gate import geometry, intensity, label, memorised
+from text2ct.augment.gate.base import bounded
 from text2ct.augment.gate.config import GateConfig, read_config
 from text2ct.errors import UserError
 from text2ct.evaluation.memorisation import TrainingVolumes
@@ -188,8 +189,8 @@ def judged(hu, search, limits, embed=None):
 
 
 def test_the_threshold_lies_between_one_patient_and_two(limits: memorised.MemorisedThreshold) -> None:
-    assert 0 < limits.reconstructions_hu < limits.distance_hu < limits.strangers_hu
-    assert limits.distance_hu == pytest.approx((limits.reconstructions_hu + limits.strangers_hu) / 2)
+    assert 0 < limits.same_patient_hu < limits.distance_hu < limits.strangers_hu
+    assert limits.distance_hu == pytest.approx((limits.same_patient_hu + limits.strangers_hu) / 2)
     assert limits.caught == {"reconstructions": 1.0}
     assert (limits.strangers, limits.false_positive_rate) == (12, pytest.approx(1 / 13))
 
@@ -220,6 +221,22 @@ def test_without_pairs_half_the_distance_of_strangers_is_the_threshold(search) -
     assert repeated.distance_hu == repeated.strangers_hu
 
 
+def test_repeat_scans_set_the_threshold_beside_reconstructions(search, limits) -> None:
+    pairs = PAIRS | {"repeat scans": [(hu, again(hu, seed=4, noise_hu=20)) for hu in TRAINING]}
+    both = memorised.calibrate(search, STRANGERS, pairs, memorised.MemorisedSettings())
+    assert limits.same_patient_hu < both.same_patient_hu < both.distance_hu < both.strangers_hu
+    assert both.caught == {"reconstructions": 1.0, "repeat scans": 1.0}
+
+
+def test_what_is_no_number_passes_no_bound() -> None:
+    spoilt = bounded("label", "x", float("nan"), low=0.5, what="x is not seen")
+    assert failing([spoilt]) == ["x is not seen (there is no number)"]
+    limit = label.FindingThreshold(present=0.5, absent=0.5, positives=9, negatives=9, auc=1)
+    found, nothing = dict.fromkeys(FINDINGS, limit), np.full(ALL, np.nan)
+    assert len(failing(label.judge(nothing, np.ones(ALL), found))) == ALL
+    assert not failing(label.judge(nothing, nothing, found)), "nothing was asked"
+
+
 def test_real_data_that_cannot_calibrate_is_refused(search) -> None:
     with pytest.raises(UserError, match="how near validation patients come"):
         memorised.calibrate(search, [], PAIRS, memorised.MemorisedSettings())
@@ -231,10 +248,11 @@ def test_real_data_that_cannot_calibrate_is_refused(search) -> None:
 
 
 def test_settings_that_do_not_exist_are_refused_by_name(tmp_path) -> None:
-    write_json(tmp_path / "c.json", {"label": {"pass_share": 1.5}, "geometri": {}, "tests": []})
+    swapped = {"geometry": {"lung_ml": [10000, 700]}}  # it would reject every volume
+    write_json(tmp_path / "c.json", {"label": {"pass_share": 1.5}, "geometri": {}, "tests": []} | swapped)
     with pytest.raises(UserError, match="mend these settings") as error:
         read_config(tmp_path / "c.json")
-    assert all(name in str(error.value) for name in ("label.pass_share", "geometri", "tests"))
+    assert all(name in str(error.value) for name in ("label.pass_share", "geometri:", "tests", "geometry.lung_ml"))
     write_json(tmp_path / "c.json", {"label": {"min_auc": 0.7}})
     assert read_config(tmp_path / "c.json").label.min_auc == 0.7
     assert read_config(None) == GateConfig()

@@ -5,16 +5,17 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from augment_fakes import FakeGenerator, FakePack, make_frame, tree
+from augment_fakes import FakeGenerator, FakePack, make_frame, requests, tree
 from gate_fakes import write_record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from text2ct.augment import make_prompts, mix, synthesize
-from text2ct.augment._refusals import trained_on
+from text2ct.augment._refusals import refuse_pack, trained_on, training_data
 from text2ct.augment.association import source_label_association
 from text2ct.augment.mix import sampling_weights
 from text2ct.errors import UserError
+from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import read_manifest, validate
 
@@ -208,6 +209,27 @@ def cheat_disguised_by_content(rows, frame):
     return "a validation or test volume"
 
 
+def cheat_unknown_data_set(rows, frame):
+    rows.loc[rows.index[0], ["prompt_dataset", "prompt_volume"]] = ["prompts", "testp003.nii.gz"]
+    return "its prompt comes from testp003"
+
+
+def cheat_blank_data_set(rows, frame):
+    rows.loc[rows.index[0], ["prompt_dataset", "prompt_volume"]] = [np.nan, "testp003.nii.gz"]
+    return "its prompt comes from testp003"
+
+
+def cheat_letter_case(rows, frame):
+    rows.loc[rows.index[0], ["prompt_dataset", "prompt_volume"]] = ["Clinic", "TestP003.nii.gz"]
+    return "its prompt comes from TestP003"
+
+
+def cheat_impression_only(rows, frame):
+    frame.loc[frame["patient"] == "testp001", "impression_text"] = "Small effusion beside the left lower lobe."
+    rows.loc[rows.index[0], ["prompt", "prompt_volume"]] = ["small effusion beside the LEFT lower lobe", ""]
+    return "word for word"
+
+
 def cheat_pack_sum(rows, frame):
     rows["pack_sha256"] = "0" * 64
     return "its training patients cannot be checked"
@@ -226,8 +248,41 @@ def test_leaks_are_refused_by_name(workspace, frame, synthetic, cheat):
 
 
 def test_the_same_name_in_another_data_set_is_another_person(workspace, frame, synthetic):
-    synthetic.loc[:, ["prompt_dataset", "prompt_volume"]] = ["elsewhere", "testp003.nii.gz"]
+    namesake = ["north", "testp003.nii.gz", "testp003"]
+    frame.loc[frame["patient"] == "trainp003", ["dataset", "volume", "patient"]] = namesake
+    synthetic.loc[:, ["prompt_dataset", "prompt_volume"]] = namesake[:2]
     assert mix(frame, synthetic, ratio=0.1, workspace=workspace)["synthetic"] == 6
+
+
+@pytest.mark.parametrize(
+    ("impression", "shared"), [("No acute finding in the whole chest.", True), ("Pleural effusion.", False)]
+)
+def test_an_impression_that_anybody_may_have_refuses_nothing(workspace, frame, synthetic, impression, shared):
+    frame.loc[frame["patient"] == "testp001", "impression_text"] = impression
+    if shared:
+        frame.loc[frame["patient"] == "trainp001", "impression_text"] = impression
+    synthetic["prompt"] = impression
+    assert mix(frame, synthetic, ratio=0.1, workspace=workspace)["synthetic"] == 6
+
+
+@pytest.mark.parametrize(
+    ("origin", "message"),
+    [
+        ({"split": "test"}, "belongs to the split 'test'"),
+        ({"split": "validation", "dataset": "prompts"}, "belongs to the split 'validation'"),
+        ({"patient": "testp003"}, "its prompt comes from testp003"),
+        ({"dataset": "clinic", "patient": "testp003"}, "its prompt comes from testp003"),
+    ],
+)
+def test_what_only_the_sidecar_knows_is_refused_too(workspace, pack, frame, origin, message, capsys):
+    rows = synthetic_set(workspace, pack, requests(["A report and one word more."] * 3, **origin))
+    assert ("3 prompts are of validation or test patients" in capsys.readouterr().err) == ("split" in origin)
+    with pytest.raises(UserError, match=message):
+        mix(frame, rows, ratio=0.1, workspace=workspace)
+    sidecar = next(workspace.path.glob("synthetic/*/sidecars/*_000000*"))
+    sidecar.write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="is damaged, so nobody can tell whose prompt"):
+        mix(frame, rows, ratio=0.1, workspace=workspace)
 
 
 @pytest.mark.parametrize(
@@ -238,10 +293,11 @@ def test_the_same_name_in_another_data_set_is_another_person(workspace, frame, s
         ({"dataset": "clinic", "first": 0, "last": 3}, True),
         ({"dataset": "clinic", "first": 10**12, "last": 10**12 + 5}, False),
         ({"dataset": "clinic"}, True),
+        ({"dataset": "CLINIC", "patients": ["TESTP003"]}, True),
         ({"dataset": "clinic", "patients": ["trainp*"]}, False),
         ({"dataset": "elsewhere", "patients": ["testp003"]}, False),
     ],
-    ids=["named", "pattern", "range", "other-range", "whole", "train-only", "elsewhere"],
+    ids=["named", "pattern", "range", "other-range", "whole", "case", "train-only", "elsewhere"],
 )
 def test_packs_trained_on_held_out_patients_are_refused(tmp_path, workspace, frame, training, seen):
     pack = FakePack.write(tmp_path / "p", name="peeking", trained_on=(training,))
@@ -263,10 +319,64 @@ def test_a_pack_record_that_was_edited_is_refused(workspace, frame, synthetic):
         mix(frame, synthetic, ratio=0.1, workspace=workspace)
 
 
-def test_volumes_of_an_unknown_generator_are_taken_with_a_warning(workspace, frame, synthetic, capsys):
-    synthetic["pack_sha256"] = ""
-    assert mix(frame, synthetic, ratio=0.1, workspace=workspace)["synthetic"] == 6
+@pytest.mark.parametrize("blank", ["", np.nan])
+def test_volumes_of_an_unknown_generator_are_taken_with_a_warning(tmp_path, workspace, frame, blank, capsys):
+    pack = FakePack.write(tmp_path / "p", name="peeking", trained_on=({"dataset": "clinic"},))
+    rows = synthetic_set(workspace, pack, make_prompts(frame, [RARE], 6))
+    rows["pack"] = rows["pack_sha256"] = blank
+    with pytest.raises(UserError, match="trained on validation or test patients"):
+        mix(frame, rows, ratio=0.1, workspace=workspace)
+    next(workspace.path.glob("synthetic/*/pack.json")).unlink()
+    assert mix(frame, rows, ratio=0.1, workspace=workspace)["synthetic"] == 6
     assert "do not say which pack" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "record", [[], {"trained_on": None}, {"trained_on": "clinic"}, {"trained_on": [{"patients": ["testp003"]}]}]
+)
+def test_a_pack_that_does_not_tell_whom_it_knows_is_refused(tmp_path, workspace, frame, record):
+    pack = FakePack.write(tmp_path / "p")
+    write_json(pack.path / "pack.json", record)
+    pack.sha256 = sha256_file(pack.path / "pack.json")
+    rows = synthetic_set(workspace, pack, make_prompts(frame, [RARE], 6))
+    with pytest.raises(UserError, match="does not list whom the pack was trained on"):
+        mix(frame, rows, ratio=0.1, workspace=workspace)
+    with pytest.raises(UserError, match="does not list whom the pack was trained on"):
+        refuse_pack(record, frame)
+
+
+def test_a_pack_that_lists_nobody_is_warned_of(workspace, frame, synthetic, capsys):
+    mix(frame, synthetic, ratio=0.1, workspace=workspace)
+    assert "the pack 'fake' lists nobody that it was trained on" in capsys.readouterr().err
+    known = {"name": "p", "trained_on": [{"dataset": "clinic", "first": 0, "last": 2}]}
+    with pytest.raises(UserError, match=r"clinic/testp000, .* and 1 more.*give another with --model"):
+        refuse_pack(known, frame)
+    refuse_pack(known | {"trained_on": [{"dataset": "elsewhere"}]}, frame)
+
+
+def test_other_labels_or_prompts_are_another_run(workspace, frame, synthetic):
+    def run(real, rows):
+        return mix(real, rows, ratio=1, workspace=workspace)["run"]
+
+    runs = {run(frame, synthetic), run(frame, synthetic.assign(**{RARE: 0.0}))}
+    runs |= {run(frame, synthetic.assign(prompt="Else.")), run(frame.assign(**{RARE: 1.0}), synthetic)}
+    assert len(runs) == 4
+    assert run(frame, synthetic) in runs
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_prevalence_and_association_are_those_of_the_draws(workspace, frame, synthetic, share):
+    synthetic.loc[synthetic.index[:4], FINDINGS[3]] = np.nan
+    result = mix(frame, synthetic, ratio=0.4, synthetic_share=share, workspace=workspace)
+    manifest = read_manifest(result["manifest"])
+    train = manifest[manifest["split"] == "train"]
+    for name in FINDINGS:
+        known = train[train[name].notna()]
+        weights = known["sampling_weight"]
+        assert result["prevalence_after"][name] == pytest.approx(np.average(known[name], weights=weights))
+        (a, b), (_, d) = np.cov(known["source"] == "synthetic", known[name], aweights=weights)
+        assert result["source_label_association"][name] == pytest.approx(b / np.sqrt(a * d), abs=1e-5)
+    assert result["prevalence_before"][RARE] == pytest.approx(frame.loc[frame["split"] == "train", RARE].mean())
 
 
 def test_tables_that_cannot_be_joined_are_refused(workspace, frame, synthetic):
@@ -286,9 +396,9 @@ def test_tables_that_cannot_be_joined_are_refused(workspace, frame, synthetic):
 
 
 def test_ranges_of_patient_numbers_may_be_open():
-    assert trained_on({"trained_on": [{"dataset": "a", "first": 5}]}, "a", "p7")
-    assert not trained_on({"trained_on": [{"dataset": "a", "last": 5}]}, "a", "p7")
-    assert not trained_on({"trained_on": [{"dataset": "a", "last": 5}]}, "a", "nobody")
+    for bounds, patient, seen in (({"first": 5}, "p7", True), ({"last": 5}, "p7", False), ({"last": 5}, "x", False)):
+        data = training_data({"trained_on": [{"dataset": "a", **bounds}]})
+        assert trained_on(data, "a", patient) == seen
 
 
 def test_the_ratio_counts_volumes_with_files(workspace, synthetic):

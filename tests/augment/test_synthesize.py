@@ -149,6 +149,18 @@ def test_damaged_volumes_are_made_again(workspace, pack, damage, capsys):
     assert "again" in capsys.readouterr().err or damage == "no-sidecar"
 
 
+def test_a_run_that_changes_nothing_does_not_become_the_newest(workspace, pack):
+    result = run(workspace, pack, requests(HARD))
+    manifest = Path(result["manifest"])
+    os.utime(manifest, (1, 1))
+    assert run(workspace, pack, requests(HARD))["resumed"] == len(HARD)
+    assert manifest.stat().st_mtime == 1
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[:-9])
+    run(workspace, pack, requests(HARD))
+    assert manifest.read_bytes() == whole
+
+
 def test_another_request_in_the_same_run_is_refused(workspace, pack, tmp_path):
     run(workspace, pack, run="mine")
     assert run(workspace, pack, run="mine")["resumed"] == 5

@@ -17,6 +17,7 @@ from text2ct.classifiers.augmentation import classical_augmentation
 from text2ct.classifiers.config import Preprocessing, WindowSetting
 from text2ct.classifiers.dataset import DrawnVolumes, draw_order, make_table
 from text2ct.classifiers.model import HuWindows
+from text2ct.classifiers.rows import usable_rows
 from text2ct.errors import UserError
 from text2ct.files import sha256_file
 from text2ct.volumes import WINDOWS, apply_window
@@ -81,6 +82,16 @@ def test_all_missing_volumes_are_named_at_once(tmp_path: Path, workspace, manife
         make_table(manifest, workspace, VolumeCache(tmp_path / "cache", GRID), "training")
     assert "row 1 (toy_0_a_1.nii.gz)" in caught.value.problems[0]
     assert len(caught.value.problems) == 2
+
+
+def test_volumes_that_a_gate_rejected_are_not_trained_on(manifest, capsys) -> None:
+    rows, _ = usable_rows(manifest)
+    gate = [""] * len(manifest)
+    gate[0], gate[1], gate[2] = "reject@g: label: not seen; geometry: no lungs", "accept@g", np.nan
+    kept, without_label = usable_rows(manifest.assign(gate=gate))
+    assert kept.index.tolist() == rows.index.tolist()[1:]
+    assert without_label == 0
+    assert "1 volumes left out: rejected by the gate" in capsys.readouterr().err
 
 
 def test_windows_on_the_tensor_are_those_of_volumes() -> None:

@@ -113,7 +113,9 @@ def swapped(manifest: pd.DataFrame, patients: list[int], split: str) -> pd.DataF
             "toy/toy_4: of test, its check",
         ),
         (
-            lambda m: told_by(m.assign(dataset="elsewhere"), "toy_5_a_1.nii.gz"),
+            lambda m: told_by(
+                swapped(swapped(m, [1], "validation"), [5], "train").assign(dataset="elsewhere"), "toy_5_a_1.nii.gz"
+            ),
             lambda m: m,
             "toy_5_a_1.nii.gz: it was trained on a volume made from the report",
         ),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tiny_build import CONFIG
 
 from text2ct import augment
-from text2ct.augment._refusals import trained_on
+from text2ct.augment._refusals import trained_on, training_data
 from text2ct.augment.mix import gather
 from text2ct.augment.requests import text_request
 from text2ct.augment.selection import usable
@@ -348,7 +348,7 @@ def test_a_classifier_is_pretrained_on_the_packs_own_patients(study: Study, pack
         labels = [row[name] == 1 for name in NAMES]
         assert labels == scan_labels(draw_patient(int(row["patient"])).scans[0]).tolist()
     record = json.loads(trained.info.model_dump_json())
-    assert all(trained_on(record, *patient) for patient in runs.training_patients(run))
+    assert all(trained_on(training_data(record), *patient) for patient in runs.training_patients(run))
     before = times(folder / "volumes")
     assert pretrained_classifier(trained, study.workspace, folder, **ask) == run
     other = pretrained_classifier(trained, study.workspace, folder, seed=1, **ask)
@@ -390,7 +390,7 @@ def test_an_own_generator_is_whole_and_names_its_patients(study: Study, own: Pat
     record = read_json(own / "pack.json")
     assert "simulated patients" not in info.description
     for dataset, patient, split in study.real[["dataset", "patient", "split"]].itertuples(index=False):
-        assert trained_on(record, dataset, patient) == (split == "train")
+        assert trained_on(training_data(record), dataset, patient) == (split == "train")
     assert {(data.dataset, name) for data in info.trained_on for name in data.patients} == set(
         zip(study.train["dataset"], study.train["patient"], strict=True)
     )

@@ -217,9 +217,7 @@ def _told_by_sidecar(row: Mapping[Any, Any], held_out: HeldOut, workspace: Works
         return f"its prompt belongs to the split '{sidecar.prompt_split}'"
     origin = pd.Series([sidecar.prompt_dataset]), pd.Series([sidecar.prompt_volume])
     patient = sidecar.prompt_patient
-    if held_out.volumes(*origin, by_name=True)[0] or (
-        patient and held_out.has_patient(sidecar.prompt_dataset, patient)
-    ):
+    if held_out.volumes(*origin, by_name=True)[0] or held_out.has_patient(sidecar.prompt_dataset, patient):
         return f"its prompt comes from {sidecar.prompt_volume or patient}, a validation or test patient's"
     if held_out.has_text(sidecar.prompt):
         return "its prompt is, word for word, the report of a validation or test patient"

@@ -137,7 +137,7 @@ def gather(real: pd.DataFrame, synthetic: pd.DataFrame | Sequence[pd.DataFrame],
     if (real["source"] == "synthetic").any():
         raise UserError("the real manifest holds synthetic rows; give the manifest of the real data")
     joined = pd.concat(frames, ignore_index=True)
-    joined[_TEXTS] = joined[_TEXTS].fillna("")
+    joined[_TEXTS] = joined[_TEXTS].astype(object).fillna("").astype("str")
     twice = joined[joined.duplicated(["dataset", "volume"])]
     if len(twice):
         raise UserError(

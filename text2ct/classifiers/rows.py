@@ -66,9 +66,8 @@ def check_held_out(manifest: pd.DataFrame) -> None:
     if len(made):
         made = made.reindex(columns=["volume", *_PROMPT]).astype(object).fillna("")
         known = held_out(manifest)
-        told = known.volumes(made["prompt_dataset"], made["prompt_volume"], by_name=True) | made["prompt"].map(
-            known.has_text
-        )
+        told = known.volumes(made["prompt_dataset"], made["prompt_volume"], by_name=True)
+        told |= made["prompt"].map(known.has_text).to_numpy(dtype=bool)
         leaks += [f"{volume}: its prompt is of a validation or test patient" for volume in made.loc[told, "volume"]]
     if leaks:
         more = [f"and {len(leaks) - 10} more"] if len(leaks) > 10 else []
