@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from text2ct.augment._refusals import trained_on
+from text2ct.augment._refusals import trained_on, training_data
 from text2ct.cli import app
 from text2ct.diffusion import load_pack, pack, released, verify_pack
 from text2ct.diffusion.importing import import_pack
@@ -73,9 +73,9 @@ def test_its_description_says_how_it_was_made_and_on_whom(files: dict[str, Path]
     assert (info.defaults.steps, info.defaults.guidance_scale) == (30, 5.0)
     assert info.latent_scale_factor == SCALE_FACTOR
     assert load_pack(tmp_path / "pack").scheduler.config.step_sizes == "released"
-    record = read_json(tmp_path / "pack" / "pack.json")
-    assert trained_on(record, "CT-RATE", "train_17051")
-    assert not trained_on(record, "CT-RATE", "valid_3")
+    data = training_data(read_json(tmp_path / "pack" / "pack.json"))
+    assert trained_on(data, "CT-RATE", "train_17051")
+    assert not trained_on(data, "CT-RATE", "valid_3")
 
 
 def test_a_bare_state_dict_has_the_released_scale_factor_and_parts_may_lack(
