@@ -10,13 +10,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import expit
 
 from text2ct.augment.gate.config import GateConfig
 from text2ct.augment.gate.record import Counts, FindingCount, GateClassifier, GateRecord, Thresholds
 from text2ct.errors import UserError
-from text2ct.evaluation.benchmark.calibration import calibration, uncalibrated
-from text2ct.evaluation.benchmark.data import cases, known_to, nested_patients, pack_fidelity
+from text2ct.evaluation.benchmark.data import known_to, nested_patients, pack_fidelity
 from text2ct.evaluation.benchmark.outcome import choose, endpoint
 from text2ct.evaluation.benchmark.settings import BenchmarkSettings, Endpoint, declare
 from text2ct.files import sha256_file, write_json
@@ -216,20 +214,6 @@ def test_arms_carry_their_calibration(workspace, real, synthetic):
         assert 0 <= table["ece"] <= 1
         assert sum(row["count"] for row in table["bins"]) == 2 * 40 * 18
         assert [row["predicted"] for row in table["bins"]] == sorted(row["predicted"] for row in table["bins"])
-
-
-def test_calibration_is_measured_around_the_runs_own_temperature() -> None:
-    rng = np.random.default_rng(0)
-    logits = rng.normal(0, 3, (400, 18))
-    labels = (rng.random(logits.shape) < expit(logits / 3)).astype(float)
-    said = pd.DataFrame(expit(logits), columns=list(FINDINGS))
-    given = pd.DataFrame(expit(logits / 3), columns=list(FINDINGS))
-    pd.testing.assert_frame_equal(uncalibrated(given, 3.0), said, rtol=1e-6)
-    rows = make_real(400).query("split == 'test'").reset_index(drop=True)
-    rows[list(FINDINGS)] = labels
-    table = calibration([cases(said, rows)], [cases(given, rows)], [3.0])
-    assert table["temperature"] == 3.0
-    assert table["ece"] < 0.03 < 0.1 < table["ece_before"]
 
 
 def test_the_endpoint_is_met_by_a_margin_over_every_arm_without_generated_volumes() -> None:
