@@ -32,7 +32,7 @@ def as_cases(table: pd.DataFrame, labels: np.ndarray) -> Cases:
 def test_a_temperature_is_undone(temperature: float, seed: int) -> None:
     raw, _ = said(20, 2.0, seed)
     given_out, _ = said(20, 2.0 / temperature, seed)
-    pd.testing.assert_frame_equal(uncalibrated(given_out, temperature), raw, rtol=0, atol=1e-5)
+    pd.testing.assert_frame_equal(uncalibrated(given_out, temperature), raw, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
