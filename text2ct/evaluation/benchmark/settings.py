@@ -7,13 +7,14 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from text2ct.augment._scans import NAMES
 from text2ct.augment.selection import Strategy
+from text2ct.classifiers.config import Settings
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
 
@@ -31,33 +32,11 @@ COMPARATOR_RULE = (
 )
 """Both are chosen by the same number on the same patients, so that neither is chosen by the luck of the test set."""
 
-SettingsT = TypeVar("SettingsT", bound="_Strict")
 Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @classmethod
-    def of(cls: type[SettingsT], what: str, values: Mapping[str, Any]) -> SettingsT:
-        """Validate ``values``.
-
-        Args:
-            what: Where the values come from, for the message.
-            values: Field names and values.
-
-        Raises:
-            UserError: Unknown fields or values out of range, each on its own line.
-        """
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-            raise UserError(f"{what} cannot be used; mend these settings", problems) from error
-
-
-class BenchmarkSettings(_Strict):
+class BenchmarkSettings(Settings):
     """The same for every arm, so that arms differ in what they are trained on and in nothing else."""
 
     ratios: tuple[Ratio, ...] = (0.5,)
@@ -96,7 +75,7 @@ class BenchmarkSettings(_Strict):
         return {key: plain(value) for key, value in values.items()}
 
 
-class Endpoint(_Strict):
+class Endpoint(Settings):
     """What the benchmark is decided by."""
 
     measure: Literal["underrepresented_auc"] = "underrepresented_auc"
@@ -112,7 +91,7 @@ class Endpoint(_Strict):
     comparator_rule: str = COMPARATOR_RULE
 
 
-class Declaration(_Strict):
+class Declaration(Settings):
     """``benchmark-plan.json``: all that decides the outcome beside luck, written down before the first training."""
 
     version: Literal[1] = 1
