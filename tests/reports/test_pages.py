@@ -325,6 +325,19 @@ def test_any_key_may_be_absent(key: str, tmp_path: Path) -> None:
     assert "By finding" in page.text
 
 
+@pytest.mark.parametrize(("met", "word"), [(True, "met"), (False, "not met")])
+def test_the_margin_is_said_with_every_comparison(tmp_path: Path, met: bool, word: str) -> None:
+    result = make_full_result()
+    each = [{"against": name, "delta": 0.0412, "ci": [0.011, 0.072]} for name in ("real", "real+classical")]
+    told = {"margin": 0.03, "met": met, "harmed": [] if met else ["Emphysema"], "against_each": each}
+    page = write_benchmark_report({**result, "endpoint": result["endpoint"] | told}, tmp_path).read_text(
+        encoding="utf-8"
+    )
+    assert f"<strong>{word}</strong>: at least +0.030" in page
+    assert "against real+classical +0.041" in page
+    assert ("Worse: Emphysema." in page) is not met
+
+
 @pytest.mark.parametrize("key", ["findings", "declared", "delta", "ci", "p", "verdict", "test_patients", "ratio_rule"])
 def test_any_key_of_the_endpoint_may_be_absent(key: str, tmp_path: Path) -> None:
     result = make_full_result()
