@@ -144,7 +144,7 @@ def check_frame(name: str, frame: pd.DataFrame, splits: Mapping[str, pd.DataFram
         UserError: What is wrong, with the volumes.
     """
     train, validation = (frame[frame["split"] == split] for split in ("train", "validation"))
-    held_out = held_out_patients(pd.concat([splits["validation"], splits["test"]]))
+    held_out = _held_out(splits)
     problems = [
         f"{row.volume}: its patient is in validation or test"
         for row in train[["dataset", "patient", "volume"]].itertuples(index=False)
@@ -168,10 +168,14 @@ def check_start(name: str, run: Path, splits: Mapping[str, pd.DataFrame]) -> Non
     """
     from text2ct.classifiers import training_patients
 
-    held_out = held_out_patients(pd.concat([splits["validation"], splits["test"]]))
+    held_out = _held_out(splits)
     seen = [f"{dataset}/{patient}" for dataset, patient in sorted(held_out & training_patients(run))]
     if seen:
         raise UserError(f"the arm '{name}' starts from {run}, trained on validation or test patients", seen[:_SHOWN])
+
+
+def _held_out(splits: Mapping[str, pd.DataFrame]) -> set[tuple[str, str]]:
+    return held_out_patients(pd.concat([splits["validation"], splits["test"]]))
 
 
 def judged(predictions: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str], list[str]]:

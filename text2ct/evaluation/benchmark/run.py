@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +228,7 @@ def _regimes(material: Material, names: Sequence[str]) -> list[_Regime]:
         if count is not None:
             subset = nested_patients(material.train, count)
             pool = None if material.synthetic is None else known_to(material.synthetic, subset, material.real)
-            part = Material(**{**vars(material), "train": subset, "synthetic": pool})
+            part = replace(material, train=subset, synthetic=pool)
         try:
             arms = {name: [build_arm(name, part, seed) for seed in part.settings.seeds] for name in names}
             regimes.append(_Regime(count, arms))

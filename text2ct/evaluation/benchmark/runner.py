@@ -51,6 +51,7 @@ class Runner:
         self._settings, self._splits, self._workspace = settings, splits, workspace
         self._device, self._cache_dir = device, cache_dir
         self._folder = workspace.run_dir("classifiers", "benchmark")
+        self._test_data = table_digest(splits["test"])
         self._recipe = _recipe(settings.classifier, settings.train_options)
         self._train, self._predict = train, predict
 
@@ -70,7 +71,7 @@ class Runner:
             "training_data": table_digest(arm.frame),
             "made_with": plain(arm.made_with),
             "sampling_weights": json_digest(weights),
-            "test_data": table_digest(self._splits["test"]),
+            "test_data": self._test_data,
         }
 
     def _place(self, arm: Arm) -> Path:
@@ -79,7 +80,7 @@ class Runner:
 
     def _made(self, arm: Arm) -> Path:
         """Where the volumes or first weights of an arm lie that are made for it."""
-        return self._folder / "made" / f"{split_ratio(arm.name)}-{json_digest(plain(arm.made_with))[:12]}"
+        return self._folder / "made" / f"{arm.name.split('@')[0]}-{json_digest(plain(arm.made_with))[:12]}"
 
     def finished(self, arm: Arm) -> dict[str, Any] | None:
         """The outcome of a training that is done with the same request, or None."""
@@ -205,11 +206,6 @@ class Runner:
 
             return self._train or classifiers.train, self._predict or classifiers.predict
         return self._train, self._predict
-
-
-def split_ratio(name: str) -> str:
-    """An arm's name without its ratio."""
-    return name.split("@")[0]
 
 
 def _recipe(classifier: str, options: Mapping[str, Any]) -> dict[str, Any]:
