@@ -38,6 +38,9 @@ ClassicalOption = Annotated[bool, typer.Option("--classical", help="Classical au
 OwnOption = Annotated[
     list[str] | None, typer.Option("--option", help="The classifier's own, as pooling=transformer; again for more.")
 ]
+UntilOption = Annotated[
+    float, typer.Option("--synthetic-until", help="Share of the steps after which only real volumes are drawn.")
+]
 LossOption = Annotated[str, typer.Option("--loss", help="bce or asymmetric.")]
 
 
@@ -56,6 +59,7 @@ def train(
     loss: LossOption = "bce",
     class_weights: WeightsOption = False,
     classical: ClassicalOption = False,
+    synthetic_until: UntilOption = 1.0,
     accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="Parts of a step, for less memory.")] = 1,
     init: Annotated[
         Path | None, typer.Option("--init", help="A finished run of the same network whose weights it starts from.")
@@ -92,6 +96,7 @@ def train(
         options=_settings(option or []),
         recipe={"loss": loss, "accumulate": accumulate},
         init=init,
+        synthetic_until=synthetic_until,
         dry_run=dry_run,
     )
     what = f"train {classifier} for {steps} steps"
@@ -186,6 +191,7 @@ def benchmark(
     loss: LossOption = "bce",
     class_weights: WeightsOption = False,
     classical: ClassicalOption = False,
+    synthetic_until: UntilOption = 1.0,
     real: Annotated[Path | None, typer.Option("--real", help="Real manifest; default the workspace's.")] = None,
     synthetic: Annotated[
         Path | None, typer.Option("--synthetic", help="Synthetic manifest; default the newest.")
@@ -215,6 +221,7 @@ def benchmark(
         "steps": steps,
         "classifier": classifier,
         "batch_size": batch_size,
+        "synthetic_until": synthetic_until,
         "train_options": {
             "size": three(grid, int, "--grid"),
             "spacing_mm": three(spacing, float, "--spacing"),
@@ -243,6 +250,7 @@ def benchmark(
         loss=loss,
         class_weights=class_weights,
         classical=classical,
+        synthetic_until=None if synthetic_until == 1 else synthetic_until,
         real=real,
         synthetic=synthetic or newest,
         model=model,

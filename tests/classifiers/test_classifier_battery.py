@@ -11,6 +11,7 @@ import torch
 from conftest import SIZE, TINY_OPTIONS, VARIANTS
 
 from text2ct.classifiers import CLASSIFIERS, predict
+from text2ct.classifiers.cnn3d import _block_max
 from text2ct.classifiers.config import DataRecord, Preprocessing, RunConfig, Training, WindowSetting
 from text2ct.classifiers.losses import masked_bce
 from text2ct.classifiers.model import Classifier, build_classifier
@@ -49,6 +50,12 @@ def make(name: str, seed: int = 0, **options: object) -> Classifier:
 
 def hu_batch(count: int = 4) -> torch.Tensor:
     return torch.empty(count, 1, *SIZE).uniform_(-1000, 1000, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("shape", "size"), [((8, 8, 8), 4), ((9, 14, 7), 4), ((5, 6, 7), 2)])
+def test_the_maximum_of_blocks_is_that_of_max_pooling(shape: tuple[int, int, int], size: int) -> None:
+    volume = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(_block_max(volume, size), torch.nn.functional.max_pool3d(volume, size))
 
 
 @every_classifier

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from text2ct.classifiers import VolumeCache
 from text2ct.classifiers.augmentation import classical_augmentation
 from text2ct.classifiers.config import Preprocessing, WindowSetting
-from text2ct.classifiers.dataset import DrawnVolumes, draw_order, make_table
+from text2ct.classifiers.dataset import DrawnVolumes, brought_forward, draw_order, make_table
 from text2ct.classifiers.model import HuWindows
 from text2ct.classifiers.rows import usable_rows
 from text2ct.errors import UserError
@@ -130,6 +130,20 @@ def test_equal_weights_draw_permutation_after_permutation(rows: int, draws: int,
     for start in range(0, draws, rows):
         stretch = order[start : start + rows].tolist()
         assert len(set(stretch)) == len(stretch)
+
+
+@given(st.integers(1, 20), st.integers(1, 200), st.floats(0.01, 1), st.integers(0, 2**20))
+def test_rows_brought_forward_are_drawn_as_often_as_before(rows: int, draws: int, until: float, chosen: int) -> None:
+    order = draw_order(rows, draws, 0)
+    early = np.array([bool(chosen >> row & 1) for row in range(rows)])
+    moved = brought_forward(order, early, until)
+    for kind in (early, ~early):
+        assert moved[kind[moved]].tolist() == order[kind[order]].tolist(), "each kind keeps its own order"
+    alone = min(round((1 - until) * draws), int((~early[order]).sum()))
+    assert not early[moved[draws - alone :]].any()
+    share = early[order].sum() / max(1, draws - alone)
+    before = np.cumsum(early[moved[: draws - alone]])
+    assert (np.abs(before - share * np.arange(1, draws - alone + 1)) <= 1 + 1e-9).all(), "mixed evenly until then"
 
 
 def test_weighted_draws_are_spread_evenly_and_at_random() -> None:

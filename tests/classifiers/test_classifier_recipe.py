@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from text2ct.classifiers.config import Training
 from text2ct.classifiers.module import ClassifierTraining
+from text2ct.classifiers.planning import validations
 from text2ct.classifiers.rows import row_weights
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
@@ -26,6 +28,17 @@ def test_rows_with_weight_zero_are_never_drawn(tmp_path: Path, manifest, tiny_tr
     manifest.loc[manifest["patient"] == "toy_0", "path"] = first  # other voxels, never seen
     tiny_training(manifest, tmp_path / "b", sampling_weights=weights)
     assert model_bytes(tmp_path / "a") == model_bytes(tmp_path / "b")
+
+
+def test_synthetic_until_brings_synthetic_volumes_forward(tmp_path: Path, manifest, tiny_training) -> None:
+    mixed = manifest.assign(source=np.where(manifest["patient"] == "toy_0", "synthetic", "real"))
+    tiny_training(mixed, tmp_path / "even", synthetic_until=1.0)
+    tiny_training(mixed, tmp_path / "first", synthetic_until=0.5)
+    assert model_bytes(tmp_path / "even") != model_bytes(tmp_path / "first")
+    tiny_training(manifest, tmp_path / "real alone", synthetic_until=0.5)
+    assert model_bytes(tmp_path / "real alone") == model_bytes(tmp_path / "even"), "nothing to bring forward"
+    with pytest.raises(UserError, match="synthetic_until"):
+        tiny_training(mixed, tmp_path / "never", synthetic_until=0.0)
 
 
 def test_the_manifests_sampling_weight_decides_what_is_drawn(tmp_path: Path, manifest, tiny_training) -> None:
@@ -124,3 +137,12 @@ def test_an_accumulating_training_that_was_interrupted_goes_on_to_the_same_bytes
     tiny_training(manifest, tmp_path / "cut", **settings)
     assert model_bytes(tmp_path / "cut") == model_bytes(tmp_path / "whole")
     assert pd.read_csv(tmp_path / "cut" / "history.csv")["step"].tolist() == [2, 4, 5]
+
+
+@given(st.integers(1, 5000), st.integers(1, 64), st.integers(1, 10_000))
+def test_looking_at_the_validation_volumes_stays_cheap(steps: int, batch_size: int, volumes: int) -> None:
+    settings = Training(steps=steps, batch_size=batch_size, learning_rate=1e-3, validate_every=1)
+    looks = validations(settings, volumes)
+    assert min(steps, 2) <= looks <= min(steps, 6)
+    if looks > 2:
+        assert 4 * looks * volumes <= 3 * steps * batch_size

@@ -128,6 +128,14 @@ def test_every_entry_builds_an_arm_that_keeps_validation_as_it_is(key, material)
     assert (arm.make is None) or arm.made_with, "what decides made volumes is part of the request"
 
 
+@pytest.mark.parametrize("key", ARMS)
+def test_synthetic_until_is_for_arms_with_real_and_synthetic_volumes(key, material):
+    settings = material.settings.model_copy(update={"synthetic_until": 0.5})
+    arm = build_arm(key.replace("@R", "@0.5"), replace(material, settings=settings), 0)
+    assert arm.options.get("synthetic_until") == (0.5 if arm.real and arm.synthetic else None)
+    assert "synthetic_until" not in build_arm(key.replace("@R", "@0.5"), material, 0).options
+
+
 def test_rejected_volumes_are_in_the_ungated_arm_only(material):
     gate = ["reject@run: label"] * 15 + ["accept@run"] * 15
     material = Material(**{**vars(material), "synthetic": material.pool.assign(gate=gate)})

@@ -86,6 +86,9 @@ class Training(Settings):
     positive_weight_cap: Annotated[float, Field(ge=1)] = 10.0
     """Largest weight of a positive: a finding with three positives would otherwise rule the gradient."""
     augment: bool = False
+    synthetic_until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the steps after which only real volumes are drawn, as far as there are real draws to fill the rest. How
+    often each volume is drawn stays the same: the synthetic ones come earlier."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of the exponential moving average of the weights that is validated and kept; 0: none."""
     validate_every: Annotated[int, Field(ge=1)]

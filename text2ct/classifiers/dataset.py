@@ -109,6 +109,28 @@ def draw_order(rows: int, draws: int, seed: int, weights: Sequence[float] | np.n
     return _systematic(np.asarray(weights, dtype=np.float64), draws, np.random.default_rng(seed))
 
 
+def brought_forward(order: np.ndarray, early: np.ndarray, until: float) -> np.ndarray:
+    """The same draws in another order: those of some rows within the first share of all.
+
+    Both kinds keep their own order, and mix evenly before ``until``. Where the other rows have too few draws to fill
+    the rest, they fill as much of it as they can.
+
+    Args:
+        order: (draws,) row numbers.
+        early: (rows,) bool, the rows to bring forward.
+        until: Share of the draws, in (0, 1].
+
+    Returns:
+        (draws,) int64, a permutation of ``order``.
+    """
+    first, others = order[early[order]], order[~early[order]]
+    alone = min(round((1 - until) * len(order)), len(others))
+    mixed = others[: len(others) - alone]
+    times = [(np.arange(len(kind)) + 0.5) / max(1, len(kind)) for kind in (first, mixed)]
+    together = np.concatenate([first, mixed])[np.argsort(np.concatenate(times), kind="stable")]
+    return np.concatenate([together, others[len(mixed) :]])
+
+
 def _systematic(weights: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Systematic resampling (Kitagawa 1996, appendix), each row's draws then stratified over the training.
 

@@ -14,7 +14,7 @@ import pandas as pd
 from text2ct import console, volumes
 from text2ct.classifiers.cache import VolumeCache
 from text2ct.classifiers.config import DataRecord, Preprocessing, RunConfig, Training, WindowSetting
-from text2ct.classifiers.dataset import VolumeTable, draw_order, make_table
+from text2ct.classifiers.dataset import VolumeTable, brought_forward, draw_order, make_table
 from text2ct.classifiers.model import check_grid
 from text2ct.classifiers.registry import find
 from text2ct.classifiers.rows import (
@@ -51,6 +51,16 @@ class TrainingData:
     cache: VolumeCache
 
 
+def validations(settings: Training, validation_volumes: int) -> int:
+    """How often a training looks at its validation volumes: at most six times, at least twice.
+
+    In between, looking costs at most about a quarter of the training; a volume that is learnt from costs three times
+    one that is only predicted, since the gradient takes two further passes.
+    """
+    affordable = 3 * settings.steps * settings.batch_size // (4 * validation_volumes)
+    return min(settings.steps, max(2, min(6, affordable)))
+
+
 def plan_run(
     manifest: pd.DataFrame,
     workspace: Workspace,
@@ -73,9 +83,8 @@ def plan_run(
     grid = Preprocessing.of("the grid", preprocessing)
     resolved_options = spec.config.of(f"the options of classifier '{name}'", options)
     recipe = {"learning_rate": spec.learning_rate, "weight_decay": spec.weight_decay, **training}
-    # six looks at the validation scans, but not so often that they cost more than the training
-    recipe.setdefault("validate_every", max(1, -(-int(recipe.get("steps", 300)) // 6)))
-    settings = Training.of("the training settings", recipe)
+    chooses_looks = "validate_every" not in recipe
+    settings = Training.of("the training settings", {"validate_every": 1} | recipe)
     check_grid(spec, resolved_options, grid.size)
 
     manifest = manifest.reset_index(drop=True)
@@ -84,6 +93,9 @@ def plan_run(
     check_splits(rows, train_rows, validation_rows)
     check_held_out(manifest)
     check_gate(rows[train_rows], workspace, name, settings.seed)
+    if chooses_looks:
+        looks = validations(settings, int(validation_rows.sum()))
+        settings = settings.model_copy(update={"validate_every": -(-settings.steps // looks)})
     weights = row_weights(manifest, rows, train_rows, sampling_weights)
 
     cache = VolumeCache(cache_dir or workspace.path / "cache" / "volumes", grid, dry_run=dry_run)
@@ -119,4 +131,7 @@ def plan_run(
     if init is not None:
         config = config.model_copy(update={"init": check_init(init, config, manifest)})
     order = draw_order(len(train.names), settings.steps * settings.batch_size, settings.seed, weights)
+    if settings.synthetic_until < 1:
+        synthetic = (rows.loc[train_rows, "source"] == "synthetic").to_numpy()
+        order = brought_forward(order, synthetic, settings.synthetic_until)
     return config, TrainingData(train, validation, order, prompt_origins(rows[train_rows]), cache)

@@ -53,6 +53,7 @@ def train(
     options: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
     init: Path | None = None,
+    synthetic_until: float = 1.0,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Train one classifier and keep the weights that are best on the validation scans.
@@ -82,6 +83,8 @@ def train(
             ``loss``, ``accumulate``, ``ema_decay`` or ``validate_every``.
         init: A finished run of the same network whose weights this one starts from; None: random ones, or
             pretrained ones where the options say so.
+        synthetic_until: Share of the steps, in (0, 1], after which only real volumes are drawn; synthetic ones are
+            drawn as often as before, but earlier.
         dry_run: Check everything, measure a few steps, and write nothing.
 
     Returns:
@@ -100,6 +103,7 @@ def train(
         "seed": seed,
         "class_weights": class_weights,
         "augment": augment,
+        "synthetic_until": synthetic_until,
     }
     config, data = plan_run(
         manifest,

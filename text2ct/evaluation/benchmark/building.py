@@ -247,7 +247,9 @@ def _chosen(name: str, material: Material, seed: int, pool: pd.DataFrame, ratio:
 def _mixed(name: str, material: Material, seed: int, real: pd.DataFrame, rows: pd.DataFrame) -> Arm:
     if rows.empty:
         raise UserError(f"arm '{name}' has no synthetic volume with a known label and a file")
-    return Arm(name, seed, material.joined(real, rows), len(real), len(rows))
+    until = material.settings.synthetic_until
+    options = {"synthetic_until": until} if until < 1 and len(real) else {}
+    return Arm(name, seed, material.joined(real, rows), len(real), len(rows), options=options)
 
 
 def _pack(material: Material) -> dict[str, Any]:

@@ -227,5 +227,7 @@ def _recipe(classifier: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "options": spec.config.of(f"the options of classifier '{classifier}'", options.get("options") or {}).model_dump(
             mode="json"
         ),
-        **training.model_dump(mode="json", exclude={"steps", "batch_size", "seed", "validate_every"}),
+        **training.model_dump(
+            mode="json", exclude={"steps", "batch_size", "seed", "validate_every", "synthetic_until"}
+        ),
     }

@@ -51,6 +51,8 @@ class BenchmarkSettings(Settings):
     """Arms by name; none: the usual ones, or with ``full`` all that can be built here."""
     full: bool = False
     strategy: Strategy = "targeted"
+    synthetic_until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the steps after which arms with real and synthetic volumes draw real ones alone."""
     n_bootstrap: Count = 1000
     train_options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of ``train``, the same for every arm."""

@@ -1,0 +1,96 @@
+"""The tables of docs/benchmarks.md from the `benchmark.json` of one or several benchmarks of the same data.
+
+    python benchmarks/table.py W/reports/RUN/benchmark.json
+
+Gains are against `real`, with 95% intervals from 1,000 paired bootstrap samples of patients and trainings. `gained` and
+`harmed` count findings whose AUC differs after Holm's correction.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from text2ct.files import read_json
+
+
+def arms_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table with a line for each arm, an arm that several benchmarks have only once."""
+    lines = [
+        "| arm | real + synthetic | trainings | macro AUC | rare AUC | gain, rare (95%) | p | gained | harmed |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    seen: set[str] = set()
+    for result in results:
+        gains = {one["arm"]: one for one in result["comparisons"] if one["against"] == "real"}
+        for name, arm in result["arms"].items():
+            if name not in seen:
+                seen.add(name)
+                lines.append(_line(name, arm, result["training"][name], gains.get(name)))
+    return "\n".join(lines)
+
+
+def _line(name: str, arm: Mapping[str, Any], training: Mapping[str, Any], gain: Mapping[str, Any] | None) -> str:
+    cells = [f"`{name}`", f"{training['real']:,} + {training['synthetic']:,}", str(len(arm["per_seed"]))]
+    cells += [_number(arm["macro_auc"]), _number(arm["underrepresented_auc"])]
+    if gain is None:
+        cells += [""] * 4
+    else:
+        verdicts = [row["verdict"] for row in gain["findings"].values()]
+        cells += [_gain(gain["delta_underrepresented_auc"], gain["underrepresented_ci"])]
+        cells += [_p(gain["underrepresented_p"]), str(verdicts.count("gain")), str(verdicts.count("harm"))]
+    return f"| {' | '.join(cells)} |"
+
+
+def findings_table(result: Mapping[str, Any], names: Sequence[str]) -> str:
+    """A Markdown table of each finding's AUC with ``real`` and its gains with other arms, rare findings marked."""
+    rare = result["underrepresented"]
+    gains = {one["arm"]: one["findings"] for one in result["comparisons"] if one["against"] == "real"}
+    lines = [f"| finding | `real` | {' | '.join(f'`{name}`' for name in names)} |", "|---|---:|" + "---:|" * len(names)]
+    for finding, row in result["arms"]["real"]["findings"].items():
+        cells = [f"{finding}{' *' if finding in rare else ''}", _number(row["auc"])]
+        for name in names:
+            one = gains[name][finding]
+            mark = {"gain": " gain", "harm": " harm"}.get(one["verdict"], "")
+            cells.append(_gain(one["delta_auc"], one["ci"]) + mark)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _gain(delta: float | None, interval: Sequence[float] | None) -> str:
+    if delta is None:
+        return ""
+    return f"{delta:+.3f}" + ("" if interval is None else f" ({interval[0]:+.3f} to {interval[1]:+.3f})")
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, nargs="+", help="benchmark.json files")
+    parser.add_argument("--findings", nargs="*", default=(), help="also a table by finding, with these arms")
+    asked = parser.parse_args()
+    results = [read_json(path) for path in asked.results]
+    print(arms_table(results))
+    if asked.findings:
+        print("\n" + findings_table(results[0], asked.findings))
+    for result in results:
+        end = result.get("endpoint", {})
+        if end.get("delta") is not None:
+            print(
+                f"\n{end['arm']} against {end['against']}: {_gain(end['delta'], end['ci'])}, p {_p(end['p'])}, ", end=""
+            )
+            print(f"{end['verdict']}; margin of {end['margin']:g} {'met' if end['met'] else 'not met'}; ", end="")
+            print(f"harmed: {', '.join(end['harmed']) or 'none'}; test patients {end['test_patients']:,}")
+
+
+if __name__ == "__main__":
+    main()
