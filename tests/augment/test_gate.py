@@ -92,8 +92,23 @@ def test_each_volume_is_rejected_for_what_is_wrong_with_it(judged) -> None:
     assert cells[EXTRA].count("is seen and was not asked for") == len(FINDINGS) - 1
     assert result["reasons"] == {"label": 3, "geometry": 1, "intensity": cells[TORN].count("intensity"), "memorised": 1}
     assert (result["accepted"], result["rejected"], result["unmet"]) == (2, 5, 5)
-    assert result["findings"] == {EFFUSION: {"asked": 7, "accepted": 2, "shown": 5}}
+    assert result["findings"] == {EFFUSION: {"asked": 7, "accepted": 2, "shown": 5, "unknown": 0}}
     assert gates_of(offered, workspace) == []
+
+
+def test_labels_in_doubt_are_unknown_in_the_gated_manifest_alone(space) -> None:
+    workspace, real, pack, source, _ = space
+    how = {"config": config(label={"max_doubts": 18}), "predict": read_prompts, "pack": pack, "device": "cpu"}
+    result = gate(source, real, workspace, run="patient", **how)
+    manifest, offered = read(result["manifest"]).set_index("prompt"), read(source).set_index("prompt")
+    others = [name for name in FINDINGS if name != EFFUSION]
+    assert manifest.loc[EXTRA, "gate"] == "accept@patient"
+    assert manifest.loc[EXTRA, others].isna().all()
+    assert manifest.loc[EXTRA, EFFUSION] == 1
+    kept = manifest.drop(index=EXTRA)
+    pd.testing.assert_frame_equal(kept.drop(columns="gate"), offered.drop(index=EXTRA, columns="gate"))
+    assert offered.loc[EXTRA, others].notna().all(), "the run itself stays as it is"
+    assert result["findings"][EFFUSION] == {"asked": 7, "accepted": 3, "shown": 5, "unknown": 0}
 
 
 def test_the_scores_tell_the_verdict(judged) -> None:
@@ -107,7 +122,8 @@ def test_the_scores_tell_the_verdict(judged) -> None:
     ].tolist()
     bounded = scores[scores["value"].notna()]
     inside = bounded["value"].between(bounded["low"].fillna(-np.inf), bounded["high"].fillna(np.inf))
-    assert (inside == bounded["passed"]).all()
+    unknown = bounded["reason"].str.startswith("unknown: ", na=False)
+    assert (inside == bounded["passed"] & ~unknown).all()
     assert scores.loc[~scores["passed"], "reason"].notna().all()
     record = read_record(folder)
     assert record.classifier is not None

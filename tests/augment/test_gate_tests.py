@@ -26,6 +26,8 @@ def failing(scores) -> list[str]:
 
 # --- label
 
+REJECTING = label.LabelSettings(max_doubts=0)
+
 
 @given(
     seed=st.integers(0, 10**6),
@@ -41,10 +43,10 @@ def test_the_set_shares_of_real_scans_pass(seed: int, n: int, share: float, quan
     labels[:5], labels[5:10] = 1, 0
     probabilities = np.clip(0.3 * labels + rng.random((n, ALL)) * 0.7, 0, 1)
     shares = {"pass_share": share, "negative_quantile": quantile, "real_pass_share": whole}
-    limits = label.LabelSettings(**shares, min_auc=0, max_p=1)
+    limits = label.LabelSettings(**shares, min_auc=0, max_p=1, max_doubts=0)
     found = label.calibrate(probabilities, labels, limits)
     verdicts = np.array(
-        [[s.passed for s in label.judge(p, t, found)] for p, t in zip(probabilities, labels, strict=True)]
+        [[s.passed for s in label.judge(p, t, found, limits, {})] for p, t in zip(probabilities, labels, strict=True)]
     )
     assert verdicts.all(axis=1).mean() >= whole - 1e-9, "of all findings together, too"
     for column, name in enumerate(FINDINGS):
@@ -72,9 +74,30 @@ def test_findings_that_the_classifier_does_not_know_reject_nothing() -> None:
     ]
     assert all(one.auc == 1 and not one.not_judged for one in list(found.values())[4:])
     for asked in (0.0, 1.0):
-        scores = label.judge(np.full(ALL, 1 - asked), np.full(ALL, asked), found)
+        scores = label.judge(np.full(ALL, 1 - asked), np.full(ALL, asked), found, REJECTING, {})
         assert [score.passed for score in scores] == [True] * 4 + [False] * (ALL - 4)
-    assert not failing(label.judge(np.zeros(ALL), np.full(ALL, np.nan), found)), "unknown is not negative"
+    nothing = label.judge(np.zeros(ALL), np.full(ALL, np.nan), found, REJECTING, {})
+    assert not failing(nothing), "unknown is not negative"
+
+
+def test_a_label_in_doubt_is_unknown_and_the_volume_stays() -> None:
+    limit = label.FindingThreshold(present=0.5, absent=0.6, positives=9, negatives=9, auc=0.9)
+    blind = limit.model_copy(update={"present": None, "absent": None, "not_judged": "validation AUC 0.500"})
+    found = {**dict.fromkeys(FINDINGS, limit), FINDINGS[0]: blind, FINDINGS[1]: blind}
+    asked = np.zeros(ALL)
+    asked[[0, 2, 3]] = 1
+    seen = np.where(np.arange(ALL) == 5, 0.9, np.where(asked == 1, 0.9, 0.1))
+    scores = label.judge(seen, asked, found, label.LabelSettings(), {FINDINGS[0]: 0.7, FINDINGS[1]: 0.9})
+    assert not failing(scores)
+    assert [score.name for score in scores if score.unknown] == [FINDINGS[0], FINDINGS[5]]
+    assert "keeps 70% of it" in scores[0].note
+    assert "is seen and was not asked for" in scores[5].note
+    assert len(failing(label.judge(seen, asked, found, REJECTING, {}))) == 1
+    faint = label.judge(np.where(asked == 1, 0.1, seen), asked, found, label.LabelSettings(), {})
+    assert len(failing(faint)) == 2, "what was asked for must be seen"
+    crowded = label.judge(np.where(np.arange(ALL) < 9, 0.9, seen), asked, found, label.LabelSettings(), {})
+    assert len(failing(crowded)) == 5, "too many doubts"
+    assert not any(score.unknown for score in crowded)
 
 
 # --- geometry
@@ -233,8 +256,8 @@ def test_what_is_no_number_passes_no_bound() -> None:
     assert failing([spoilt]) == ["x is not seen (there is no number)"]
     limit = label.FindingThreshold(present=0.5, absent=0.5, positives=9, negatives=9, auc=1)
     found, nothing = dict.fromkeys(FINDINGS, limit), np.full(ALL, np.nan)
-    assert len(failing(label.judge(nothing, np.ones(ALL), found))) == ALL
-    assert not failing(label.judge(nothing, nothing, found)), "nothing was asked"
+    assert len(failing(label.judge(nothing, np.ones(ALL), found, REJECTING, {}))) == ALL
+    assert not failing(label.judge(nothing, nothing, found, REJECTING, {})), "nothing was asked"
 
 
 def test_real_data_that_cannot_calibrate_is_refused(search) -> None:

@@ -31,6 +31,7 @@ class Score:
         high: Highest value that passes.
         reason: Why the volume fails by it, in words without ``;``; "" when it passes.
         note: What else is known, such as the name of the nearest volume.
+        unknown: Whether the volume is no longer known to have or to lack the finding ``name``.
     """
 
     test: Test
@@ -40,6 +41,7 @@ class Score:
     high: float = math.inf
     reason: str = ""
     note: str = ""
+    unknown: bool = False
 
     @property
     def passed(self) -> bool:

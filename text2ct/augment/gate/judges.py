@@ -53,6 +53,11 @@ class Judged:
         return tuple(dict.fromkeys(score.test for score in self.scores if not score.passed))
 
     @property
+    def unknown(self) -> tuple[str, ...]:
+        """Findings whose label is in doubt."""
+        return tuple(score.name for score in self.scores if score.unknown)
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why, as the manifest says it."""
         return tuple(f"{score.test}: {score.reason}" for score in self.scores if not score.passed)
@@ -86,6 +91,7 @@ class Judges:
         workspace: Resolves roots and holds the cache.
         config: What is tested, and how strictly.
         classifier: The run that judges labels; None when they are not judged.
+        fidelity: How much of each finding the pack keeps that made the volumes, as far as it is known.
         embed: The embedding of the pack's 3D CLIP, if there is one for this grid.
         device: Of the classifier.
         predict: By default :func:`text2ct.classifiers.predict`.
@@ -101,11 +107,13 @@ class Judges:
         config: GateConfig,
         *,
         classifier: Path | None,
+        fidelity: Mapping[str, float] | None = None,
         embed: memorised.Embed | None = None,
         device: str = "auto",
         predict: Predict | None = None,
     ) -> None:
         self._workspace, self._config, self._classifier, self._device = workspace, config, classifier, device
+        self._fidelity = fidelity or {}
         self._embed, self._predict = embed, predict or _predict_by_default
         self.training, validation = _split(real, "train"), _split(real, "validation")
         self.validation = by_scan(validation)[0]
@@ -175,7 +183,8 @@ class Judges:
         if self.thresholds.label is not None and readable:
             some = rows.iloc[readable]
             both = zip(readable, self._probabilities(some), label_matrix(some), strict=True)
-            labels = {at: label.judge(one, asked, self.thresholds.label) for at, one, asked in both}
+            how = (self.thresholds.label, self._config.label, self._fidelity)
+            labels = {at: label.judge(one, asked, *how) for at, one, asked in both}
         return [Judged((*labels.get(at, ()), *scores), copy) for at, (scores, copy, _) in enumerate(found)]
 
     def _voxels(self, row: Mapping[Any, Any]) -> tuple[list[Score], memorised.Copy | None, bool]:

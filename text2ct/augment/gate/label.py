@@ -1,11 +1,15 @@
-"""Label: does a volume show the findings that were asked for, and none that were to be absent?
+"""Label: does a volume show the findings that were asked for, and which of its labels are in doubt?
 
-A classifier answers that was trained on real training patients alone. What it must answer is measured on real
-validation patients; a finding that it does not recognise there is not judged by it.
+A volume that does not show what it was asked to show is rejected. One that seems to show more than that is not: the
+label of that finding becomes unknown, which no training learns from, and the others stay. A classifier answers that was
+trained on real training patients alone. What it must answer is measured on real validation patients; a finding that it
+does not recognise there is not judged by it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -21,9 +25,18 @@ _EASINGS = 41  # steps from the settings' shares to none: a fortieth of a fifth 
 class LabelSettings(Strict):
     """What a classifier must say."""
 
+    max_doubts: Annotated[int, Field(ge=0, le=18)] = 3
+    """So many findings a volume may seem to show which were to be absent: their labels become unknown, and the others
+    stay. With more it is not what was asked for, and rejected; 0 rejects at the first. Among 18 labels one is soon in
+    doubt, most of all where there are many findings: 0 left 42 of 130 volumes that were to show a pleural effusion,
+    and 39 of 154 with thickened septa."""
+    min_fidelity: Share = 0.85
+    """A finding that the classifier cannot judge is unknown in all volumes where the pack is known to keep less than
+    this of it: nobody vouches for such a label."""
     real_pass_share: Share = 0.8
-    """Share of real validation scans that pass the whole test. A scan has several findings and lacks many, so that a
-    fifth who fail each of them would leave few: the two shares below are eased together until this one is reached."""
+    """Share of real validation scans of which no label is in doubt. A scan has several findings and lacks many, so
+    that a fifth who fail each of them would leave few: the two shares below are eased together until this one is
+    reached."""
     pass_share: Share = 0.8
     """Share of real positives that pass for a finding, at least: the faintest fifth teaches least."""
     negative_quantile: Share = 0.975
@@ -159,7 +172,11 @@ def _pass(
 
 
 def judge(
-    probabilities: NDArray[np.float64], labels: NDArray[np.float64], thresholds: dict[str, FindingThreshold]
+    probabilities: NDArray[np.float64],
+    labels: NDArray[np.float64],
+    thresholds: Mapping[str, FindingThreshold],
+    settings: LabelSettings,
+    fidelity: Mapping[str, float],
 ) -> list[Score]:
     """The scores of a volume, one a finding; those unknown or not judged have no bounds.
 
@@ -167,17 +184,29 @@ def judge(
         probabilities: (18,) in [0, 1].
         labels: (18,) what was asked: 1, 0 or NaN.
         thresholds: Of :func:`calibrate`.
+        settings: What a doubt leads to.
+        fidelity: How much of a finding the pack keeps, as far as it is known.
     """
-    scores = []
-    for name, value, asked in zip(FINDINGS, probabilities.tolist(), labels.tolist(), strict=True):
+    scores, doubts = [], []
+    for column, (name, value, asked) in enumerate(zip(FINDINGS, probabilities.tolist(), labels.tolist(), strict=True)):
         bounds = thresholds[name]
         if asked == 1 and bounds.present is not None:
-            scores.append(bounded("label", name, value, low=bounds.present, what=f"{name} is not seen"))
+            score = bounded("label", name, value, low=bounds.present, what=f"{name} is not seen")
         elif asked == 0 and bounds.absent is not None:
-            scores.append(
-                bounded("label", name, value, high=bounds.absent, what=f"{name} is seen and was not asked for")
-            )
+            score = bounded("label", name, value, high=bounds.absent, what=f"{name} is seen and was not asked for")
+            doubts += [] if score.passed else [column]
+        elif np.isnan(asked):
+            score = Score("label", name, value)
         else:
-            note = "" if np.isnan(asked) else f"not judged: {bounds.not_judged}"
-            scores.append(Score("label", name, value, note=note))
+            kept = fidelity.get(name, 1.0)
+            unsure = kept < settings.min_fidelity
+            note = f"not judged: {bounds.not_judged}" + (
+                f"; the pack keeps {kept:.0%} of it: unknown" if unsure else ""
+            )
+            score = Score("label", name, value, note=note, unknown=unsure)
+        scores.append(score)
+    if len(doubts) <= settings.max_doubts:
+        for column in doubts:
+            doubtful = scores[column]
+            scores[column] = replace(doubtful, reason="", note=f"unknown: {doubtful.reason}", unknown=True)
     return scores

@@ -71,11 +71,13 @@ class FindingCount(Strict):
         asked: How many.
         accepted: How many passed every test.
         shown: In how many the classifier saw it; None where it cannot judge the finding.
+        unknown: Accepted volumes, whatever they were asked for, whose label of it is in doubt and now unknown.
     """
 
     asked: int
     accepted: int
     shown: int | None = None
+    unknown: int = 0
 
 
 class CopyFound(Strict):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from text2ct.augment.gate.base import TESTS
@@ -46,6 +47,7 @@ def counts(rounds: Sequence[Round]) -> Counts:
 def findings(rounds: Sequence[Round], judges: Judges) -> dict[str, FindingCount]:
     """Acceptance of each finding that was asked for, over all tries."""
     found = {}
+    accepted = [one for turn in rounds for one in turn.judged if not one.failed]
     for name in FINDINGS:
         asked = [
             one
@@ -59,7 +61,10 @@ def findings(rounds: Sequence[Round], judges: Judges) -> dict[str, FindingCount]
         judged = limits is not None and not limits[name].not_judged
         seen = [s.passed for one in asked for s in one.scores if s.test == "label" and s.name == name]
         found[name] = FindingCount(
-            asked=len(asked), accepted=sum(not one.failed for one in asked), shown=sum(seen) if judged else None
+            asked=len(asked),
+            accepted=sum(not one.failed for one in asked),
+            shown=sum(seen) if judged else None,
+            unknown=sum(name in one.unknown for one in accepted),
         )
     return found
 
@@ -96,7 +101,7 @@ def not_judged(judges: Judges) -> list[str]:
 
 def write(folder: Path, rounds: Sequence[Round], record: GateRecord) -> None:
     """The manifest is written last: where it is, all is."""
-    gated = [turn.rows.assign(gate=[gate_cell(record.run, one.reasons) for one in turn.judged]) for turn in rounds]
+    gated = [_gated(turn, record.run) for turn in rounds]
     scores = [
         (
             row.dataset,
@@ -122,3 +127,11 @@ def write(folder: Path, rounds: Sequence[Round], record: GateRecord) -> None:
     write_manifest(pd.concat(gated, ignore_index=True), folder / "manifest.csv")
     if not record.counts.accepted:
         warn("no volume is accepted; look at gate.csv for the reasons")
+
+
+def _gated(turn: Round, run: str) -> pd.DataFrame:
+    """A round's rows with their verdicts; labels that are in doubt are unknown."""
+    rows = turn.rows.assign(gate=[gate_cell(run, one.reasons) for one in turn.judged])
+    for name in FINDINGS:
+        rows[name] = rows[name].mask(np.array([name in one.unknown for one in turn.judged], dtype=bool))
+    return rows

@@ -21,6 +21,7 @@ from text2ct.augment.gate.rounds import Round, copies, counts, findings, not_jud
 from text2ct.augment.synthesize import Generate
 from text2ct.console import info
 from text2ct.errors import UserError
+from text2ct.fidelity import read_fidelity
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, read_manifest
 
@@ -46,7 +47,8 @@ def gate(
 ) -> dict[str, Any]:
     """Judge every volume of a synthetic manifest and write ``synthetic/<run>/``; the input stays as it is.
 
-    There stand ``manifest.csv`` (every judged volume, with its verdict in the column ``gate``), ``gate.csv`` (every
+    There stand ``manifest.csv`` (every judged volume, with its verdict in the column ``gate``, and without labels that
+    are in doubt), ``gate.csv`` (every
     score with its bounds), ``gate.json`` (:class:`GateRecord`) and ``copies/`` (pictures of copies). The same request
     again changes nothing. After an interruption volumes on the grid, the classifier and volumes made again are kept,
     and the rest gives the same once more.
@@ -86,7 +88,8 @@ def gate(
         classifier = judging.find_run(workspace, classifier)
         judging.refuse_unfit(classifier, real)
     judge = None if "label" not in config.tests else classifier
-    request = _digest(rows, real, config, judge, pack, best_of, seed, workspace)
+    fidelity = read_fidelity(own)  # as `synthesize` keeps it beside the volumes
+    request = _digest(rows, real, config, judge, pack, best_of, seed, workspace, fidelity)
     finished = _finished(folder, request)
     if finished is not None:
         info(f"{folder} holds this already; nothing to do")
@@ -101,7 +104,9 @@ def gate(
         judge = Path(judging.train_own(real, workspace, config, seed, device=device)["run"])
     described = None if judge is None else judging.describe(judge, workspace)
     embed, notes = _embedding(pack, config, device)
-    judges = Judges(real, workspace, config, classifier=judge, embed=embed, device=device, predict=predict)
+    judges = Judges(
+        real, workspace, config, classifier=judge, fidelity=fidelity, embed=embed, device=device, predict=predict
+    )
     rounds = [Round(own.name, rows, judges.judge(rows))]
     for attempt in range(2, best_of + 1):
         again = rounds[-1].rejected
@@ -166,6 +171,7 @@ def _digest(
     best_of: int,
     seed: int,
     workspace: Workspace,
+    fidelity: Mapping[str, float],
 ) -> str:
     """SHA-256 of all that decides the result; the device is none of it."""
     described = None if classifier is None else judging.describe(classifier, workspace).sha256
@@ -176,6 +182,7 @@ def _digest(
         "pack": None if pack is None else pack.sha256,
         "best_of": best_of,
         "seed": seed,
+        "fidelity": dict(fidelity),
         "synthetic": _table(rows[used]),
         "real": _table(real.loc[real["source"] != "synthetic", used]),
     }
