@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from text2ct.augment.selection import underrepresented
+from text2ct.compute import keep_freed_memory
 from text2ct.evaluation import compare
 from text2ct.evaluation.benchmark import BenchmarkSettings
 from text2ct.evaluation.benchmark.arms import build_arm
@@ -132,6 +133,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--run", default="null")
     asked = parser.parse_args()
+    keep_freed_memory()
     workspace = Workspace.open(asked.workspace)
     settings = BenchmarkSettings(
         seeds=tuple(range(asked.seeds)),
