@@ -81,13 +81,18 @@ def _gate_lines(result: dict[str, Any]) -> list[str]:
     tries = result["tries"]
     lines = [
         f"{result['accepted']} volumes accepted, {result['rejected']} rejected by: {reasons}",
-        *(f"  {name}: {one['accepted']} of {one['asked']} accepted" for name, one in result["findings"].items()),
+        *(_accepted(name, one) for name, one in result["findings"].items()),
         *(f"  copy: {one['volume']} repeats {one['copy_of']}: {one['picture']}" for one in result["copies"]),
     ]
     if len(tries) > 1:
         made = ", ".join(f"{one['accepted']} of {one['judged']}" for one in tries)
         lines.append(f"accepted in {len(tries)} tries: {made}; {result['unmet']} prompts without an accepted volume")
     return [*lines, f"manifest: {result['manifest']}"]
+
+
+def _accepted(name: str, one: dict[str, Any]) -> str:
+    doubts = f"; its label is unknown in {one['unknown']} accepted volumes" if one["unknown"] else ""
+    return f"  {name}: {one['accepted']} of {one['asked']} accepted{doubts}"
 
 
 @mix_app.command()
