@@ -2,7 +2,7 @@
 
     python benchmarks/table.py W/reports/RUN/benchmark.json
 
-Gains are against `real`, with 95% intervals from 1,000 paired bootstrap samples of patients and trainings. `gained` and
+Gains are against `real`, with 95% intervals over patients and trainings. `gained` and
 `harmed` count findings whose AUC differs after Holm's correction.
 """
 
@@ -17,18 +17,25 @@ from text2ct.files import read_json
 
 
 def arms_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table with a line for each arm, an arm that several benchmarks have only once."""
+    """A Markdown table with a line for each arm, an arm that several benchmarks have only once.
+
+    Raises:
+        ValueError: Two benchmarks have other numbers of one arm: they are not of the same trainings.
+    """
     lines = [
         "| arm | real + synthetic | trainings | macro AUC | rare AUC | gain, rare (95%) | p | gained | harmed |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    seen: set[str] = set()
+    seen: dict[str, Any] = {}
     for result in results:
         gains = {one["arm"]: one for one in result["comparisons"] if one["against"] == "real"}
         for name, arm in result["arms"].items():
+            trainings = arm["per_seed"]
             if name not in seen:
-                seen.add(name)
+                seen[name] = trainings
                 lines.append(_line(name, arm, result["training"][name], gains.get(name)))
+            elif seen[name][: len(trainings)] != trainings:
+                raise ValueError(f"{name} has other trainings in {result['run']}; give benchmarks of the same settings")
     return "\n".join(lines)
 
 
@@ -44,10 +51,12 @@ def _line(name: str, arm: Mapping[str, Any], training: Mapping[str, Any], gain: 
     return f"| {' | '.join(cells)} |"
 
 
-def findings_table(result: Mapping[str, Any], names: Sequence[str]) -> str:
+def findings_table(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     """A Markdown table of each finding's AUC with ``real`` and its gains with other arms, rare findings marked."""
+    result = results[0]
     rare = result["underrepresented"]
-    gains = {one["arm"]: one["findings"] for one in result["comparisons"] if one["against"] == "real"}
+    every = [one for result in results for one in result["comparisons"] if one["against"] == "real"]
+    gains = {one["arm"]: one["findings"] for one in reversed(every)}
     lines = [f"| finding | `real` | {' | '.join(f'`{name}`' for name in names)} |", "|---|---:|" + "---:|" * len(names)]
     for finding, row in result["arms"]["real"]["findings"].items():
         cells = [f"{finding}{' *' if finding in rare else ''}", _number(row["auc"])]
@@ -57,6 +66,9 @@ def findings_table(result: Mapping[str, Any], names: Sequence[str]) -> str:
             cells.append(_gain(one["delta_auc"], one["ci"]) + mark)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+_MET = {True: "met", False: "not met", None: "not decided"}
 
 
 def _number(value: float | None) -> str:
@@ -81,14 +93,14 @@ def main() -> None:
     results = [read_json(path) for path in asked.results]
     print(arms_table(results))
     if asked.findings:
-        print("\n" + findings_table(results[0], asked.findings))
+        print("\n" + findings_table(results, asked.findings))
     for result in results:
         end = result.get("endpoint", {})
-        if end.get("delta") is not None:
+        if end.get("delta") is not None and "against_each" in end:
             print(
                 f"\n{end['arm']} against {end['against']}: {_gain(end['delta'], end['ci'])}, p {_p(end['p'])}, ", end=""
             )
-            print(f"{end['verdict']}; margin of {end['margin']:g} {'met' if end['met'] else 'not met'}; ", end="")
+            print(f"{end['verdict']}; margin of {end['margin']:g} {_MET[end['met']]}; ", end="")
             print(f"harmed: {', '.join(end['harmed']) or 'none'}; test patients {end['test_patients']:,}")
 
 

@@ -35,6 +35,7 @@ from text2ct.augment.gate import (
     GateRecord,
     gate,
     gates_of,
+    known_labels,
     newest_ungated,
     newest_usable,
     read_record,
@@ -42,6 +43,8 @@ from text2ct.augment.gate import (
 )
 from text2ct.augment.gate.judges import Judges
 from text2ct.augment.mix import mix
+from text2ct.augment.selection import usable
+from text2ct.classifiers.rows import usable_rows
 from text2ct.cli import app
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
@@ -96,19 +99,25 @@ def test_each_volume_is_rejected_for_what_is_wrong_with_it(judged) -> None:
     assert gates_of(offered, workspace) == []
 
 
-def test_labels_in_doubt_are_unknown_in_the_gated_manifest_alone(space) -> None:
+def test_labels_in_doubt_are_named_and_not_learnt(space) -> None:
     workspace, real, pack, source, _ = space
     how = {"config": config(label={"max_doubts": 18}), "predict": read_prompts, "pack": pack, "device": "cpu"}
     result = gate(source, real, workspace, run="patient", **how)
-    manifest, offered = read(result["manifest"]).set_index("prompt"), read(source).set_index("prompt")
+    manifest, offered = read(result["manifest"]), read(source)
+    pd.testing.assert_frame_equal(manifest.drop(columns="gate"), offered.drop(columns="gate"))
+    cells = dict(zip(PROMPTS, manifest["gate"], strict=True))
     others = [name for name in FINDINGS if name != EFFUSION]
-    assert manifest.loc[EXTRA, "gate"] == "accept@patient"
-    assert manifest.loc[EXTRA, others].isna().all()
-    assert manifest.loc[EXTRA, EFFUSION] == 1
-    kept = manifest.drop(index=EXTRA)
-    pd.testing.assert_frame_equal(kept.drop(columns="gate"), offered.drop(index=EXTRA, columns="gate"))
-    assert offered.loc[EXTRA, others].notna().all(), "the run itself stays as it is"
+    assert cells["a chest"] == "accept@patient"
+    assert cells[EXTRA] == "accept@patient: " + "; ".join(f"{name} unknown" for name in others)
     assert result["findings"][EFFUSION] == {"asked": 7, "accepted": 3, "shown": 5, "unknown": 0}
+    known, asked = known_labels(manifest).set_index("prompt"), offered.set_index("prompt")
+    assert known.loc[EXTRA, others].isna().all()
+    assert known.loc[EXTRA, EFFUSION] == 1
+    pd.testing.assert_frame_equal(known.drop(index=EXTRA).drop(columns="gate"), asked.drop(index=EXTRA, columns="gate"))
+    learnt, _ = usable(manifest, workspace)
+    assert learnt.set_index("prompt").loc[EXTRA, others].isna().all()
+    train_rows, _ = usable_rows(manifest)
+    assert train_rows.set_index("prompt").loc[EXTRA, others].isna().all()
 
 
 def test_the_scores_tell_the_verdict(judged) -> None:

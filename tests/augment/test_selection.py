@@ -28,3 +28,20 @@ def test_a_volume_of_unknown_targets_is_no_volume_without_them(workspace, pack, 
     assert not some["volume"].str.startswith("c").any()
     assert (some["volume"].str[0] == "a").sum() == (some["volume"].str[0] == "b").sum() == 12
     assert len(select(frame, rows, workspace, ratio=len(rows) / 60).chosen) == len(rows), "they come last"
+
+
+def test_a_target_that_no_volume_knows_does_not_stop_the_turns(workspace, pack, frame):
+    table = make_prompts(frame, [RARE], 12)
+    made = synthesize(table, pack=pack, workspace=workspace, generate=FakeGenerator(), batch_size=8)
+    synthetic = read_manifest(made["manifest"])
+    rows = pd.concat([synthetic.assign(volume=[f"{kind}{i}" for i in range(len(synthetic))]) for kind in "ab"])
+    rows = rows.reset_index(drop=True)
+    targets = underrepresented(frame)
+    assert len(targets) > 1
+    rows.loc[rows["volume"].str[0] == "a", targets] = 1.0
+    rows.loc[rows["volume"].str[0] == "b", targets] = 0.0
+    rows[targets[0]] = np.nan
+    some = select(frame, rows, workspace, ratio=0.2).chosen["volume"].str[0]
+    assert (some == "a").sum() == (some == "b").sum() == 6
+    rows[targets] = np.nan
+    assert len(select(frame, rows, workspace, ratio=0.2).chosen) == 12

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from types import ModuleType
 
+import pandas as pd
 import pytest
 
 from text2ct import augment
@@ -126,6 +127,20 @@ def test_every_entry_builds_an_arm_that_keeps_validation_as_it_is(key, material)
     assert len(arm.frame) - len(validation) == arm.real + arm.synthetic > 0
     assert arm.synthetic == (0 if "synthetic" not in ARMS[key].needs else 30 if key == "synthetic" else 20)
     assert (arm.make is None) or arm.made_with, "what decides made volumes is part of the request"
+
+
+def test_labels_that_the_gate_doubts_are_unknown_where_its_volumes_are_learnt_from(material):
+    doubted = FINDINGS[:2]
+    cell = "accept@run: " + "; ".join(f"{name} unknown" for name in doubted)
+    gated = replace(material, synthetic=material.pool.assign(gate=cell))
+    for key in ("real+synthetic@0.5", "real+shuffled@0.5", "synthetic"):
+        rows = build_arm(key, gated, 0).frame.query("split == 'train' and source == 'synthetic'")
+        assert rows[list(doubted)].isna().all(axis=None), key
+        assert rows[list(FINDINGS[2:])].notna().all(axis=None), key
+    asked = material.pool.set_index("volume")[list(FINDINGS)]
+    for key in ("real+ungated@0.5", "real+oracle@0.5", "real+own-generator@0.5"):
+        rows = build_arm(key, gated, 0).frame.query("split == 'train' and source == 'synthetic'").set_index("volume")
+        pd.testing.assert_frame_equal(rows[list(FINDINGS)], asked.loc[rows.index])
 
 
 @pytest.mark.parametrize("key", ARMS)

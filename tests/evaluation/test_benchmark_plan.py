@@ -223,7 +223,8 @@ def test_the_endpoint_is_met_by_a_margin_over_every_arm_without_generated_volume
         return {"arm": "real+synthetic@0.5", "against": against, "findings": findings, **numbers}
 
     declaration = declare(Endpoint(findings=FINDINGS[:2], test_patients=9), BenchmarkSettings(), {})
-    arms = {name: {"per_seed": [0.7, 0.7]} for name in ("real", "real+classical", "real+synthetic@0.5")}
+    names = ("real", "real+classical", "real+oversampled", "real+synthetic@0.5")
+    arms = {name: {"per_seed": [0.7, 0.7]} for name in names}
 
     def met(*comparisons: dict) -> dict:
         primary = ["real+synthetic@0.5", "real"]
@@ -235,6 +236,9 @@ def test_the_endpoint_is_met_by_a_margin_over_every_arm_without_generated_volume
     assert not met(comparison("real", 0.05), comparison("real+classical", 0.029))["met"]
     harmed = met(comparison("real", 0.05), comparison("real+classical", 0.05, "harm"))
     assert (harmed["met"], harmed["harmed"]) == (False, ["Emphysema"])
+    del arms["real+oversampled"]
+    open_ = met(comparison("real", 0.05), comparison("real+classical", 0.031))
+    assert (open_["met"], open_["untrained"]) == (None, ["real+oversampled"])
 
 
 def test_a_damaged_declaration_is_refused(workspace, real):

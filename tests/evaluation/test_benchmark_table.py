@@ -31,7 +31,7 @@ def test_every_arm_has_one_line_with_its_own_numbers(workspace):
 
 def test_findings_are_listed_and_the_rare_ones_marked(workspace):
     result = run(workspace, make_real(), make_synthetic(workspace))
-    _, _, *lines = table.findings_table(result, ["real+synthetic@0.5"]).splitlines()
+    _, _, *lines = table.findings_table([result], ["real+synthetic@0.5"]).splitlines()
     names = [cells(line)[0] for line in lines]
     assert [name.removesuffix(" *") for name in names] == list(FINDINGS)
     assert [name.removesuffix(" *") for name in names if name.endswith("*")] == result["underrepresented"]

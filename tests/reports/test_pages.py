@@ -336,6 +336,10 @@ def test_the_margin_is_said_with_every_comparison(tmp_path: Path, met: bool, wor
     assert f"<strong>{word}</strong>: at least +0.030" in page
     assert "against real+classical +0.041" in page
     assert ("Worse: Emphysema." in page) is not met
+    less = {**told, "met": None, "untrained": ["real+classical"]}
+    write_benchmark_report({**result, "endpoint": result["endpoint"] | less}, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<strong>not decided</strong>, since real+classical was not trained" in page
 
 
 @pytest.mark.parametrize("key", ["findings", "declared", "delta", "ci", "p", "verdict", "test_patients", "ratio_rule"])

@@ -44,7 +44,13 @@ def underrepresented(real: pd.DataFrame) -> list[str]:
 
 
 def usable(synthetic: pd.DataFrame, workspace: Workspace) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Synthetic rows that can be learned from, and how many were left out for which reason."""
+    """Synthetic rows that can be learned from, and how many were left out for which reason.
+
+    Labels that a gate doubts are unknown in them.
+    """
+    from text2ct.augment.gate import known_labels
+
+    synthetic = known_labels(synthetic)
     no_label = np.isnan(label_matrix(synthetic)).all(axis=1)
     rejected = synthetic["gate"].str.startswith("reject").to_numpy() & ~no_label
     present = [
@@ -85,7 +91,9 @@ def select(
     wanted = round(ratio * len(train))
     rng = np.random.default_rng([seed, 2])
     targets = underrepresented(real) if strategy == "targeted" else []
-    order = _targeted(train, rows, targets, wanted, rng) if targets else rng.permutation(len(rows)).tolist()
+    order = (
+        _targeted(train, rows, targets, wanted, rng) if targets and len(rows) else rng.permutation(len(rows)).tolist()
+    )
     chosen = sorted(order[:wanted])
     if len(rows) > wanted:
         left_out["beyond the ratio"] = len(rows) - wanted
@@ -95,8 +103,11 @@ def select(
 def _targeted(
     train: pd.DataFrame, rows: pd.DataFrame, targets: Sequence[str], wanted: int, rng: np.random.Generator
 ) -> list[int]:
-    columns = [NAMES.index(name) for name in targets]
-    have, offered = label_matrix(train)[:, columns], label_matrix(rows)[:, columns]
+    labels = label_matrix(rows)
+    # Turns are for targets that some volume is known to have or to lack: of the others nothing can be balanced.
+    known_in_some = ~np.isnan(labels).all(axis=0)
+    columns = [column for column in map(NAMES.index, targets) if known_in_some[column]]
+    have, offered = label_matrix(train)[:, columns], labels[:, columns]
     positive, known = np.nansum(have, axis=0), (~np.isnan(have)).sum(axis=0).astype(float)
     shuffled = rng.permutation(len(rows))
     with_ = {c: [int(i) for i in shuffled if offered[i, c] == 1] for c in range(len(columns))}

@@ -29,6 +29,9 @@ def usable_rows(manifest: pd.DataFrame) -> tuple[pd.DataFrame, int]:
         raise UserError("the manifest lacks columns", missing)
     rows = manifest[manifest["split"].isin(("train", "validation"))]
     if "gate" in rows:
+        from text2ct.augment.gate import known_labels
+
+        rows = known_labels(rows)
         rejected = rows["gate"].fillna("").astype(str).str.startswith("reject")
         if rejected.any():
             console.info(f"{int(rejected.sum())} volumes left out: rejected by the gate")

@@ -29,7 +29,7 @@ from text2ct.reports.page import png_uri, render, write_charts
 SCORE_KEYS = ("weighted_auc", "macro_average_precision", "macro_precision", "macro_f1", "crg")
 ENDPOINT_KEYS = (
     *("findings", "unfaithful", "declared", "test_patients", "min_test_patients", "ratio_rule", "comparator_rule"),
-    *("delta", "ci", "p", "verdict", "margin", "met", "harmed", "against_each"),
+    *("delta", "ci", "p", "verdict", "margin", "met", "harmed", "against_each", "untrained"),
 )
 DEFAULT_LIMITATIONS = (
     "The test set is one sample of patients of one source; other hospitals may differ.",
@@ -88,8 +88,8 @@ def _ran(result: Mapping[str, Any], volumes: Iterable[Mapping[str, Any]]) -> lis
         ("Python", platform.python_version()),
     ]
     ran += [(name, str(result[name])) for name in ("run",) if result.get(name)]
-    for key in ("classifier", "steps", "batch_size", "seeds", "strategy"):
-        if settings.get(key) is not None:
+    for key in ("classifier", "steps", "batch_size", "seeds", "strategy", "synthetic_until"):
+        if settings.get(key) is not None and (key, settings[key]) != ("synthetic_until", 1):
             value = settings[key]
             ran.append(
                 (key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))

@@ -33,6 +33,11 @@ def benchmark_methods(result: Mapping[str, Any], real: pd.DataFrame, made: pd.Da
             f"The arm {PRETRAINED} alone had another {settings['steps']} steps before these, on "
             f"{settings['pretrain_patients']} patients of the pack."
         )
+    until = settings.get("synthetic_until", 1)
+    if until < 1:
+        sentences.append(
+            f"Synthetic volumes were drawn in the first {until:.0%} of the steps, real ones alone after that."
+        )
     sentences += [
         f"Arms are compared on {patients} {kind} test patients, none of whom any {strangers} has seen.",
         "Reconstructions of a scan are averaged.",

@@ -123,6 +123,10 @@ class Judges:
         self.thresholds = self._calibrated()
         self.real_rejected = self._real_rejected()
 
+    def unsure(self, finding: str) -> bool:
+        """Whether the pack is known to render a finding poorly."""
+        return self._fidelity.get(finding, 1.0) < self._config.label.min_fidelity
+
     def _calibrated(self) -> Thresholds:
         """Measure real volumes."""
         config, tests = self._config, self._config.tests

@@ -194,7 +194,7 @@ def judge(
             score = bounded("label", name, value, low=bounds.present, what=f"{name} is not seen")
         elif asked == 0 and bounds.absent is not None:
             score = bounded("label", name, value, high=bounds.absent, what=f"{name} is seen and was not asked for")
-            doubts += [] if score.passed else [column]
+            doubts += [] if score.passed or np.isnan(value) else [column]
         elif np.isnan(asked):
             score = Score("label", name, value)
         else:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError
 
@@ -18,10 +19,12 @@ from text2ct.augment.gate.label import FindingThreshold
 from text2ct.augment.gate.memorised import MemorisedThreshold
 from text2ct.errors import UserError
 from text2ct.files import read_json
+from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
 
 RECORD, SCORES = "gate.json", "gate.csv"
 Identity = tuple[str, str]
+_UNKNOWN = " unknown"
 _CELL = re.compile(r"(accept|reject)@([^:]+)(?:: (.*))?", re.DOTALL)
 
 
@@ -167,10 +170,40 @@ def read_record(folder: Path) -> GateRecord:
     return found
 
 
-def gate_cell(run: str, reasons: Iterable[str]) -> str:
-    """A volume's cell in the manifest's ``gate`` column: ``accept@RUN`` or ``reject@RUN: reason; reason``."""
+def gate_cell(run: str, reasons: Iterable[str], doubted: Iterable[str] = ()) -> str:
+    """A volume's cell in the manifest's ``gate`` column.
+
+    ``reject@RUN: reason; reason``, or ``accept@RUN``, or ``accept@RUN: FINDING unknown; FINDING unknown`` where labels
+    are in doubt.
+    """
     given = "; ".join(reasons)
-    return f"reject@{run}: {given}" if given else f"accept@{run}"
+    if given:
+        return f"reject@{run}: {given}"
+    doubts = "; ".join(f"{name}{_UNKNOWN}" for name in doubted)
+    return f"accept@{run}: {doubts}" if doubts else f"accept@{run}"
+
+
+def known_labels(frame: pd.DataFrame) -> pd.DataFrame:
+    """A manifest's rows as they may be learnt from: labels that their gate doubts are unknown.
+
+    The gated manifest keeps what was asked for, since others need to know it: the controls without a gate or without
+    this generator, and the search for prompts that a patient could have given.
+    """
+    if "gate" not in frame:
+        return frame
+    known = frame.copy()
+    doubts = [_doubts(cell) for cell in frame["gate"].fillna("").astype(str)]
+    for name in FINDINGS:
+        known[name] = known[name].mask(np.array([name in doubted for doubted in doubts], dtype=bool))
+    return known
+
+
+def _doubts(cell: str) -> frozenset[str]:
+    """The findings that a cell of the column ``gate`` calls unknown."""
+    found = _CELL.fullmatch(cell)
+    if found is None or found[1] != "accept" or not found[3]:
+        return frozenset()
+    return frozenset(part.removesuffix(_UNKNOWN) for part in found[3].split("; "))
 
 
 def judged_by(cells: pd.Series) -> pd.Series:

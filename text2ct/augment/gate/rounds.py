@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from text2ct.augment.gate.base import TESTS
@@ -92,16 +91,22 @@ def copies(rounds: Sequence[Round], judges: Judges, folder: Path) -> list[CopyFo
 
 
 def not_judged(judges: Judges) -> list[str]:
-    """Which findings the classifier cannot judge, and why."""
-    limits = judges.thresholds.label or {}
-    return [
-        f"{name} is not judged by the classifier: {one.not_judged}" for name, one in limits.items() if one.not_judged
-    ]
+    """Which findings the classifier cannot judge, why, and which labels nobody vouches for."""
+    notes = []
+    for name, one in (judges.thresholds.label or {}).items():
+        if one.not_judged:
+            unsure = " and the pack does not render it faithfully, so that its labels are unknown"
+            more = unsure if judges.unsure(name) else ""
+            notes.append(f"{name} is not judged by the classifier: {one.not_judged}{more}")
+    return notes
 
 
 def write(folder: Path, rounds: Sequence[Round], record: GateRecord) -> None:
     """The manifest is written last: where it is, all is."""
-    gated = [_gated(turn, record.run) for turn in rounds]
+    gated = [
+        turn.rows.assign(gate=[gate_cell(record.run, one.reasons, one.unknown) for one in turn.judged])
+        for turn in rounds
+    ]
     scores = [
         (
             row.dataset,
@@ -127,11 +132,3 @@ def write(folder: Path, rounds: Sequence[Round], record: GateRecord) -> None:
     write_manifest(pd.concat(gated, ignore_index=True), folder / "manifest.csv")
     if not record.counts.accepted:
         warn("no volume is accepted; look at gate.csv for the reasons")
-
-
-def _gated(turn: Round, run: str) -> pd.DataFrame:
-    """A round's rows with their verdicts; labels that are in doubt are unknown."""
-    rows = turn.rows.assign(gate=[gate_cell(run, one.reasons) for one in turn.judged])
-    for name in FINDINGS:
-        rows[name] = rows[name].mask(np.array([name in one.unknown for one in turn.judged], dtype=bool))
-    return rows

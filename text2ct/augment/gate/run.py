@@ -47,9 +47,9 @@ def gate(
 ) -> dict[str, Any]:
     """Judge every volume of a synthetic manifest and write ``synthetic/<run>/``; the input stays as it is.
 
-    There stand ``manifest.csv`` (every judged volume, with its verdict in the column ``gate``, and without labels that
-    are in doubt), ``gate.csv`` (every
-    score with its bounds), ``gate.json`` (:class:`GateRecord`) and ``copies/`` (pictures of copies). The same request
+    There stand ``manifest.csv`` (every judged volume, with its verdict in the column ``gate``, which also names the
+    labels in doubt), ``gate.csv`` (every score with its bounds), ``gate.json`` (:class:`GateRecord`) and ``copies/``
+    (pictures of copies). The same request
     again changes nothing. After an interruption volumes on the grid, the classifier and volumes made again are kept,
     and the rest gives the same once more.
 

@@ -160,14 +160,16 @@ def with_oracle(name: str, material: Material, seed: int, ratio: float) -> Arm:
     """A new simulated patient in the place of each volume of ``real+synthetic``."""
     rows = _chosen(name, material, seed, material.pool, ratio)
 
+    asked = _asked(rows, material.pool)
+
     def make(folder: Path) -> pd.DataFrame:
         from text2ct.evaluation.arm_volumes import oracle
 
-        made = oracle(rows, material.workspace, material.real, folder, seed=_ORACLE, workers=None)
+        made = oracle(asked, material.workspace, material.real, folder, seed=_ORACLE, workers=None)
         return material.joined(material.train, made)
 
     made_with = {"oracle": _ORACLE, "cohort_version": COHORT_VERSION}
-    return replace(_mixed(name, material, seed, material.train, rows), make=make, made_with=made_with)
+    return replace(_mixed(name, material, seed, material.train, asked), make=make, made_with=made_with)
 
 
 def pretrained(name: str, material: Material, seed: int, ratio: float) -> Arm:
@@ -197,7 +199,7 @@ def pretrained(name: str, material: Material, seed: int, ratio: float) -> Arm:
 
 def with_own_generator(name: str, material: Material, seed: int, ratio: float) -> Arm:
     """The prompts of ``real+synthetic``, given to a generator that knows the arm's training patients alone."""
-    rows = _chosen(name, material, seed, material.pool, ratio)
+    rows = _asked(_chosen(name, material, seed, material.pool, ratio), material.pool)
 
     def make(folder: Path) -> pd.DataFrame:
         from text2ct.augment import synthesize
@@ -242,6 +244,13 @@ def _chosen(name: str, material: Material, seed: int, pool: pd.DataFrame, ratio:
     if seed == material.settings.seeds[0] and len(found.chosen) < found.wanted:
         warn(f"{name}: only {len(found.chosen)} of {found.wanted} synthetic volumes can be used")
     return found.chosen
+
+
+def _asked(rows: pd.DataFrame, pool: pd.DataFrame) -> pd.DataFrame:
+    """The same volumes with the labels that they were asked to have, whatever a gate said of the pictures."""
+    keys = ["dataset", "volume"]
+    asked = pool.set_index(keys)[NAMES].loc[list(rows[keys].itertuples(index=False, name=None))]
+    return rows.assign(**{name: asked[name].to_numpy() for name in NAMES})
 
 
 def _mixed(name: str, material: Material, seed: int, real: pd.DataFrame, rows: pd.DataFrame) -> Arm:

@@ -74,13 +74,14 @@ def gate_counts(pool: pd.DataFrame, workspace: Workspace) -> dict[str, Any] | No
     from text2ct.augment.gate import gates_of
 
     records = [record.model_dump(mode="json") for record in gates_of(judged, workspace)]
-    total: dict[str, Any] = {"accepted": 0, "rejected": 0, "reasons": {}, "findings": {}}
+    total: dict[str, Any] = {"accepted": 0, "rejected": 0, "unknown": 0, "reasons": {}, "findings": {}}
     for record in records:
         counts = record["counts"]
         for key in ("accepted", "rejected"):
             total[key] += counts[key]
         for reason, count in counts["reasons"].items():
             total["reasons"][reason] = total["reasons"].get(reason, 0) + count
+        total["unknown"] += sum(entry["unknown"] for entry in record["findings"].values())
         for name, entry in record["findings"].items():
             sums = total["findings"].setdefault(name, {"asked": 0, "accepted": 0})
             for key in sums:

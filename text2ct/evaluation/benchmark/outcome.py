@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from text2ct.augment.association import prevalence, source_label_association
-from text2ct.evaluation.benchmark.arms import GENERATIVE, NON_GENERATIVE, split_name
+from text2ct.evaluation.benchmark.arms import ARMS, GENERATIVE, NON_GENERATIVE, split_name
 from text2ct.evaluation.benchmark.building import Arm
 from text2ct.evaluation.benchmark.calibration import calibration, uncalibrated
 from text2ct.evaluation.benchmark.data import cases, judged
@@ -101,7 +101,8 @@ def endpoint(declaration: Declaration, result: Mapping[str, Any]) -> dict[str, A
     """The declared endpoint with the numbers that decide it; no correction, since it is one test, named before.
 
     ``met`` asks for more than a gain against the primary comparator: at least the declared margin over every arm
-    without generated volumes, each interval above 0, and no finding harmed in any of these comparisons.
+    without generated volumes, each interval above 0, and no finding harmed in any of these comparisons. It is None
+    where one of the usual ones of these arms was not trained (``untrained`` names them).
     """
     declared = declaration.endpoint.model_dump(mode="json") | {"declared": declaration.declared}
     arm, against = result.get("primary", (None, None))
@@ -112,7 +113,11 @@ def endpoint(declaration: Declaration, result: Mapping[str, Any]) -> dict[str, A
     margin = declaration.endpoint.margin
     harmed = sorted({name for one in each for name in one.pop("harmed")})
     gains = all(one["verdict"] == "gain" and one["delta"] >= margin for one in each)
-    return {"arm": arm, **declared, **primary, "against_each": each, "harmed": harmed, "met": gains and not harmed}
+    specs = {name: ARMS[name] for name in NON_GENERATIVE if ARMS[name].usual and name not in result["arms"]}
+    everywhere = declaration.settings.train_options  # an option that all arms have is no arm of its own
+    untrained = [name for name, spec in specs.items() if not (spec.option and everywhere.get(spec.option))]
+    outcome = {"against_each": each, "harmed": harmed, "untrained": untrained}
+    return {"arm": arm, **declared, **primary, **outcome, "met": None if untrained else gains and not harmed}
 
 
 def _decided(comparison: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
