@@ -14,6 +14,7 @@ from text2ct.augment import make_prompts, mix, synthesize
 from text2ct.augment._refusals import refuse_pack, trained_on, training_data
 from text2ct.augment.association import source_label_association
 from text2ct.augment.mix import sampling_weights
+from text2ct.classifiers.rows import check_held_out
 from text2ct.errors import UserError
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
@@ -406,3 +407,18 @@ def test_the_ratio_counts_volumes_with_files(workspace, synthetic):
     frame.loc[frame.index[:40], "path"] = ""
     frame.loc[frame.index[:40], "root"] = ""
     assert mix(validate(frame, "t"), synthetic, ratio=0.5, workspace=workspace)["synthetic"] == 10
+
+
+@pytest.mark.parametrize(("split", "leaks"), [("test", True), ("validation", True), ("train", False)])
+def test_training_refuses_a_manifest_joined_by_hand_whose_generator_knows_held_out_patients(
+    tmp_path, workspace, frame, split, leaks
+):
+    known = {"dataset": "clinic", "patients": [frame.loc[frame["split"] == split, "patient"].iloc[0]]}
+    pack = FakePack.write(tmp_path / "p", name="peeking", trained_on=(known,))
+    rows = synthetic_set(workspace, pack, make_prompts(frame, [RARE], 6))
+    joined = pd.concat([frame, rows], ignore_index=True)
+    if not leaks:
+        check_held_out(joined, workspace)
+        return
+    with pytest.raises(UserError, match="'peeking', trained on validation or test patients"):
+        check_held_out(joined, workspace)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from text2ct.diffusion.info import TrainingData
 
 _SHOWN = 20
+_MAKERS = ["pack", "pack_sha256", "gate"]
 
 
 def refuse_leaks(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Workspace) -> None:
@@ -48,6 +49,28 @@ def refuse_leaks(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Workspa
             "these synthetic volumes would leak validation or test patients into training; make them again "
             "from training reports, with a pack and a gate that have not seen those patients",
             problems[:_SHOWN] + more,
+        )
+
+
+def refuse_makers(manifest: pd.DataFrame, held_out: HeldOut, workspace: Workspace) -> None:
+    """Refuse a training manifest in which a synthetic volume's generator or gate knows validation or test patients.
+
+    :func:`refuse_leaks` said so when ``mix`` joined the rows; others may have joined them by hand. Volumes that no
+    pack made, such as an oracle's, have no generator that could know anyone.
+
+    Raises:
+        UserError: As the pack and gate of :func:`refuse_leaks`.
+    """
+    made = manifest[(manifest["source"] == "synthetic") & (manifest["split"] == "train")]
+    made = made.reindex(columns=made.columns.union(_MAKERS, sort=False))
+    made[_MAKERS] = made[_MAKERS].astype(object).fillna("")
+    by_pack = made[made["pack_sha256"] != ""]
+    problems = [*_pack_problems(by_pack, held_out, workspace), *_gate_problems(manifest, made, workspace)]
+    if problems:
+        raise UserError(
+            "these synthetic volumes would leak validation or test patients into training; make them again with a pack "
+            "and a gate that have not seen those patients",
+            problems[:_SHOWN],
         )
 
 

@@ -91,7 +91,7 @@ def plan_run(
     rows, left_out = usable_rows(manifest)
     train_rows, validation_rows = rows["split"] == "train", rows["split"] == "validation"
     check_splits(rows, train_rows, validation_rows)
-    check_held_out(manifest)
+    check_held_out(manifest, workspace)
     check_gate(rows[train_rows], workspace, name, settings.seed)
     if chooses_looks:
         looks = validations(settings, int(validation_rows.sum()))

@@ -59,16 +59,19 @@ def check_splits(rows: pd.DataFrame, train_rows: pd.Series, validation_rows: pd.
         raise UserError(f"{len(both)} patients are in train and in validation; split by patient", both[:10])
 
 
-def check_held_out(manifest: pd.DataFrame) -> None:
-    """Refuse training rows that carry the manifest's own validation or test patients."""
+def check_held_out(manifest: pd.DataFrame, workspace: Workspace) -> None:
+    """Refuse training rows that carry the manifest's own validation or test patients, or whose makers know them."""
     train = manifest[manifest["split"] == "train"]
     test = manifest[manifest["split"] == "test"]
     identities = [set(zip(part["dataset"], part["patient"], strict=True)) for part in (train, test)]
     leaks = [f"{dataset}/{patient}: in train and in test" for dataset, patient in sorted(set.intersection(*identities))]
     made = train[train["source"] == "synthetic"]
     if len(made):
-        made = made.reindex(columns=["volume", *_PROMPT]).astype(object).fillna("")
+        from text2ct.augment._refusals import refuse_makers
+
         known = held_out(manifest)
+        refuse_makers(manifest, known, workspace)
+        made = made.reindex(columns=["volume", *_PROMPT]).astype(object).fillna("")
         told = known.volumes(made["prompt_dataset"], made["prompt_volume"], by_name=True)
         told |= made["prompt"].map(known.has_text).to_numpy(dtype=bool)
         leaks += [f"{volume}: its prompt is of a validation or test patient" for volume in made.loc[told, "volume"]]
