@@ -12,12 +12,18 @@ from text2ct.manifests import read_manifest
 RARE = FINDINGS[0]
 
 
-def test_a_volume_of_unknown_targets_is_no_volume_without_them(workspace, pack, frame):
-    table = make_prompts(frame, [RARE], 12)
-    made = synthesize(table, pack=pack, workspace=workspace, generate=FakeGenerator(), batch_size=8)
+def three_kinds(workspace, pack, frame) -> pd.DataFrame:
+    """Twelve synthetic rows three times, their names beginning with a, b and c."""
+    made = synthesize(
+        make_prompts(frame, [RARE], 12), pack=pack, workspace=workspace, generate=FakeGenerator(), batch_size=8
+    )
     synthetic = read_manifest(made["manifest"])
-    rows = pd.concat([synthetic.assign(volume=[f"{kind}{i}" for i in range(len(synthetic))]) for kind in "abc"])
-    rows = rows.reset_index(drop=True)
+    kinds = [synthetic.assign(volume=[f"{kind}{i}" for i in range(len(synthetic))]) for kind in "abc"]
+    return pd.concat(kinds, ignore_index=True)
+
+
+def test_a_volume_of_unknown_targets_is_no_volume_without_them(workspace, pack, frame):
+    rows = three_kinds(workspace, pack, frame)
     kind = rows["volume"].str[0]
     targets = underrepresented(frame)
     rows.loc[kind == "a", targets] = 1.0
@@ -31,11 +37,8 @@ def test_a_volume_of_unknown_targets_is_no_volume_without_them(workspace, pack, 
 
 
 def test_a_target_that_no_volume_knows_does_not_stop_the_turns(workspace, pack, frame):
-    table = make_prompts(frame, [RARE], 12)
-    made = synthesize(table, pack=pack, workspace=workspace, generate=FakeGenerator(), batch_size=8)
-    synthetic = read_manifest(made["manifest"])
-    rows = pd.concat([synthetic.assign(volume=[f"{kind}{i}" for i in range(len(synthetic))]) for kind in "ab"])
-    rows = rows.reset_index(drop=True)
+    rows = three_kinds(workspace, pack, frame)
+    rows = rows[rows["volume"].str[0] != "c"].reset_index(drop=True)
     targets = underrepresented(frame)
     assert len(targets) > 1
     rows.loc[rows["volume"].str[0] == "a", targets] = 1.0
