@@ -2,8 +2,8 @@
 
     python benchmarks/table.py W/reports/RUN/benchmark.json
 
-Gains are against `real`, with 95% intervals over patients and trainings. `gained` and
-`harmed` count findings whose AUC differs after Holm's correction.
+Gains are against `real`, with 95% intervals over patients and trainings. `gained` and `harmed` count findings whose AUC
+differs after Holm's correction.
 """
 
 from __future__ import annotations

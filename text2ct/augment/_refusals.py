@@ -43,13 +43,7 @@ def refuse_leaks(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Workspa
         *_pack_problems(synthetic, held_out, workspace),
         *_gate_problems(real, synthetic, workspace),
     ]
-    if problems:
-        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        raise UserError(
-            "these synthetic volumes would leak validation or test patients into training; make them again "
-            "from training reports, with a pack and a gate that have not seen those patients",
-            problems[:_SHOWN] + more,
-        )
+    _refuse(problems)
 
 
 def refuse_makers(manifest: pd.DataFrame, held_out: HeldOut, workspace: Workspace) -> None:
@@ -66,11 +60,16 @@ def refuse_makers(manifest: pd.DataFrame, held_out: HeldOut, workspace: Workspac
     made[_MAKERS] = made[_MAKERS].astype(object).fillna("")
     by_pack = made[made["pack_sha256"] != ""]
     problems = [*_pack_problems(by_pack, held_out, workspace), *_gate_problems(manifest, made, workspace)]
+    _refuse(problems)
+
+
+def _refuse(problems: list[str]) -> None:
     if problems:
+        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise UserError(
-            "these synthetic volumes would leak validation or test patients into training; make them again with a pack "
-            "and a gate that have not seen those patients",
-            problems[:_SHOWN],
+            "these synthetic volumes would leak validation or test patients into training; make them again "
+            "from training reports, with a pack and a gate that have not seen those patients",
+            problems[:_SHOWN] + more,
         )
 
 

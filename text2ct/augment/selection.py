@@ -91,9 +91,7 @@ def select(
     wanted = round(ratio * len(train))
     rng = np.random.default_rng([seed, 2])
     targets = underrepresented(real) if strategy == "targeted" else []
-    order = (
-        _targeted(train, rows, targets, wanted, rng) if targets and len(rows) else rng.permutation(len(rows)).tolist()
-    )
+    order = _targeted(train, rows, targets, wanted, rng) if targets else rng.permutation(len(rows)).tolist()
     chosen = sorted(order[:wanted])
     if len(rows) > wanted:
         left_out["beyond the ratio"] = len(rows) - wanted

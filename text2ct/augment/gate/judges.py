@@ -125,7 +125,7 @@ class Judges:
 
     def unsure(self, finding: str) -> bool:
         """Whether the pack is known to render a finding poorly."""
-        return self._fidelity.get(finding, 1.0) < self._config.label.min_fidelity
+        return self._config.label.unsure(finding, self._fidelity)
 
     def _calibrated(self) -> Thresholds:
         """Measure real volumes."""

@@ -34,9 +34,9 @@ class LabelSettings(Strict):
     """A finding that the classifier cannot judge is unknown in all volumes where the pack is known to keep less than
     this of it: nobody vouches for such a label."""
     real_pass_share: Share = 0.8
-    """Share of real validation scans of which no label is in doubt. A scan has several findings and lacks many, so
-    that a fifth who fail each of them would leave few: the two shares below are eased together until this one is
-    reached."""
+    """Share of real validation scans that pass the whole test, without a doubt. A scan has several findings and lacks
+    many, so that a fifth who fail each of them would leave few: the two shares below are eased together until this one
+    is reached."""
     pass_share: Share = 0.8
     """Share of real positives that pass for a finding, at least: the faintest fifth teaches least."""
     negative_quantile: Share = 0.975
@@ -53,6 +53,10 @@ class LabelSettings(Strict):
     with more than half of the negatives."""
     max_p: Share = 0.05
     """Of the Mann-Whitney test that the AUC is above 0.5: with a few positives a high one may be luck."""
+
+    def unsure(self, finding: str, fidelity: Mapping[str, float]) -> bool:
+        """Whether a pack of this fidelity is known to render a finding poorly."""
+        return fidelity.get(finding, 1.0) < self.min_fidelity
 
 
 class FindingThreshold(Strict):
@@ -198,11 +202,9 @@ def judge(
         elif np.isnan(asked):
             score = Score("label", name, value)
         else:
-            kept = fidelity.get(name, 1.0)
-            unsure = kept < settings.min_fidelity
-            note = f"not judged: {bounds.not_judged}" + (
-                f"; the pack keeps {kept:.0%} of it: unknown" if unsure else ""
-            )
+            unsure = settings.unsure(name, fidelity)
+            note = f"not judged: {bounds.not_judged}"
+            note += f"; the pack keeps {fidelity[name]:.0%} of it: unknown" if unsure else ""
             score = Score("label", name, value, note=note, unknown=unsure)
         scores.append(score)
     if len(doubts) <= settings.max_doubts:

@@ -49,9 +49,8 @@ def gate(
 
     There stand ``manifest.csv`` (every judged volume, with its verdict in the column ``gate``, which also names the
     labels in doubt), ``gate.csv`` (every score with its bounds), ``gate.json`` (:class:`GateRecord`) and ``copies/``
-    (pictures of copies). The same request
-    again changes nothing. After an interruption volumes on the grid, the classifier and volumes made again are kept,
-    and the rest gives the same once more.
+    (pictures of copies). The same request again changes nothing. After an interruption volumes on the grid, the
+    classifier and volumes made again are kept, and the rest gives the same once more.
 
     Args:
         source: Manifest of a run of ``synthesize``.
