@@ -35,12 +35,18 @@ def make_manifest(dataset: str = "clinic", n: int = 12) -> pd.DataFrame:
     return validate(pd.DataFrame(rows), "the test")
 
 
-def make_run(workspace: Workspace, name: str = "run", prompts: tuple[tuple[str, str], ...] = ()) -> Path:
+def make_run(
+    workspace: Workspace,
+    name: str = "run",
+    prompts: tuple[tuple[str, str], ...] = (),
+    makers: tuple[dict[str, object], ...] = (),
+) -> Path:
     seen = [{"dataset": "clinic", "patient": f"train_{index}"} for index in range(12)]
     told = [{"dataset": dataset, "volume": volume} for dataset, volume in prompts]
     folder = workspace.run_dir("classifiers") / name
     folder.mkdir(parents=True)
-    (folder / "patients.json").write_text(json.dumps({"training": seen, "validation": [], "prompts": told}))
+    known = {"training": seen, "validation": [], "prompts": told, "makers": makers}
+    (folder / "patients.json").write_text(json.dumps(known))
     return folder
 
 
@@ -80,11 +86,16 @@ def test_another_test_set_does_not_become_the_workspaces_real_data(workspace: Wo
 
 
 def test_what_a_classifier_knows_is_not_scored(workspace: Workspace) -> None:
-    with pytest.raises(UserError, match="trained on 12 of the patients"):
+    with pytest.raises(UserError, match="knows patients that are to be scored") as error:
         scoring.score_run(workspace, make_run(workspace), split="train")
+    assert error.value.problems[0] == "clinic/train_0: it was trained on"
+    assert error.value.problems[10:] == ("and 2 more",)
     told = make_run(workspace, "told", prompts=(("clinic", "test_3_a_1.nii.gz"), ("clinic", "train_1_a_1.nii.gz")))
-    with pytest.raises(UserError, match=r"made from the reports of 1 of .*\n.*test_3_a_1"):
+    with pytest.raises(UserError, match=r"test_3_a_1.nii.gz: it was trained on a volume made from the report of"):
         scoring.score_run(workspace, told)
+    peeked = make_run(workspace, "peeked", makers=({"dataset": "clinic", "first": 2, "last": 2},))
+    with pytest.raises(UserError, match=r"clinic/test_2: it was trained on volumes whose generator or gate"):
+        scoring.score_run(workspace, peeked)
     frame = make_manifest()
     frame.loc[frame["volume"] == "test_0_a_1.nii.gz", "source"] = "synthetic"
     write_manifest(frame, workspace.run_dir("real") / "manifest.csv")

@@ -107,22 +107,14 @@ def score_run(
 
 
 def _refuse_leaks(folder: Path, rows: pd.DataFrame) -> None:
-    """Refuse to score patients that a classifier knows, from their volumes or from their reports."""
+    """Refuse to score patients that a classifier knows: from volumes, from reports, or by what made its volumes."""
     from text2ct.augment.leaks import HeldOut
-    from text2ct.classifiers import prompt_volumes, training_patients
+    from text2ct.classifiers.leaks import leaks
 
-    scored = HeldOut(rows.assign(split="test"))
-    prompts = pd.DataFrame(prompt_volumes(folder), columns=["dataset", "volume"], dtype=str)
-    for leaked, how in (
-        ([f"{d}/{p}" for d, p in scored.among(training_patients(folder))], "trained on"),
-        (
-            prompts.loc[scored.volumes(prompts["dataset"], prompts["volume"]), "volume"].tolist(),
-            "trained on volumes made from the reports of",
-        ),
-    ):
-        if leaked:
-            shown = leaked[:10] + ([f"and {len(leaked) - 10} more"] if len(leaked) > 10 else [])
-            raise UserError(f"{folder} was {how} {len(leaked)} of the patients or scans to be scored", shown)
+    problems = leaks(folder, HeldOut(rows.assign(split="test")))
+    if problems:
+        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
+        raise UserError(f"{folder} knows patients that are to be scored", problems[:10] + more)
 
 
 def _refuse_gate(folder: Path, workspace: Workspace) -> None:

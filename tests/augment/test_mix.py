@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from text2ct.augment import make_prompts, mix, synthesize
-from text2ct.augment._refusals import refuse_pack, trained_on, training_data
+from text2ct.augment._refusals import known_to_makers, refuse_pack, trained_on, training_data
 from text2ct.augment.association import source_label_association
 from text2ct.augment.mix import sampling_weights
 from text2ct.classifiers.rows import check_held_out
+from text2ct.diffusion.info import TrainingData
 from text2ct.errors import UserError
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
@@ -422,3 +423,17 @@ def test_training_refuses_a_manifest_joined_by_hand_whose_generator_knows_held_o
         return
     with pytest.raises(UserError, match="'peeking', trained on validation or test patients"):
         check_held_out(joined, workspace)
+
+
+def test_whom_generators_and_gates_know_is_told_once(tmp_path, workspace, frame):
+    known = {"dataset": "elsewhere", "first": 3, "last": 7}
+    pack = FakePack.write(tmp_path / "p", name="mine", trained_on=(known,))
+    rows = synthetic_set(workspace, pack, make_prompts(frame, [RARE], 6))
+    rows["gate"] = "accept@g"
+    write_record(workspace, "g", trained_on=(("clinic", "trainp001"), ("clinic", "trainp002")))
+    told = known_to_makers(pd.concat([frame, rows], ignore_index=True), workspace)
+    assert told == (
+        TrainingData(**known),
+        TrainingData(dataset="clinic", patients=("trainp001", "trainp002")),
+    )
+    assert known_to_makers(frame, workspace) == ()

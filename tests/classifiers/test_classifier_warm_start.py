@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,8 +14,9 @@ from safetensors.torch import load_file
 
 from text2ct.classifiers import predict, prompt_volumes, runs, training_patients
 from text2ct.errors import UserError
-from text2ct.files import sha256_file
+from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
+from text2ct.manifests import Workspace
 
 
 @pytest.fixture
@@ -182,3 +184,29 @@ def test_a_warm_started_run_does_not_predict_with_its_start(
     tiny_training(manifest, tmp_path / "second", init=first, recipe={"validate_every": 4, "learning_rate": 1e-2})
     a, b = (predict(run, manifest, workspace, device="cpu") for run in (first, tmp_path / "second"))
     assert (a[list(FINDINGS)] != b[list(FINDINGS)]).to_numpy().all()
+
+
+def made_by(manifest: pd.DataFrame, workspace: Workspace, known: dict[str, object]) -> pd.DataFrame:
+    """The manifest and a synthetic volume whose generator was trained on the patients of ``known``."""
+    record = workspace.path / "real" / "pack.json"
+    write_json(record, {"name": "peeking", "trained_on": [known]})
+    joined = told_by(manifest, "")
+    made = joined["source"] == "synthetic"
+    return joined.assign(pack_sha256=np.where(made, sha256_file(record), ""), pack=np.where(made, "peeking", ""))
+
+
+@pytest.mark.parametrize("starts", [1, 2])
+def test_a_start_trained_on_volumes_whose_generator_knows_held_out_patients_is_refused(
+    tmp_path: Path, manifest: pd.DataFrame, tiny_training, workspace: Workspace, starts: int
+) -> None:
+    elsewhere = manifest.assign(dataset="elsewhere")
+    peeked = made_by(elsewhere, workspace, {"dataset": "toy", "patients": ["toy_5"]})
+    tiny_training(peeked, tmp_path / "1", steps=1)
+    if starts == 2:
+        tiny_training(elsewhere, tmp_path / "2", steps=1, init=tmp_path / "1")
+    with pytest.raises(UserError, match=r"toy/toy_5: it was trained on volumes whose generator or gate"):
+        tiny_training(manifest, tmp_path / "last", steps=1, init=tmp_path / str(starts))
+    harmless = made_by(elsewhere, workspace, {"dataset": "toy", "patients": ["toy_0"]})
+    tiny_training(harmless, tmp_path / "fair", steps=1)
+    tiny_training(manifest, tmp_path / "last", steps=1, init=tmp_path / "fair")
+    assert [one["patients"] for one in runs.known_to_makers(tmp_path / "last")] == [["toy_0"]]

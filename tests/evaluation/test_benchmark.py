@@ -72,6 +72,18 @@ def test_finished_trainings_are_skipped_and_the_result_is_the_same(workspace, re
     assert at_once == result | {"resumed": 0, "benchmark": str(path), "endpoint": result["endpoint"] | hour}
 
 
+def test_trainings_from_before_the_declaration_are_counted(workspace, real, synthetic):
+    """Trainings are shared between benchmarks, so a declaration may be younger than what it is about."""
+    first = run(workspace, real, synthetic, arms=("real",), seeds=(0, 1))
+    assert first["endpoint"]["trained_before"] == 0
+    for path in workspace.path.glob("classifiers/benchmark/*/done.json"):
+        done = json.loads(path.read_text(encoding="utf-8"))
+        begun = "2000-01-01T00:00:00+00:00" if "seed0" in str(path) else None
+        path.write_text(json.dumps(done | {"begun": begun}), encoding="utf-8")
+    later = run(workspace, real, synthetic, arms=("real", "synthetic"), seeds=(0, 1))
+    assert (later["resumed"], later["endpoint"]["trained_before"]) == (2, 2)
+
+
 def test_damaged_predictions_are_made_again(workspace, real, synthetic):
     result = run(workspace, real, synthetic, arms=("real",))
     (table,) = workspace.path.glob("classifiers/benchmark/real-seed0-*/predictions-test.csv")

@@ -276,6 +276,13 @@ def test_page_says_what_was_declared_and_chosen(full: Report) -> None:
     assert "Rule: the best on validation patients." in text
 
 
+def test_page_counts_the_trainings_that_are_older_than_the_declaration(tmp_path: Path) -> None:
+    result = make_full_result()
+    result["endpoint"]["trained_before"] = 3
+    text = " ".join(Page(write_benchmark_report(result, tmp_path)).text.split())
+    assert "2026-01-31T12:00:00+00:00, but 3 of the trainings were begun before" in text
+
+
 def test_every_chart_has_its_data_on_the_page_and_beside_it(full: Report) -> None:
     names = ("seeds", "ratios", "ratios-rare", "regimes", "regimes-rare", "calibration", "acceptance", "findings")
     for name in names:

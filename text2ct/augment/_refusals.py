@@ -55,12 +55,39 @@ def refuse_makers(manifest: pd.DataFrame, held_out: HeldOut, workspace: Workspac
     Raises:
         UserError: As the pack and gate of :func:`refuse_leaks`.
     """
-    made = manifest[(manifest["source"] == "synthetic") & (manifest["split"] == "train")]
-    made = made.reindex(columns=made.columns.union(_MAKERS, sort=False))
-    made[_MAKERS] = made[_MAKERS].astype(object).fillna("")
+    made = _made(manifest[manifest["split"] == "train"])
     by_pack = made[made["pack_sha256"] != ""]
     problems = [*_pack_problems(by_pack, held_out, workspace), *_gate_problems(manifest, made, workspace)]
     _refuse(problems)
+
+
+def known_to_makers(rows: pd.DataFrame, workspace: Workspace) -> tuple[TrainingData, ...]:
+    """Whom the generators and gates behind a manifest's synthetic rows were trained on, each entry once.
+
+    Raises:
+        UserError: A ``pack.json`` or ``gate.json`` cannot be understood.
+    """
+    from text2ct.diffusion.info import TrainingData
+
+    made = _made(rows)
+    known: list[TrainingData] = []
+    for digest, of_pack in made[made["pack_sha256"] != ""].groupby("pack_sha256", sort=True):
+        folder = pack_folder(of_pack, str(digest), workspace)
+        known += [] if folder is None else training_data(read_json(folder / "pack.json"))
+    for record in gates_of(made, workspace):
+        patients: dict[str, list[str]] = {}
+        for dataset, patient in sorted(record.trained_on):
+            patients.setdefault(dataset, []).append(patient)
+        known += [TrainingData(dataset=dataset, patients=tuple(names)) for dataset, names in patients.items()]
+    return tuple(dict.fromkeys(known))
+
+
+def _made(rows: pd.DataFrame) -> pd.DataFrame:
+    """The synthetic rows, what made and judged them as text, "" where a manifest does not say."""
+    made = rows[rows["source"] == "synthetic"]
+    made = made.reindex(columns=made.columns.union(_MAKERS, sort=False))
+    made[_MAKERS] = made[_MAKERS].astype(object).fillna("")
+    return made
 
 
 def _refuse(problems: list[str]) -> None:

@@ -22,6 +22,7 @@ from text2ct.classifiers.rows import (
     check_held_out,
     check_splits,
     check_validation,
+    known_to_makers,
     prompt_origins,
     row_weights,
     usable_rows,
@@ -41,6 +42,7 @@ class TrainingData:
         validation: Validation volumes.
         order: (steps * batch_size,) training row of each draw.
         prompts: ``prompt_dataset`` and ``prompt_volume`` of the synthetic training rows.
+        makers: Whom the packs and gates behind these rows were trained on.
         cache: Where the grids lie.
     """
 
@@ -48,6 +50,7 @@ class TrainingData:
     validation: VolumeTable
     order: np.ndarray
     prompts: pd.DataFrame
+    makers: list[dict[str, Any]]
     cache: VolumeCache
 
 
@@ -134,4 +137,6 @@ def plan_run(
     if settings.synthetic_until < 1:
         synthetic = (rows.loc[train_rows, "source"] == "synthetic").to_numpy()
         order = brought_forward(order, synthetic, settings.synthetic_until)
-    return config, TrainingData(train, validation, order, prompt_origins(rows[train_rows]), cache)
+    learnt = rows[train_rows]
+    prompts, makers = prompt_origins(learnt), known_to_makers(learnt, workspace)
+    return config, TrainingData(train, validation, order, prompts, makers, cache)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -146,3 +146,12 @@ def prompt_origins(train_rows: pd.DataFrame) -> pd.DataFrame:
     if not set(columns) <= set(train_rows.columns):
         return pd.DataFrame({column: [] for column in columns})
     return train_rows.loc[train_rows["source"] == "synthetic", columns].fillna("")
+
+
+def known_to_makers(train_rows: pd.DataFrame, workspace: Workspace) -> list[dict[str, Any]]:
+    """Whom the packs and gates behind the synthetic training rows know, as ``pack.json`` lists it."""
+    if not (train_rows["source"] == "synthetic").any():
+        return []
+    from text2ct.augment import _refusals
+
+    return [one.model_dump(mode="json") for one in _refusals.known_to_makers(train_rows, workspace)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,12 @@ def write_history(run_dir: Path, history: list[dict[str, Any]]) -> None:
 
 
 def write_patients(
-    run_dir: Path, train: VolumeTable, validation: VolumeTable, prompts: pd.DataFrame, init: Path | None = None
+    run_dir: Path,
+    train: VolumeTable,
+    validation: VolumeTable,
+    prompts: pd.DataFrame,
+    makers: Sequence[dict[str, Any]] = (),
+    init: Path | None = None,
 ) -> None:
     """Write which patients the run has seen, so that nobody is judged by a model that knows them.
 
@@ -98,6 +103,7 @@ def write_patients(
         validation: Volumes by which the checkpoint was chosen.
         prompts: Columns ``prompt_dataset`` and ``prompt_volume``: the scans whose reports the synthetic
             training volumes were made from; may be empty.
+        makers: Whom the packs and gates of these volumes were trained on, as ``pack.json`` lists it.
         init: The run that the weights started from: what it has seen this run has seen.
     """
     trained, chosen = set(train.patients), set(validation.patients)
@@ -107,8 +113,9 @@ def write_patients(
         before = {"init": _rows(training_patients(init), "patient")}
         chosen |= validation_patients(init)
         told |= set(prompt_volumes(init))
+        makers = [*makers, *(one for one in known_to_makers(init) if one not in makers)]
     seen = {"training": _rows(trained, "patient"), "validation": _rows(chosen, "patient"), **before}
-    write_json(Path(run_dir) / PATIENTS, {**seen, "prompts": _rows(told, "volume")})
+    write_json(Path(run_dir) / PATIENTS, {**seen, "prompts": _rows(told, "volume"), "makers": list(makers)})
 
 
 def _rows(identities: Iterable[tuple[str, str]], key: str) -> list[dict[str, str]]:
@@ -142,16 +149,37 @@ def prompt_volumes(run_dir: Path) -> list[tuple[str, str]]:
     return _seen(run_dir, "prompts", "volume")
 
 
+def known_to_makers(run_dir: Path) -> list[dict[str, Any]]:
+    """Whom the packs and gates behind a run's synthetic training volumes were trained on, as ``pack.json`` lists it.
+
+    Raises:
+        UserError: The folder holds no run, or its ``patients.json`` is damaged.
+    """
+    makers: list[dict[str, Any]] = _content(run_dir).get("makers", [])
+    return makers
+
+
 def _seen(run_dir: Path, kind: str, key: str) -> list[tuple[str, str]]:
+    content = _content(run_dir)
+    try:
+        rows = content.get(kind, []) if kind == "init" else content[kind]  # only a warm start has it
+        return [(row["dataset"], row[key]) for row in rows]
+    except (KeyError, TypeError) as error:
+        raise _damaged(run_dir) from error
+
+
+def _content(run_dir: Path) -> dict[str, Any]:
     path = Path(run_dir) / PATIENTS
     if not path.is_file():
         raise UserError(f"{run_dir} is no trained classifier: {PATIENTS} is missing; run `text2ct train` first")
-    try:
-        content = read_json(path)
-        rows = content.get(kind, []) if kind == "init" else content[kind]  # only a warm start has it
-        return [(row["dataset"], row[key]) for row in rows]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged; train the classifier again") from error
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise _damaged(run_dir)
+    return content
+
+
+def _damaged(run_dir: Path) -> UserError:
+    return UserError(f"{Path(run_dir) / PATIENTS} is damaged; train the classifier again")
 
 
 def read_resume(run_dir: Path) -> Path | None:

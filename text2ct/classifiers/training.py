@@ -137,7 +137,7 @@ def train(
     if stored is None:
         (out_dir / runs.RESUME).unlink(missing_ok=True)
         runs.write_config(out_dir, config)
-    runs.write_patients(out_dir, data.train, data.validation, data.prompts, init)
+    runs.write_patients(out_dir, data.train, data.validation, data.prompts, data.makers, init)
     module, seconds = _fit(config, data, out_dir, chosen_device, init)
     chosen = ChosenModel(
         sha256=runs.write_model(out_dir, module.best["weights"]),

@@ -8,6 +8,7 @@ import pandas as pd
 
 from text2ct.classifiers import runs
 from text2ct.classifiers.config import InitRecord, RunConfig
+from text2ct.classifiers.leaks import leaks
 from text2ct.classifiers.rows import held_out
 from text2ct.errors import UserError
 
@@ -40,22 +41,17 @@ def check_init(init: Path, config: RunConfig, manifest: pd.DataFrame) -> InitRec
 
 
 def _refuse_leaks(init: Path, manifest: pd.DataFrame) -> None:
-    """Refuse a start that was trained on held-out patients or their reports, or chosen by test patients.
+    """Refuse a start that knows held-out patients, or whose checkpoint was chosen by test patients.
 
     That validation patients chose the start too is what they are for.
     """
-    known = held_out(manifest)
     test = manifest[manifest["split"] == "test"]
     chosen = runs.validation_patients(init) & set(zip(test["dataset"], test["patient"], strict=True))
-    told = pd.DataFrame(runs.prompt_volumes(init), columns=["dataset", "volume"], dtype=str)
-    leaks = [f"{d}/{p}: it was trained on" for d, p in known.among(runs.training_patients(init))]
-    leaks += [f"{d}/{p}: of test, its checkpoint was chosen on" for d, p in sorted(chosen)]
-    leaks += [
-        f"{volume}: it was trained on a volume made from the report of"
-        for volume in told.loc[known.volumes(told["dataset"], told["volume"]), "volume"]
-    ]
-    if leaks:
-        more = [f"and {len(leaks) - 10} more"] if len(leaks) > 10 else []
+    problems = leaks(init, held_out(manifest))
+    problems += [f"{d}/{p}: of test, its checkpoint was chosen on" for d, p in sorted(chosen)]
+    if problems:
+        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
         raise UserError(
-            f"{init} has seen validation or test patients of this manifest; start from another run", leaks[:10] + more
+            f"{init} has seen validation or test patients of this manifest; start from another run",
+            problems[:10] + more,
         )

@@ -29,7 +29,7 @@ from text2ct.reports.page import png_uri, render, write_charts
 SCORE_KEYS = ("weighted_auc", "macro_average_precision", "macro_precision", "macro_f1", "crg")
 ENDPOINT_KEYS = (
     *("findings", "unfaithful", "declared", "test_patients", "min_test_patients", "ratio_rule", "comparator_rule"),
-    *("delta", "ci", "p", "verdict", "margin", "met", "harmed", "against_each", "untrained"),
+    *("delta", "ci", "p", "verdict", "margin", "met", "harmed", "against_each", "untrained", "trained_before"),
 )
 DEFAULT_LIMITATIONS = (
     "The test set is one sample of patients of one source; other hospitals may differ.",

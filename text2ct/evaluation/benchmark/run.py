@@ -128,14 +128,16 @@ def run_benchmark(
     head = {"run": name, "settings": settings.model_dump(mode="json")}
     if dry_run:
         return head | _foreseen(runner, regimes)
-    results, resumed = [], 0
+    results, resumed, earlier = [], 0, 0
     for regime in regimes:
         outcomes = {name: runner.run_arm(arms) for name, arms in regime.arms.items()}
-        resumed += sum(one["resumed"] for runs in outcomes.values() for one in runs)
+        every = [one for runs in outcomes.values() for one in runs]
+        resumed += sum(one["resumed"] for one in every)
+        earlier += sum(one["begun"] is None or one["begun"] < declared.declared for one in every)
         results.append(judge(regime.arms, outcomes, splits, declared.endpoint.findings, settings.n_bootstrap))
     result = head | results[-1]
     result["notes"] = [*notes, *_test_size(declared.endpoint), *result["notes"]]
-    result["endpoint"] = endpoint(declared, result)
+    result["endpoint"] = endpoint(declared, result) | {"trained_before": earlier}
     gate = None if pool is None else gate_counts(pool, workspace)
     if gate is not None:
         result["gate"] = gate

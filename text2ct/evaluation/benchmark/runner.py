@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class Runner:
             # Cells as text first: float() gives back the very number that was written.
             cells = pd.read_csv(table, dtype="str", keep_default_na=False)
             tables[split] = cells.astype(dict.fromkeys(FINDINGS, "float64"))
-        return {"train": done["train"], "predictions": tables, "resumed": True}
+        return {"train": done["train"], "predictions": tables, "resumed": True, "begun": done.get("begun")}
 
     def run_arm(self, arms: Sequence[Arm]) -> list[dict[str, Any]]:
         """An arm's trainings, each unless it was done before; volumes are made only for those that were not.
@@ -105,7 +106,8 @@ class Runner:
             arms: The arm with each seed, one training each.
 
         Returns:
-            For each training ``train`` (what the trainer says), ``predictions`` (by split) and ``resumed``.
+            For each training ``train`` (what the trainer says), ``predictions`` (by split), ``resumed``, and the
+            hour when it was ``begun`` (None where that was not kept).
 
         Raises:
             UserError: Made volumes would leak, or first weights know a held-out patient.
@@ -118,6 +120,7 @@ class Runner:
 
     def _run(self, arm: Arm) -> dict[str, Any]:
         settings, place = self._settings, self._place(arm)
+        begun = datetime.now(UTC).isoformat(timespec="seconds")
         frame = arm.frame
         if arm.make is not None:
             info(f"{arm.name}, seed {arm.seed}: making its volumes")
@@ -164,8 +167,8 @@ class Runner:
                 table.to_csv(temporary, index=False, lineterminator="\n")
             tables[split], checksums[split] = table, sha256_file(path)
         kept = {key: plain(value) for key, value in trained.items() if key != "run"}
-        write_json(place / "done.json", {"train": kept, "predictions": checksums})
-        return {"train": kept, "predictions": tables, "resumed": False}
+        write_json(place / "done.json", {"train": kept, "predictions": checksums, "begun": begun})
+        return {"train": kept, "predictions": tables, "resumed": False, "begun": begun}
 
     def estimate(self, left: Sequence[Arm]) -> dict[str, Any]:
         """``seconds`` and ``bytes`` of these trainings, at most, on volumes that are there."""
