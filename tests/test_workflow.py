@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from text2ct import augment, planning, volumes, workflow
+from text2ct import augment, manifests, planning, volumes, workflow
 from text2ct.errors import UserError
 from text2ct.fidelity import read_fidelity
 from text2ct.files import read_json, write_json
@@ -28,6 +30,22 @@ def label_table(path: Path, scans: int = 60, split: str | None = None) -> Path:
     if split is not None:
         frame["split"] = split
     frame.to_csv(path, index=False)
+    return path
+
+
+def real_rows(scans: int) -> pd.DataFrame:
+    rows = [
+        {"dataset": "own", "volume": f"v{i}.nii.gz", "patient": f"p{i}", "scan": f"s{i}", "split": "train"}
+        | {"source": "real", "root": "workspace", "path": f"real/{i}.nii.gz"}
+        for i in range(scans)
+    ]
+    return pd.DataFrame(rows).assign(**dict.fromkeys(FINDINGS, 0.0))
+
+
+def other_table(folder: Path, scans: int) -> Path:
+    """A manifest outside the workspace, of so many scans with files."""
+    path = folder / f"other-{scans}.csv"
+    manifests.write_manifest(manifests.validate(real_rows(scans), "the test"), path)
     return path
 
 
@@ -128,6 +146,27 @@ def test_a_dry_run_of_synthesis_makes_no_cohort(space: Workspace, capfd: pytest.
     assert (requests["Pleural effusion"] == 1).all()
     assert "the embedded cohort is simulated first" in capfd.readouterr().err
     assert not space.path.exists()
+
+
+@pytest.mark.parametrize("command", [partial(workflow.mix, ratio=0.5), workflow.gate], ids=["mix", "gate"])
+def test_a_dry_run_replaces_no_real_data(space: Workspace, tmp_path: Path, command: Callable[..., dict]) -> None:
+    synthetic = tmp_path / "none.csv"
+    manifests.write_manifest(manifests.validate(real_rows(3), "t").iloc[:0], synthetic)
+    with pytest.raises(UserError, match=r"there is no real data in .* give --real"):
+        command(space, synthetic=synthetic, dry_run=True)
+    workflow.real_manifest(space, other_table(tmp_path, 8))
+    before = {path: path.read_bytes() for path in space.path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError):  # there is nothing to mix or to judge
+        command(space, synthetic=synthetic, real=other_table(tmp_path, 4), dry_run=True)
+    assert {path: path.read_bytes() for path in space.path.rglob("*") if path.is_file()} == before
+
+
+def test_no_real_data_that_was_replaced_is_lost(space: Workspace, tmp_path: Path) -> None:
+    for scans in (4, 5, 6):
+        workflow.real_manifest(space, other_table(tmp_path, scans))
+    folder = space.run_dir("real")
+    kept = {path.stem: len(manifests.read_manifest(path)) for path in folder.glob("*.csv")}
+    assert kept == {"manifest": 6, "manifest-previous": 4, "manifest-previous-2": 5}
 
 
 def test_a_dry_run_of_preprocess_measures_one_volume(space: Workspace, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from text2ct.errors import UserError
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
-from text2ct.workflow import embed_cohort, pack_of, real_manifest
+from text2ct.workflow import embed_cohort, pack_of, read_synthetic, real_as_it_is, real_manifest
 
 if TYPE_CHECKING:
     from text2ct.evaluation.benchmark import BenchmarkSettings
@@ -193,9 +193,9 @@ def benchmark(
     source, made = synthetic_source(workspace, settings, synthetic), None
     if source is not None:
         info(f"benchmark with the synthetic volumes of {source}")
-        made = manifests.read_manifest(source)
+        made = read_synthetic(source)
     pack = pack_of(workspace, made, model) if uses("pack", settings) else None
-    frame = _real_as_it_is(workspace, real) if dry_run else real_manifest(workspace, real)[0]
+    frame = real_as_it_is(workspace, real) if dry_run else real_manifest(workspace, real)[0]
     if frame is None or (dry_run and _is_new(frame, workspace, real)):
         return _unmeasured(workspace, settings, real, frame, made, pack)
     result = run_benchmark(
@@ -234,14 +234,6 @@ def synthetic_source(workspace: Workspace, settings: BenchmarkSettings, given: P
 
     expand_arms(settings, set(get_args(Need)))  # names that are wrong whatever is there, before anything is made
     return given or (newest_usable(workspace) if uses("synthetic", settings) else None)
-
-
-def _real_as_it_is(workspace: Workspace, real: Path | None) -> pd.DataFrame | None:
-    """The real manifest with nothing written: None where the embedded cohort would have to be made."""
-    target = workspace.run_dir("real") / "manifest.csv"
-    if real is not None:
-        return manifests.read(real)
-    return manifests.read_manifest(target) if target.exists() else None
 
 
 def _is_new(frame: pd.DataFrame, workspace: Workspace, real: Path | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from text2ct import augment, manifests
-from text2ct.augment.gate import GATE_SEED, newest_ungated, newest_usable
+from text2ct.augment.gate import GATE_SEED, newest_ungated, newest_usable, refuse_unjudged
 from text2ct.console import info, warn
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
@@ -55,6 +56,27 @@ def real_manifest(workspace: Workspace, path: Path | None = None) -> tuple[pd.Da
     return manifests.read_manifest(target), target
 
 
+def real_as_it_is(workspace: Workspace, path: Path | None = None) -> pd.DataFrame | None:
+    """The real manifest with nothing written, for dry runs: None where the embedded cohort would have to be made."""
+    target = workspace.run_dir("real") / "manifest.csv"
+    if path is not None:
+        return manifests.read(path)
+    return manifests.read_manifest(target) if target.exists() else None
+
+
+def _real_rows(workspace: Workspace, path: Path | None, dry_run: bool) -> pd.DataFrame:
+    """The real manifest of a command that cannot be tried without one."""
+    if not dry_run:
+        return real_manifest(workspace, path)[0]
+    frame = real_as_it_is(workspace, path)
+    if frame is None:
+        raise UserError(
+            f"there is no real data in {workspace.path}: without --dry-run the embedded cohort would be simulated "
+            "first; give --real, or run `text2ct report`"
+        )
+    return frame
+
+
 def embed_cohort(workspace: Workspace, *, dry_run: bool = False) -> Path:
     """Simulate the embedded cohort inside the workspace and make it the workspace's real data.
 
@@ -88,12 +110,18 @@ def _adopt(frame: pd.DataFrame, target: Path) -> None:
         if new.read_bytes() == target.read_bytes():
             new.unlink()
             return
-        previous = target.with_name("manifest-previous.csv")
+        previous = _unused(target.with_name("manifest-previous.csv"))
         target.replace(previous)
         new.replace(target)
         warn(f"{target} now describes another data set; the one before is kept as {previous.name}")
         return
     manifests.write_manifest(frame, target)
+
+
+def _unused(path: Path) -> Path:
+    """The path, with the first number that makes it new where it is taken."""
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return path if not path.exists() else next(one for one in numbered if not one.exists())
 
 
 def find_pack(workspace: Workspace, name: str) -> str:
@@ -162,7 +190,7 @@ def gate(
 
     source = _manifest_in(synthetic) if synthetic else newest_ungated(workspace)
     info(f"judging {source}")
-    frame, _ = real_manifest(workspace, real)
+    frame = _real_rows(workspace, real, dry_run)
     return judge(
         source,
         frame,
@@ -180,6 +208,17 @@ def gate(
 
 def _manifest_in(path: Path) -> Path:
     return path / "manifest.csv" if path.is_dir() else path
+
+
+def read_synthetic(path: Path) -> pd.DataFrame:
+    """A manifest of synthetic volumes that are to be learnt from.
+
+    Raises:
+        UserError: It cannot be read, or a gate's record lies beside it and rows have no verdict.
+    """
+    rows = manifests.read_manifest(path)
+    refuse_unjudged(rows, path)
+    return rows
 
 
 def pack_of(workspace: Workspace, made: pd.DataFrame | None, model: str | None = None) -> Pack | None:
@@ -227,10 +266,10 @@ def mix(
 
     Without ``synthetic`` the newest run is taken; of a run that was judged, what the gate made of it.
     """
-    frame, _ = real_manifest(workspace, real)
-    source = synthetic or newest_usable(workspace)
+    frame = _real_rows(workspace, real, dry_run)
+    source = _manifest_in(synthetic) if synthetic else newest_usable(workspace)
     info(f"mixing with {source}")
-    made = manifests.read_manifest(source)
+    made = read_synthetic(source)
     return augment.mix(
         frame,
         made,

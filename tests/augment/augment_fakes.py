@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from text2ct.augment import synthesize
 from text2ct.diffusion.info import Sampling
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
-from text2ct.manifests import validate
+from text2ct.manifests import Workspace, read_manifest, validate
 
+RARE = FINDINGS[0]
 PREVALENCE = np.linspace(0.05, 0.5, len(FINDINGS))
 SHAPE = (6, 5, 4)
 
@@ -103,3 +105,9 @@ def requests(prompts: list[str], **columns) -> pd.DataFrame:
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder and its bytes."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def synthetic_set(workspace: Workspace, pack: FakePack, table: pd.DataFrame) -> pd.DataFrame:
+    """The manifest of a run of ``synthesize`` with these prompts."""
+    result = synthesize(table, pack=pack, workspace=workspace, generate=FakeGenerator(), batch_size=8)
+    return read_manifest(result["manifest"])

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pandas as pd
 import pytest
-from augment_fakes import FakePack, make_frame
+from augment_fakes import RARE, FakePack, make_frame, synthetic_set
 
+from text2ct.augment import make_prompts
+from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
 
 
@@ -19,3 +22,10 @@ def frame():
 @pytest.fixture
 def pack(tmp_path):
     return FakePack.write(tmp_path / "pack")
+
+
+@pytest.fixture
+def synthetic(workspace, pack, frame):
+    """24 volumes, 12 with each of two rare findings in mind."""
+    table = pd.concat([make_prompts(frame, [RARE], 12), make_prompts(frame, [FINDINGS[-1]], 12)], ignore_index=True)
+    return synthetic_set(workspace, pack, table)

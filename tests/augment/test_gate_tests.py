@@ -239,9 +239,18 @@ def test_another_patient_is_no_copy(search, limits) -> None:
 def test_without_pairs_half_the_distance_of_strangers_is_the_threshold(search) -> None:
     alone = memorised.calibrate(search, STRANGERS, {}, memorised.MemorisedSettings())
     assert alone.distance_hu == pytest.approx(alone.strangers_hu / 2)
-    far = {"repeat scans": [(TRAINING[0], TRAINING[1])]}  # as unlike as strangers: they cannot raise it further
+
+
+def test_repeat_scans_as_far_apart_as_strangers_set_no_threshold(search, limits) -> None:
+    """They used to raise it to the nearest stranger, so that patients nearer than that one were called copies."""
+    far = PAIRS | {"repeat scans": [(TRAINING[0], TRAINING[1])]}
     repeated = memorised.calibrate(search, STRANGERS, far, memorised.MemorisedSettings())
-    assert repeated.distance_hu == repeated.strangers_hu
+    assert repeated.distance_hu == limits.distance_hu < repeated.strangers_hu
+    assert repeated.caught == {"reconstructions": 1.0, "repeat scans": 0.0}
+    told = memorised.notes(repeated)
+    assert "repeat scans of one patient lie as far apart" in told[0]
+    assert "as many as 8% of new patients" in told[1]
+    assert memorised.notes(repeated.model_copy(update={"pairs_hu": {}, "false_positive_rate": 0.001})) == []
 
 
 def test_repeat_scans_set_the_threshold_beside_reconstructions(search, limits) -> None:

@@ -98,10 +98,13 @@ def test_neither_order_nor_count_nor_batch_neighbours_matter(workspace, pack):
     assert volume_seed(0, "a", 0) != volume_seed(1, "a", 0) != volume_seed(0, "a", 1) < 2**48
 
 
-def test_count_goes_round_the_requests(workspace, pack):
+def test_count_goes_round_the_requests(workspace, pack, capsys):
     manifest = read_manifest(run(workspace, pack, count=12)["manifest"])
     assert manifest["prompt"].tolist() == (TEXTS * 3)[:12]
     assert manifest["sha256"].is_unique
+    assert "one prompt is used for 5 volumes, more than the 4 of a plan" in capsys.readouterr().err
+    run(workspace, pack, requests(TEXTS[:1]), count=4, dry_run=True)
+    assert "one prompt is used" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("format", ["nii.gz", "mha"])

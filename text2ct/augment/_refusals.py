@@ -8,14 +8,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from text2ct.augment._run import Sidecar
 from text2ct.augment._scans import HELD_OUT, held_out_patients
 from text2ct.augment.gate import gates_of
-from text2ct.augment.gate.record import judged_by
-from text2ct.augment.leaks import HeldOut
+from text2ct.augment.gate.record import judged_by, other_verdicts
+from text2ct.augment.leaks import HeldOut, in_common
 from text2ct.console import warn
 from text2ct.errors import UserError
 from text2ct.files import read_json, sha256_file
@@ -31,6 +32,8 @@ _MAKERS = ["pack", "pack_sha256", "gate"]
 def refuse_leaks(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Workspace) -> None:
     """Refuse synthetic volumes that carry knowledge of validation or test patients into training.
 
+    A manifest without such patients is warned of.
+
     Raises:
         UserError: A volume is not marked as synthetic training data, is a held-out volume in disguise,
             its prompt is a held-out patient's (by the manifest or the sidecar) or a held-out report word for word,
@@ -38,6 +41,11 @@ def refuse_leaks(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Workspa
             was trained on one or calibrated on a test patient (or its ``gate.json`` is missing).
     """
     held_out = HeldOut(real)
+    if not held_out:
+        warn(
+            "the real manifest has no validation or test rows, so that nothing can be checked for leaks; give the "
+            "whole manifest, with its splits"
+        )
     problems = [
         *_row_problems(real, synthetic, held_out, workspace),
         *_pack_problems(synthetic, held_out, workspace),
@@ -56,7 +64,7 @@ def refuse_makers(manifest: pd.DataFrame, held_out: HeldOut, workspace: Workspac
         UserError: As the pack and gate of :func:`refuse_leaks`.
     """
     made = _made(manifest[manifest["split"] == "train"])
-    by_pack = made[made["pack_sha256"] != ""]
+    by_pack = made[(made["pack_sha256"] != "").to_numpy() | _beside_a_pack(made, workspace)]
     problems = [*_pack_problems(by_pack, held_out, workspace), *_gate_problems(manifest, made, workspace)]
     _refuse(problems)
 
@@ -80,6 +88,13 @@ def known_to_makers(rows: pd.DataFrame, workspace: Workspace) -> tuple[TrainingD
             patients.setdefault(dataset, []).append(patient)
         known += [TrainingData(dataset=dataset, patients=tuple(names)) for dataset, names in patients.items()]
     return tuple(dict.fromkeys(known))
+
+
+def _beside_a_pack(made: pd.DataFrame, workspace: Workspace) -> np.ndarray:
+    """Which rows lie beside a ``pack.json``, whether or not they name it."""
+    folders = [workspace.resolve(r, p).parent.parent for r, p in zip(made["root"], made["path"], strict=True)]
+    beside = {folder: (folder / "pack.json").is_file() for folder in set(folders)}
+    return np.array([beside[folder] for folder in folders], dtype=bool)
 
 
 def _made(rows: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +126,7 @@ def _row_problems(
             yield f"{volume}: its source is '{row['source']}', not synthetic"
         if row["split"] != "train":
             yield f"{volume}: synthetic volumes belong to the training split, not to '{row['split']}'"
-        if (row["dataset"], row["patient"]) in held_out.patients or row["sha256"] in sums:
+        if held_out.is_patient(row["dataset"], row["patient"]) or row["sha256"] in sums:
             yield f"{volume}: it is a validation or test volume"
         if prompt_is_held_out:
             yield f"{volume}: its prompt comes from {row['prompt_volume']}, a validation or test patient's"
@@ -187,11 +202,13 @@ def _gate_problems(real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Works
     held_out, test = held_out_patients(real), held_out_patients(real[real["split"] == "test"])
     for record in gates_of(synthetic, workspace):
         chosen = synthetic.loc[judged_by(synthetic["gate"]) == record.run, "volume"]
+        for volume in other_verdicts(synthetic, record):
+            yield f"{volume}: its verdict is not the one of the gate '{record.run}'; the manifest was changed"
         for how, known, forbidden in (
             ("trained on validation or test patients", record.trained_on, held_out),
             ("calibrated on test patients", record.calibrated_on, test),
         ):
-            seen = [f"{dataset}/{patient}" for dataset, patient in sorted(forbidden.intersection(known))]
+            seen = [f"{dataset}/{patient}" for dataset, patient in in_common(forbidden, known)]
             if seen:
                 listed = ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "")
                 yield f"{len(chosen)} volumes, {chosen.iloc[0]} among them, of the gate '{record.run}', {how}: {listed}"
@@ -257,7 +274,7 @@ def _told_by_sidecar(row: Mapping[Any, Any], held_out: HeldOut, workspace: Works
     voxels = workspace.resolve(row["root"], row["path"])
     path = voxels.parent.parent / "sidecars" / f"{voxels.name}.json"
     if not path.is_file():
-        return ""
+        return "its sidecar is missing, so nobody can tell whose prompt it had" if path.parent.is_dir() else ""
     try:
         sidecar = Sidecar.model_validate(read_json(path))
     except (UserError, ValidationError):

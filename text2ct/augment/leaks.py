@@ -46,10 +46,10 @@ class HeldOut:
     def __init__(self, frame: pd.DataFrame) -> None:
         rows = frame[frame["split"].isin(HELD_OUT)]
         self.patients = held_out_patients(frame)
-        self._datasets = {dataset.casefold() for dataset in frame["dataset"].unique()}
-        self._patients = {(dataset.casefold(), patient.casefold()) for dataset, patient in self.patients}
+        self._datasets = {_plain(dataset) for dataset in frame["dataset"].unique()}
+        self._patients = {(_plain(dataset), _plain(patient)) for dataset, patient in self.patients}
         self._volumes = {
-            (dataset.casefold(), volume.casefold())
+            (_plain(dataset), _plain(volume))
             for dataset, volume, patient in zip(frame["dataset"], frame["volume"], frame["patient"], strict=True)
             if (dataset, patient) in self.patients
         }
@@ -77,7 +77,7 @@ class HeldOut:
         Returns:
             (n,) bool.
         """
-        spelled = parse_volume_names(volumes)["patient"]
+        spelled = parse_volume_names(volumes.str.strip())["patient"]
         return np.array(
             [
                 self._is_patient(dataset, patient, by_name) or self._is_volume(dataset, volume, by_name)
@@ -90,13 +90,17 @@ class HeldOut:
         """Whether a patient is held out; in a data set that the manifest does not know, by the name alone."""
         return self._is_patient(dataset, patient, by_name=True)
 
+    def is_patient(self, dataset: str, patient: str) -> bool:
+        """Whether a patient of this data set is held out, in any letter case."""
+        return self._is_patient(dataset, patient, by_name=False)
+
     def _is_patient(self, dataset: str, patient: str, by_name: bool) -> bool:
-        dataset, patient = dataset.casefold(), patient.casefold()
+        dataset, patient = _plain(dataset), _plain(patient)
         unknown = by_name and dataset not in self._datasets
         return patient in self._patient_names if unknown else (dataset, patient) in self._patients
 
     def _is_volume(self, dataset: str, volume: str, by_name: bool) -> bool:
-        dataset, volume = dataset.casefold(), volume.casefold()
+        dataset, volume = _plain(dataset), _plain(volume)
         unknown = by_name and dataset not in self._datasets
         return volume in self._volume_names if unknown else (dataset, volume) in self._volumes
 
@@ -113,7 +117,18 @@ class HeldOut:
 
     def among(self, identities: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """The held-out ones among (dataset, patient) identities, sorted."""
-        return sorted(self.patients.intersection(identities))
+        return in_common(self.patients, identities)
+
+
+def in_common(identities: Iterable[tuple[str, str]], others: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The (dataset, patient) identities that are among others too, in any letter case, sorted."""
+    known = {(_plain(dataset), _plain(patient)) for dataset, patient in others}
+    return sorted(one for one in identities if (_plain(one[0]), _plain(one[1])) in known)
+
+
+def _plain(name: str) -> str:
+    """A name as names are compared: neither letter case nor spaces around it tell two apart."""
+    return name.strip().casefold()
 
 
 def _telling_impressions(frame: pd.DataFrame) -> set[str]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,7 +17,7 @@ from text2ct.augment.association import prevalence, source_label_association
 from text2ct.augment.selection import Strategy, select, training_volumes
 from text2ct.console import info, warn
 from text2ct.errors import UserError
-from text2ct.files import write_json
+from text2ct.files import read_json, write_json
 from text2ct.manifests import Workspace, write_manifest
 
 # Cohen's (1988) conventional bound of a weak association.
@@ -98,8 +99,10 @@ def mix(
     settings: dict[str, Any] = {"ratio": ratio, "strategy": strategy, "seed": seed}
     if synthetic_share is not None:
         settings["synthetic_share"] = synthetic_share
-    name = run or f"ratio-{ratio:g}-{_digest(frame, settings)[:8]}"
+    digest = _digest(frame, settings)
+    name = run or f"ratio-{ratio:g}-{digest[:8]}"
     folder = workspace.run_dir("mixed", name)
+    _check_folder(folder, digest)
     result: dict[str, Any] = {
         "manifest": str(folder / "manifest.csv"),
         "real": len(before),
@@ -120,8 +123,22 @@ def mix(
         return result | {"dry_run": True}
     write_manifest(frame, folder / "manifest.csv")
     # Without the path, so that a workspace can be moved and equal mixes are equal files.
-    write_json(folder / "mix.json", {key: value for key, value in result.items() if key != "manifest"})
+    kept = {key: value for key, value in result.items() if key != "manifest"}
+    write_json(folder / "mix.json", kept | {"request_sha256": digest})
     return result
+
+
+def _check_folder(folder: Path, digest: str) -> None:
+    """Refuse to write one mix over another.
+
+    Raises:
+        UserError: Another one is there.
+    """
+    if not (folder / "manifest.csv").exists():
+        return
+    record = folder / "mix.json"
+    if not record.is_file() or read_json(record).get("request_sha256") != digest:
+        raise UserError(f"{folder} holds another mix; give another --run, or delete it")
 
 
 def gather(real: pd.DataFrame, synthetic: pd.DataFrame | Sequence[pd.DataFrame], workspace: Workspace) -> pd.DataFrame:

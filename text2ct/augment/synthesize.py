@@ -12,6 +12,7 @@ import pandas as pd
 
 from text2ct.augment._run import RunFolder, RunRequest, Sidecar, planned_sidecars, requests_digest
 from text2ct.augment._scans import HELD_OUT, NAMES
+from text2ct.augment.prompts import MAX_USES_PER_PROMPT
 from text2ct.augment.requests import check_requests
 from text2ct.console import info, progress, warn
 from text2ct.errors import UserError
@@ -114,6 +115,7 @@ def synthesize(
             gives voxels that are not finite.
     """
     requests = _repeat(check_requests(requests, "the prompts"), count)
+    _warn_of_repetition(requests)
     held_out = int(requests["split"].isin(HELD_OUT).sum())
     if held_out:
         warn(
@@ -183,6 +185,15 @@ def _repeat(requests: pd.DataFrame, count: int | None) -> pd.DataFrame:
     if count < 1:
         raise UserError(f"--count is {count}; expected at least 1")
     return requests.iloc[np.arange(count) % len(requests)].reset_index(drop=True)
+
+
+def _warn_of_repetition(requests: pd.DataFrame) -> None:
+    uses = int(requests["prompt"].value_counts().max())
+    if uses > MAX_USES_PER_PROMPT:
+        warn(
+            f"one prompt is used for {uses} volumes, more than the {MAX_USES_PER_PROMPT} of a plan: they differ in "
+            "their noise alone, and what is trained on them sees little that is new"
+        )
 
 
 def _load(pack: str | Path | PackLike) -> PackLike:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from text2ct.evaluation.memorisation import TrainingVolumes
 
 Embed = Callable[[NDArray[Any]], NDArray[Any]]
+NOTABLE_FALSE_POSITIVES = 0.02
 _RULE = 6  # rows of white pixels between the two volumes of a picture
 
 
@@ -30,8 +31,7 @@ class MemorisedSettings(Strict):
     """When two volumes are of one patient."""
 
     pair_quantile: Share = 0.95
-    """Of the distances between volumes of one patient, reconstructions of a scan and repeat scans alike: a copy is not
-    farther than the patient's other volumes are."""
+    """Of the distances between volumes of one patient, of reconstructions of a scan and of repeat scans apart."""
     stranger_quantile: Annotated[float, Field(ge=0, lt=1)] = 0.001
     """Of the distances of real validation patients to their nearest training volume; of fewer than 1,000 it is the
     smallest."""
@@ -48,9 +48,10 @@ class MemorisedThreshold(Strict):
 
     Attributes:
         distance_hu: Nearer than this is a copy (root mean square difference, aligned).
-        same_patient_hu: The quantile over pairs of one patient, reconstructions and repeat scans; 0 where there are
-            none, and never above ``strangers_hu``.
+        same_patient_hu: The largest of ``pairs_hu`` that is below ``strangers_hu``; 0 where there is none.
         strangers_hu: The quantile over different patients.
+        pairs_hu: The quantile over pairs of one patient, by kind of pair. A kind that lies as far apart as strangers
+            (repeat scans in another breath) cannot tell a copy and sets no threshold.
         caught: Share of real pairs of one patient that the threshold calls copies, by kind of pair.
         false_positive_rate: Bound on the chance that a new real patient is called a copy.
         strangers: How many volumes of different patients set it.
@@ -59,6 +60,7 @@ class MemorisedThreshold(Strict):
     distance_hu: float
     same_patient_hu: float
     strangers_hu: float
+    pairs_hu: dict[str, float] = Field(default_factory=dict)
     caught: dict[str, float]
     false_positive_rate: float
     strangers: int
@@ -95,17 +97,34 @@ def calibrate(
     }
     rank = int(settings.stranger_quantile * (len(far) - 1)) + 1
     unlike = float(far[rank - 1])
-    alike = np.concatenate(list(near.values())) if near else np.zeros(1)
-    same = min(float(np.quantile(alike, settings.pair_quantile)), unlike)
+    alike = {kind: float(np.quantile(distances, settings.pair_quantile)) for kind, distances in near.items()}
+    same = max((distance for distance in alike.values() if distance < unlike), default=0.0)
     threshold = same + settings.between * (unlike - same)
     return MemorisedThreshold(
         distance_hu=threshold,
         same_patient_hu=same,
         strangers_hu=unlike,
+        pairs_hu=alike,
         caught={kind: float((distances < threshold).mean()) for kind, distances in near.items()},
         false_positive_rate=rank / (len(far) + 1),
         strangers=len(far),
     )
+
+
+def notes(found: MemorisedThreshold) -> list[str]:
+    """What a threshold cannot tell, in words: pairs that are no nearer than strangers, and too few strangers."""
+    lines = [
+        f"{kind} of one patient lie as far apart ({distance:.4g} HU) as strangers ({found.strangers_hu:.4g} HU): they "
+        f"do not set the threshold for copies, and {found.caught[kind]:.0%} of them are nearer than it"
+        for kind, distance in found.pairs_hu.items()
+        if distance >= found.strangers_hu
+    ]
+    if found.false_positive_rate > NOTABLE_FALSE_POSITIVES:
+        lines.append(
+            f"{found.strangers} strangers set the threshold for copies: as many as {found.false_positive_rate:.0%} of "
+            "new patients could be called copies"
+        )
+    return lines
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,8 @@ class GateRecord(Strict):
         real_rejected: Test to the share of real validation scans (at most 100) that it rejects, judged as synthetic
             volumes are, though they set the thresholds: what to compare the rejected share of those with.
         notes: What could not be judged, in words.
+        verdicts: ``dataset/volume`` to the cell that the gate wrote, so that another in a manifest is noticed; None in
+            records that were made before it was kept.
     """
 
     version: int = Field(default=1, ge=1, le=1)
@@ -144,6 +146,7 @@ class GateRecord(Strict):
     unmet: int
     real_rejected: dict[Test, float]
     notes: tuple[str, ...] = ()
+    verdicts: dict[str, str] | None = None
 
     @property
     def patients(self) -> tuple[Identity, ...]:
@@ -165,7 +168,7 @@ def read_record(folder: Path) -> GateRecord:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         raise UserError(f"{path} is damaged; run `text2ct gate` again", problems) from error
-    if found.run != path.parent.name:
+    if not path.resolve().parent.as_posix().endswith(f"/{found.run}"):
         raise UserError(f"{path} is the record of the gate '{found.run}'; give its folder that name back")
     return found
 
@@ -199,11 +202,18 @@ def known_labels(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _doubts(cell: str) -> frozenset[str]:
-    """The findings that a cell of the column ``gate`` calls unknown."""
+    """The findings that a cell of the column ``gate`` calls unknown.
+
+    Raises:
+        UserError: It is an acceptance that no gate writes: what it doubts cannot be told.
+    """
     found = _CELL.fullmatch(cell)
-    if found is None or found[1] != "accept" or not found[3]:
+    if found is None or found[1] != "accept" or found[3] is None:
         return frozenset()
-    return frozenset(part.removesuffix(_UNKNOWN) for part in found[3].split("; "))
+    doubted = frozenset(part.removesuffix(_UNKNOWN) for part in found[3].split("; ") if part.endswith(_UNKNOWN))
+    if len(doubted) != len(found[3].split("; ")) or not doubted <= set(FINDINGS):
+        raise UserError(f"'{cell}' is no verdict of a gate; run `text2ct gate` again")
+    return doubted
 
 
 def judged_by(cells: pd.Series) -> pd.Series:
@@ -227,6 +237,39 @@ def gates_of(frame: pd.DataFrame, workspace: Workspace) -> list[GateRecord]:
         more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
         raise UserError("these volumes do not name the gate that judged them; run `text2ct gate`", problems[:10] + more)
     return [read_record(workspace.run_dir("synthetic", run)) for run in sorted(set(runs) - {""})]
+
+
+def refuse_unjudged(frame: pd.DataFrame, path: Path) -> None:
+    """Refuse the manifest of a gated folder in which rows have no verdict: what was rejected would be taken.
+
+    Args:
+        frame: The manifest.
+        path: Where it was read.
+
+    Raises:
+        UserError: A gate's record lies beside it and rows have no verdict; they are named.
+    """
+    cells = frame["gate"].fillna("") if "gate" in frame else pd.Series("", index=frame.index)
+    without = frame.loc[cells == "", "volume"].tolist()
+    if without and (Path(path).parent / RECORD).is_file():
+        more = [f"and {len(without) - 10} more"] if len(without) > 10 else []
+        raise UserError(
+            f"{path} was judged by the gate beside it, and {len(without)} of its rows have no verdict; take the gate's "
+            "own manifest (delete the folder and run `text2ct gate` again), or that of the run it judged",
+            without[:10] + more,
+        )
+
+
+def other_verdicts(frame: pd.DataFrame, record: GateRecord) -> list[str]:
+    """Volumes of a gate whose cell in a manifest is not the one that it wrote; none where it kept no verdicts."""
+    if record.verdicts is None:
+        return []
+    judged = frame[judged_by(frame["gate"]) == record.run]
+    return [
+        volume
+        for dataset, volume, cell in zip(judged["dataset"], judged["volume"], judged["gate"], strict=True)
+        if record.verdicts.get(f"{dataset}/{volume}") != cell
+    ]
 
 
 def refuse_same_judge(frame: pd.DataFrame, workspace: Workspace, classifier_name: str, seed: int) -> None:
@@ -260,7 +303,7 @@ def refuse_judge(model_sha256: str, workspace: Workspace) -> None:
     Raises:
         UserError: It is the classifier of a gate, or a record is damaged.
     """
-    for path in sorted(workspace.run_dir("synthetic").glob(f"*/{RECORD}")):
+    for path in sorted(workspace.run_dir("synthetic").rglob(RECORD)):
         record = read_record(path.parent)
         if record.classifier is not None and record.classifier.sha256 == model_sha256:
             raise UserError(

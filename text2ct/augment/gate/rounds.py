@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from text2ct.augment.gate import memorised
 from text2ct.augment.gate.base import TESTS
 from text2ct.augment.gate.judges import Judged, Judges
 from text2ct.augment.gate.record import RECORD, SCORES, CopyFound, Counts, FindingCount, GateRecord, gate_cell
@@ -91,14 +92,15 @@ def copies(rounds: Sequence[Round], judges: Judges, folder: Path) -> list[CopyFo
 
 
 def not_judged(judges: Judges) -> list[str]:
-    """Which findings the classifier cannot judge, why, and which labels nobody vouches for."""
+    """Which findings the classifier cannot judge and why, labels nobody vouches for, and what tells copies badly."""
     notes = []
     for name, one in (judges.thresholds.label or {}).items():
         if one.not_judged:
             unsure = " and the pack does not render it faithfully, so that its labels are unknown"
             more = unsure if judges.unsure(name) else ""
             notes.append(f"{name} is not judged by the classifier: {one.not_judged}{more}")
-    return notes
+    copies_told_by = judges.thresholds.memorised
+    return notes + ([] if copies_told_by is None else memorised.notes(copies_told_by))
 
 
 def write(folder: Path, rounds: Sequence[Round], record: GateRecord) -> None:
@@ -128,7 +130,10 @@ def write(folder: Path, rounds: Sequence[Round], record: GateRecord) -> None:
     table = pd.DataFrame(scores, columns=list(_COLUMNS)).replace([float("inf"), float("-inf")], float("nan"))
     with atomic_path(folder / SCORES) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    manifest = pd.concat(gated, ignore_index=True)
+    names = (manifest["dataset"] + "/" + manifest["volume"]).tolist()
+    record = record.model_copy(update={"verdicts": dict(zip(names, manifest["gate"], strict=True))})
     write_json(folder / RECORD, record.model_dump(mode="json"))
-    write_manifest(pd.concat(gated, ignore_index=True), folder / "manifest.csv")
+    write_manifest(manifest, folder / "manifest.csv")
     if not record.counts.accepted:
         warn("no volume is accepted; look at gate.csv for the reasons")
