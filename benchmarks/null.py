@@ -4,9 +4,9 @@
 
 In each repetition both arms are trained on the same random training patients and differ by their seeds alone, so that
 every verdict other than `no evidence` is false. Holm's correction keeps those of the findings below 1 in 20
-repetitions on average; with 20 repetitions more than 3 would be seen in 1.6% of cases. The law is asked of the
-stricter count: repetitions with any false verdict of a finding, the mean or the endpoint. Finished trainings are
-skipped.
+repetitions on average; with 20 repetitions more than 3 would then be seen in 1.6% of cases. Every kind of verdict is
+corrected by itself, so of several kinds together more are promised; the law is asked of the three kinds of AUC
+together all the same, and the count over all five kinds is printed beside it. Finished trainings are skipped.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ VERDICTS = (
     "any finding, average precision",
     "macro average precision",
 )
+AUC_VERDICTS = VERDICTS[:3]
 
 
 def repetition(
@@ -107,7 +108,8 @@ def table(comparisons: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| {number + 1} | {delta:+.3f} | {low:+.3f} to {high:+.3f} | {found or 'none'} |")
     lines += ["", f"| verdict other than `no evidence` | of {len(comparisons)} |", "|---|---:|"]
     lines += [f"| {key} | {count} |" for key, count in alarms(comparisons).items()]
-    lines.append(f"| any of the three of AUC | {any_auc(comparisons)} |")
+    lines.append(f"| any of the three of AUC | {any_of(comparisons, AUC_VERDICTS)} |")
+    lines.append(f"| any of the five | {any_of(comparisons, VERDICTS)} |")
     return "\n".join(lines)
 
 
@@ -116,9 +118,9 @@ def alarms(comparisons: Sequence[dict[str, Any]]) -> dict[str, int]:
     return {key: sum(bool(verdicts(one)[key]) for one in comparisons) for key in VERDICTS}
 
 
-def any_auc(comparisons: Sequence[dict[str, Any]]) -> int:
-    """Repetitions in which AUCs gave any false verdict: a finding's, the mean's or the endpoint's."""
-    return sum(any(verdicts(one)[key] for key in VERDICTS[:3]) for one in comparisons)
+def any_of(comparisons: Sequence[dict[str, Any]], kinds: Sequence[str]) -> int:
+    """Repetitions with a false verdict of any of these kinds."""
+    return sum(any(verdicts(one)[key] for key in kinds) for one in comparisons)
 
 
 def main() -> None:
@@ -151,12 +153,13 @@ def main() -> None:
     result = {
         "settings": settings.model_dump(mode="json"),
         "alarms": alarms(comparisons),
-        "any_auc": any_auc(comparisons),
+        "any_auc": any_of(comparisons, AUC_VERDICTS),
+        "any": any_of(comparisons, VERDICTS),
         "comparisons": comparisons,
     }
     write_json(workspace.run_dir("scores") / f"{asked.run}.json", result)
     print(table(comparisons))
-    law = "holds" if any_auc(comparisons) <= MOST_ALARMS else "DOES NOT HOLD"
+    law = "holds" if any_of(comparisons, AUC_VERDICTS) <= MOST_ALARMS else "DOES NOT HOLD"
     print(f"\nat most {MOST_ALARMS} of 20 are promised: {law}")
 
 

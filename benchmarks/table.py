@@ -17,7 +17,9 @@ from text2ct.files import read_json
 
 
 def arms_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table with a line for each arm, an arm that several benchmarks have only once.
+    """A Markdown table with a line for each arm, from that of several benchmarks which has most trainings of it.
+
+    The gain of an arm is that of its benchmark; where that has fewer trainings of ``real``, the table says so.
 
     Raises:
         ValueError: Two benchmarks have other numbers of one arm: they are not of the same trainings.
@@ -26,21 +28,26 @@ def arms_table(results: Sequence[Mapping[str, Any]]) -> str:
         "| arm | real + synthetic | trainings | macro AUC | rare AUC | gain, rare (95%) | p | gained | harmed |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    seen: dict[str, Any] = {}
+    chosen: dict[str, Mapping[str, Any]] = {}
     for result in results:
-        gains = {one["arm"]: one for one in result["comparisons"] if one["against"] == "real"}
         for name, arm in result["arms"].items():
-            trainings = arm["per_seed"]
-            if name not in seen:
-                seen[name] = trainings
-                lines.append(_line(name, arm, result["training"][name], gains.get(name)))
-            elif seen[name][: len(trainings)] != trainings:
+            before = chosen.setdefault(name, result)["arms"][name]["per_seed"]
+            shared = min(len(before), len(arm["per_seed"]))
+            if before[:shared] != arm["per_seed"][:shared]:
                 raise ValueError(f"{name} has other trainings in {result['run']}; give benchmarks of the same settings")
-    return "\n".join(lines)
+            if len(arm["per_seed"]) > len(before):
+                chosen[name] = result
+    most = len(chosen["real"]["arms"]["real"]["per_seed"])
+    return "\n".join([*lines, *(_line(name, result, most) for name, result in chosen.items())])
 
 
-def _line(name: str, arm: Mapping[str, Any], training: Mapping[str, Any], gain: Mapping[str, Any] | None) -> str:
-    cells = [f"`{name}`", f"{training['real']:,} + {training['synthetic']:,}", str(len(arm["per_seed"]))]
+def _line(name: str, result: Mapping[str, Any], most: int) -> str:
+    arm, training = result["arms"][name], result["training"][name]
+    gain = next((one for one in result["comparisons"] if (one["arm"], one["against"]) == (name, "real")), None)
+    trainings, against = str(len(arm["per_seed"])), len(result["arms"]["real"]["per_seed"])
+    if gain is not None and against != most:
+        trainings += f", gain over {against} of `real`"
+    cells = [f"`{name}`", f"{training['real']:,} + {training['synthetic']:,}", trainings]
     cells += [_number(arm["macro_auc"]), _number(arm["underrepresented_auc"])]
     if gain is None:
         cells += [""] * 4

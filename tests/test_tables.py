@@ -6,7 +6,7 @@ from rich.console import Console
 
 from text2ct.evaluation import score
 from text2ct.findings import FINDINGS
-from text2ct.tables import imbalance_table, number, score_table, span
+from text2ct.tables import auc_table, imbalance_table, number, score_table, span
 
 
 def text_of(table: object) -> str:
@@ -25,6 +25,20 @@ def test_score_table() -> None:
     assert span(result["macro_auc_ci"]) in text
     emphysema = next(line for line in text.splitlines() if "Emphysema" in line)
     assert "–" in emphysema
+
+
+def test_the_endpoint_stands_below_the_arms() -> None:
+    arms = {name: {"macro_auc": 0.8, "ci": [0.7, 0.9]} for name in ("real", "real+synthetic@1")}
+    endpoint = {"findings": ["Emphysema"], "arm": "real+synthetic@1", "against": "real", "delta": 0.04, "p": 0.01}
+    endpoint |= {"ci": [0.01, 0.07], "verdict": "gain", "margin": 0.03, "met": None, "untrained": ["real+classical"]}
+    result = {"arms": arms, "comparisons": [], "endpoint": endpoint}
+    text = " ".join(text_of(auc_table(result)).split())
+    assert "real+synthetic@1 against real +0.040 [+0.010, +0.070], p 0.010: gain; margin of 0.03" in text
+    assert "not decided without real+classical" in text
+    for met, said in ((True, "generated volumes met"), (False, "generated volumes not met")):
+        text = text_of(auc_table(result | {"endpoint": endpoint | {"met": met, "untrained": []}}))
+        assert said in " ".join(text.split())
+    assert "endpoint" not in text_of(auc_table(result | {"endpoint": {"arm": None, "against": None}}))
 
 
 def test_imbalance_table() -> None:

@@ -94,7 +94,7 @@ def score_table(result: Mapping[str, Any]) -> Table:
 
 
 def auc_table(result: Mapping[str, Any]) -> Table:
-    """Macro AUC of each benchmark arm and its difference from the arm it is compared with.
+    """Macro AUC of each benchmark arm and its difference from the arm it is compared with; below, the endpoint.
 
     Args:
         result: The numbers of ``benchmark --json``.
@@ -113,7 +113,21 @@ def auc_table(result: Mapping[str, Any]) -> Table:
         cells += [number(entry["delta_macro_auc"], sign=True), span(entry["ci"], sign=True)]
         cells += [number(entry.get("p_adjusted")), outcome]
         table.add_row(name, *cells, style=_STYLE.get(outcome, ""))
+    table.caption = _endpoint(result.get("endpoint") or {})
     return table
+
+
+def _endpoint(declared: Mapping[str, Any]) -> str | None:
+    """What the declared endpoint came to, and whether its margin was met."""
+    if declared.get("delta") is None or "met" not in declared:
+        return None
+    met = {True: "met", False: "not met", None: f"not decided without {', '.join(declared.get('untrained', ()))}"}
+    return (
+        f"endpoint, the mean AUC of {len(declared['findings'])} under-represented findings: {declared['arm']} against "
+        f"{declared['against']} {number(declared['delta'], sign=True)} {span(declared['ci'], sign=True)}, "
+        f"p {number(declared['p'])}: {declared['verdict']}; margin of {declared['margin']:g} over every arm without "
+        f"generated volumes {met[declared['met']]}"
+    )
 
 
 def parity_table(rows: Sequence[ArrayResult]) -> Table:

@@ -30,7 +30,7 @@ def make_real(n: int = 40, seed: int = 0) -> pd.DataFrame:
                     "split": split,
                     "findings_text": f"Report {index} of {split}.",
                 }
-                | {"source": "simulated", "root": "clinic", "path": f"{name}.nii.gz"}
+                | {"source": "simulated", "root": "workspace", "path": f"real/{name}.nii.gz"}
                 | dict(zip(FINDINGS, row, strict=True))
             )
     return validate(pd.DataFrame(rows), "the test")

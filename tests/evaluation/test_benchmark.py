@@ -10,6 +10,7 @@ import pytest
 
 from text2ct.classifiers.registry import CLASSIFIERS
 from text2ct.errors import UserError
+from text2ct.evaluation.benchmark import BenchmarkSettings, run_benchmark
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
@@ -91,6 +92,41 @@ def test_damaged_predictions_are_made_again(workspace, real, synthetic):
     fake = FakeClassifier()
     assert run(workspace, real, synthetic, fake, arms=("real",))["arms"] == result["arms"]
     assert len(fake.trainings) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"train": null, "predictions": {}}'])
+def test_a_damaged_record_is_a_training_that_is_not_done(workspace, real, synthetic, content, capsys):
+    result = run(workspace, real, synthetic, arms=("real",), seeds=(0,))
+    (record,) = workspace.path.glob("classifiers/benchmark/real-seed0-*/done.json")
+    record.write_text(content, encoding="utf-8")
+    fake = FakeClassifier()
+    assert run(workspace, real, synthetic, fake, arms=("real",), seeds=(0,))["arms"] == result["arms"]
+    assert len(fake.trainings) == 1
+    assert "is damaged; this training is made again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_volumes_that_were_replaced_are_trained_on_again(workspace, real, synthetic, split):
+    file = workspace.path / real.loc[real["split"] == split, "path"].iloc[0]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"voxels")
+    mine = partial(run, workspace, real, synthetic, arms=("real",), seeds=(0,))
+    mine()
+    assert mine()["resumed"] == 1
+    file.write_bytes(b"other voxels")
+    fake = FakeClassifier()
+    assert mine(fake)["resumed"] == 0
+    assert len(fake.trainings) == 1
+
+
+def test_what_cannot_be_trained_declares_nothing(workspace, real, synthetic):
+    """The name would be taken, and the corrected benchmark refused under it."""
+    settings = {"steps": 1, "seeds": (0,), "arms": ("real",)}
+    for options, device, message in (({"size": (4, 4, 4)}, "cpu", "the grid cannot be used"), ({}, "cuda:99", "cuda")):
+        asked = BenchmarkSettings.of("the test", settings | {"train_options": options})
+        with pytest.raises(UserError, match=message):
+            run_benchmark(real, None, workspace, asked, "mine", device=device)
+    assert not (workspace.path / "reports").exists()
 
 
 def test_other_settings_under_the_same_name_are_refused(workspace, real, synthetic):

@@ -250,8 +250,14 @@ def test_the_own_generator_sees_the_regimes_training_patients_and_the_same_promp
     assert patients == sorted(real.loc[real["split"] == "train", "patient"])
     for seed, (prompts, pack, name, drawn) in enumerate(asked):
         assert prompts == fake.trainings[2 + seed]["manifest"].query("source == 'synthetic'")["prompt"].tolist()
-        assert (pack, name, drawn) == (folder / "pack", f"benchmark/{folder.name}-seed{seed}", seed)
+        assert (pack, drawn) == (folder / "pack", seed)
+        assert name.startswith(f"benchmark/{folder.name}-seed{seed}-")
         assert fake.trainings[4 + seed]["manifest"]["dataset"].str.startswith("synthetic-benchmark-").sum() == 10
+    asked.clear()
+    arms = ("real", "real+own-generator@0.25", "real+own-generator@0.5")
+    run(workspace, real, synthetic, FakeClassifier(), arms=arms, seeds=(0, 1), run="both")
+    assert len({name for _, _, name, _ in asked}) == 2, "another ratio asks for other volumes: another run"
+    assert {len(prompts) for prompts, *_ in asked} == {20}
 
 
 @pytest.mark.parametrize(

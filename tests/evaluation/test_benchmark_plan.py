@@ -121,15 +121,23 @@ def test_several_regimes_stand_beside_the_largest(workspace, real, synthetic):
     arms = ("real", "real+synthetic@0.5")
     result = run(workspace, real, synthetic, fake, arms=arms, train_patients=(40, 10, 20))
     assert [regime["train_patients"] for regime in result["regimes"]] == [10, 20, 40]
-    for key in ("arms", "comparisons", "training"):
+    for key in ("arms", "comparisons", "training", "primary", "chosen_ratio"):
         assert result[key] == result["regimes"][-1][key]
-    patients = []
-    for training in fake.trainings[::4]:
-        train = training["manifest"].query("split == 'train'")
-        patients.append(set(train["patient"]))
-        assert (training["manifest"]["split"] == "validation").sum() == 40
-    assert [len(one) for one in patients] == [10, 20, 40]
-    assert patients[0] < patients[1] < patients[2]
+    for regime in result["regimes"]:
+        assert regime["endpoint"]["arm"] == "real+synthetic@0.5"
+        short = regime["training"]["real+synthetic@0.5"]["synthetic"] < regime["train_patients"] / 2
+        assert any("synthetic volumes to use" in note for note in regime["notes"]) == short
+    of_seed = {}
+    for seed in (0, 1):
+        patients = []
+        for training in fake.trainings[seed::4]:
+            train = training["manifest"].query("split == 'train'")
+            patients.append(set(train["patient"]))
+            assert (training["manifest"]["split"] == "validation").sum() == 40
+        assert [len(one) for one in patients] == [10, 20, 40]
+        assert patients[0] < patients[1] < patients[2]
+        of_seed[seed] = patients
+    assert of_seed[0][0] != of_seed[1][0], "each training draws its own, so that their luck is in the intervals"
     for training in (one for one in fake.trainings if (one["manifest"]["source"] == "synthetic").any()):
         train = training["manifest"].query("split == 'train'")
         own = set(train.query("source != 'synthetic'")["volume"])

@@ -1,5 +1,7 @@
 """The tables of docs/benchmarks.md: every number is the benchmark's own."""
 
+import pytest
+
 from text2ct.findings import FINDINGS
 
 from .benchmark_fakes import make_real, make_synthetic, run
@@ -35,3 +37,16 @@ def test_findings_are_listed_and_the_rare_ones_marked(workspace):
     names = [cells(line)[0] for line in lines]
     assert [name.removesuffix(" *") for name in names] == list(FINDINGS)
     assert [name.removesuffix(" *") for name in names if name.endswith("*")] == result["underrepresented"]
+
+
+def test_an_arm_is_taken_from_where_it_has_most_trainings_and_says_what_its_gain_is_over(workspace):
+    real, synthetic = make_real(), make_synthetic(workspace)
+    few = run(workspace, real, synthetic, seeds=(0, 1), arms=("real", "synthetic"))
+    many = run(workspace, real, synthetic, seeds=(0, 1, 2), arms=("real", "real+oversampled"))
+    for order in ([few, many], [many, few]):
+        lines = {cells(line)[0].strip("`"): cells(line) for line in table.arms_table(order).splitlines()[2:]}
+        assert [lines[name][2] for name in ("real", "real+oversampled")] == ["3", "3"]
+        assert lines["synthetic"][2] == "2, gain over 2 of `real`"
+    other = run(workspace, real, synthetic, seeds=(5, 6), arms=("real",), run="other")
+    with pytest.raises(ValueError, match="real has other trainings in other"):
+        table.arms_table([few, other])

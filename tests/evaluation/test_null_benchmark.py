@@ -44,8 +44,8 @@ def test_a_false_verdict_is_counted(repeat):
     counts = null.alarms([comparison, comparison])
     assert counts == dict(zip(null.VERDICTS, (2, 0, 0, 0, 2), strict=True))
     assert "any finding: Emphysema; macro average precision: harm" in null.table([comparison])
-    assert null.any_auc([comparison, comparison]) == 2
+    assert null.any_of([comparison, comparison], null.AUC_VERDICTS) == 2
     comparison["findings"]["Emphysema"]["verdict"] = "no evidence"
     comparison |= {"delta_underrepresented_auc": -0.1, "underrepresented_p": 0.01}
     assert null.alarms([comparison])["under-represented findings (the endpoint)"] == 1
-    assert null.any_auc([comparison, repeat(1, FakeClassifier())]) == 1
+    assert null.any_of([comparison, repeat(1, FakeClassifier())], null.AUC_VERDICTS) == 1

@@ -137,3 +137,20 @@ def test_frames_in_memory_are_checked(tables: Tables) -> None:
         align(predictions, labels.assign(Emphysema=0.5))
     with pytest.raises(UserError, match="no rows"):
         align(predictions.iloc[:0], labels.iloc[:0])
+
+
+def test_a_column_of_patients_counts_whether_or_not_there_is_one_of_scans(tables: Tables, tmp_path: Path) -> None:
+    predictions, labels = tables
+    names = [f"exam{k}" for k in range(len(labels))]
+    predictions, labels = predictions.assign(VolumeName=names), labels.assign(VolumeName=names)
+    assert "a patient of its own" in align(predictions, labels).notes[0]
+    patients = [f"p{k // 3}" for k in range(len(labels))]
+    cases = align(predictions, labels.assign(patient=patients))
+    assert (cases.n_patients, cases.n_scans) == (len(set(patients)), len(labels))
+    assert not any("a patient of its own" in note for note in cases.notes)
+    gap = labels.assign(patient=["", *patients[1:]])
+    gap.to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(UserError, match=r"1 cells of 'patient' are empty, row 2 first"):
+        read_labels(tmp_path / "labels.csv")
+    labels.assign(patient="").to_csv(tmp_path / "none.csv", index=False)
+    assert "patient" not in read_labels(tmp_path / "none.csv")

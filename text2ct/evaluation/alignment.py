@@ -61,9 +61,13 @@ def identify(labels: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
     from text2ct.manifests import parse_volume_names
 
     parsed = parse_volume_names(labels[column])
-    patients = (dataset + parsed["patient"]).tolist()
-    scans = (dataset + parsed["scan"]).tolist()
-    return patients, scans, []
+    patients, scans = (
+        (dataset + (labels[name].astype(str) if name in labels else parsed[name])).tolist()
+        for name in ("patient", "scan")
+    )
+    alone = len(labels) > 1 and len(set(patients)) == len(labels) and "patient" not in labels
+    notes = ["every row is taken as a patient of its own; a column 'patient' says who is the same"] if alone else []
+    return patients, scans, notes
 
 
 def align(

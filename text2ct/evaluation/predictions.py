@@ -96,8 +96,15 @@ def _parse_labels(path: Path) -> tuple[pd.DataFrame, list[str]]:
     raw = _load(path)
     frame, problems = _parse(raw, Path(path).name, _label, "expected 0, 1 or empty")
     for name in ("dataset", "patient", "scan"):
-        if name in raw.columns and raw[name].ne("").all():
-            frame[name] = raw[name].to_numpy()
+        empty = raw[name].str.strip() == "" if name in raw.columns else None
+        if empty is None or empty.all():
+            continue
+        if empty.any():
+            problems.append(
+                f"{Path(path).name}: {int(empty.sum())} cells of '{name}' are empty, row {int(empty.argmax()) + 2} "
+                "first; fill the column in, or take it out"
+            )
+        frame[name] = raw[name].str.strip().to_numpy()
     return frame, problems
 
 

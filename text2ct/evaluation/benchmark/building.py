@@ -41,7 +41,7 @@ class Arm:
         frame: Manifest rows with split train and validation.
         real: Real training volumes.
         synthetic: Synthetic training volumes.
-        clones: Real volumes that oversampling adds.
+        clones: Copies of real volumes that are added: drawn again, or through a decoder.
         sampling_weights: ``(len(frame),)`` relative frequencies, or None for all equal.
         options: Arguments of ``train`` that replace those of all arms.
         made_with: What decides volumes or first weights that are made for this arm, beside ``frame``.
@@ -130,7 +130,7 @@ def with_reconstructed(name: str, material: Material, seed: int, ratio: float) -
         return material.joined(material.train, made)
 
     made_with = _pack(material) | {"train": table_digest(material.train)}
-    return replace(real(name, material, seed, ratio), make=make, made_with=made_with)
+    return replace(real(name, material, seed, ratio), clones=len(material.train), make=make, made_with=made_with)
 
 
 def synthetic(name: str, material: Material, seed: int, ratio: float) -> Arm:
@@ -203,18 +203,20 @@ def with_own_generator(name: str, material: Material, seed: int, ratio: float) -
 
     def make(folder: Path) -> pd.DataFrame:
         from text2ct.augment import synthesize
+        from text2ct.augment._run import requests_digest
         from text2ct.augment.mix import gather
+        from text2ct.augment.requests import check_requests
         from text2ct.evaluation.arm_volumes import own_generator
         from text2ct.manifests import read_manifest
 
         pack = own_generator(material.train, material.workspace, folder, device=material.device, budget=OwnBudget())
         origin = {"dataset": rows["prompt_dataset"], "volume": rows["prompt_volume"]}
-        requests = rows[["prompt", *NAMES]].assign(**origin)
+        requests = check_requests(rows[["prompt", *NAMES]].assign(**origin), "the prompts")
         done = synthesize(
             requests,
             pack=pack,
             workspace=material.workspace,
-            run=f"benchmark/{folder.name}-seed{seed}",
+            run=f"benchmark/{folder.name}-seed{seed}-{requests_digest(requests)[:8]}",
             seed=seed,
             device=material.device,
         )

@@ -128,16 +128,18 @@ def run_benchmark(
     head = {"run": name, "settings": settings.model_dump(mode="json")}
     if dry_run:
         return head | _foreseen(runner, regimes)
-    results, resumed, earlier = [], 0, 0
+    results: list[dict[str, Any]] = []
+    resumed = earlier = 0
     for regime in regimes:
         outcomes = {name: runner.run_arm(arms) for name, arms in regime.arms.items()}
         every = [one for runs in outcomes.values() for one in runs]
         resumed += sum(one["resumed"] for one in every)
         earlier += sum(one["begun"] is None or one["begun"] < declared.declared for one in every)
-        results.append(judge(regime.arms, outcomes, splits, declared.endpoint.findings, settings.n_bootstrap))
+        found = judge(regime.arms, outcomes, splits, declared.endpoint.findings, settings.n_bootstrap)
+        results.append(found | {"endpoint": endpoint(declared, found)})
     result = head | results[-1]
     result["notes"] = [*notes, *_test_size(declared.endpoint), *result["notes"]]
-    result["endpoint"] = endpoint(declared, result) | {"trained_before": earlier}
+    result["endpoint"] |= {"trained_before": earlier}
     gate = None if pool is None else gate_counts(pool, workspace)
     if gate is not None:
         result["gate"] = gate
@@ -152,9 +154,9 @@ def run_benchmark(
             "the training split: a gain with few patients may be their knowledge"
         )
     if len(regimes) > 1:
-        keys = ("arms", "comparisons", "training")
+        keys = ("arms", "comparisons", "training", "notes", "primary", "chosen_ratio", "endpoint")
         result["regimes"] = [
-            {"train_patients": regime.train_patients, **{key: found[key] for key in keys}}
+            {"train_patients": regime.train_patients, **{key: found[key] for key in keys if key in found}}
             for regime, found in zip(regimes, results, strict=True)
         ]
     path = report / "benchmark.json"
@@ -223,22 +225,30 @@ def _test_size(declared: Endpoint) -> list[str]:
 
 
 def _regimes(material: Material, names: Sequence[str]) -> list[_Regime]:
-    """The arms of every number of training patients, from few to many."""
+    """The arms of every number of training patients, from few to many.
+
+    Each training seed draws patients of its own, so that the luck of who they are is inside the intervals.
+    """
+    seeds = material.settings.seeds
     regimes = []
     for count in material.settings.train_patients or (None,):
-        part = material
-        if count is not None:
-            subset = nested_patients(material.train, count)
-            pool = None if material.synthetic is None else known_to(material.synthetic, subset, material.real)
-            part = replace(material, train=subset, synthetic=pool)
+        parts = {seed: material if count is None else _with_patients(material, count, seed) for seed in seeds}
         try:
-            arms = {name: [build_arm(name, part, seed) for seed in part.settings.seeds] for name in names}
+            arms = {name: [build_arm(name, parts[seed], seed) for seed in seeds] for name in names}
             regimes.append(_Regime(count, arms))
         except UserError as error:
             if count is None:
                 raise
-            raise UserError(f"with {count} training patients: {error}") from error
+            hint = " (of these patients no prompt was used; synthesize more, or ask for more patients)"
+            raise UserError(f"with {count} training patients: {error}{hint}") from error
     return regimes
+
+
+def _with_patients(material: Material, count: int, seed: int) -> Material:
+    """The material of some of the training patients, with the synthetic volumes that they could have asked for."""
+    subset = nested_patients(material.train, count, seed)
+    pool = None if material.synthetic is None else known_to(material.synthetic, subset, material.real)
+    return replace(material, train=subset, synthetic=pool)
 
 
 def _foreseen(runner: Runner, regimes: Sequence[_Regime]) -> dict[str, Any]:

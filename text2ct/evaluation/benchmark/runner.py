@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from text2ct.console import info
+from text2ct.compute import pick_device
+from text2ct.console import info, warn
 from text2ct.errors import UserError
 from text2ct.evaluation.benchmark.building import Arm
 from text2ct.evaluation.benchmark.data import check_frame, check_start
@@ -18,8 +21,34 @@ from text2ct.files import atomic_path, read_json, sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
 
+TRAINING_VERSION = 4
+"""Raise it when the same request trains or predicts otherwise: networks, recipe, reading of volumes."""
+
 Train = Callable[..., dict[str, Any]]
 Predict = Callable[..., pd.DataFrame]
+
+
+class _Done(BaseModel):
+    """``done.json``: what a training said, the SHA-256 of its predictions by split, and what pins it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: dict[str, Any]
+    predictions: dict[str, str] = Field(min_length=2)
+    begun: str | None = None
+    """The hour (UTC); None where it was not kept yet, as ``files``."""
+    files: str | None = None
+
+
+def _read_done(path: Path) -> _Done | None:
+    """The record of a finished training; None where there is none, or none that can be understood."""
+    if not path.exists():
+        return None
+    try:
+        return _Done.model_validate(read_json(path))
+    except (UserError, ValidationError):
+        warn(f"{path} is damaged; this training is made again")
+        return None
 
 
 class Runner:
@@ -35,7 +64,7 @@ class Runner:
         predict: Predictor; by default :func:`text2ct.classifiers.predict`.
 
     Raises:
-        UserError: An unknown classifier, option or field of the recipe.
+        UserError: An unknown classifier, option, field of the recipe or device, or a grid that does not serve.
     """
 
     def __init__(
@@ -54,6 +83,9 @@ class Runner:
         self._folder = workspace.run_dir("classifiers", "benchmark")
         self._test_data = table_digest(splits["test"])
         self._recipe = _recipe(settings.classifier, settings.train_options)
+        if train is None:
+            pick_device(device)
+            _check_grid(settings.classifier, settings.train_options)
         self._train, self._predict = train, predict
 
     def _request(self, arm: Arm) -> dict[str, Any]:
@@ -63,7 +95,7 @@ class Runner:
         )
         weights = None if arm.sampling_weights is None else arm.sampling_weights.tolist()
         return {
-            "version": 4,
+            "version": TRAINING_VERSION,
             "arm": arm.name,
             "seed": arm.seed,
             **settings,
@@ -84,20 +116,33 @@ class Runner:
         return self._folder / "made" / f"{arm.name.split('@')[0]}-{json_digest(plain(arm.made_with))[:12]}"
 
     def finished(self, arm: Arm) -> dict[str, Any] | None:
-        """The outcome of a training that is done with the same request, or None."""
+        """The outcome of a training that is done with the same request on the same files, or None."""
         place = self._place(arm)
-        if not (place / "done.json").exists():
+        done = _read_done(place / "done.json")
+        if done is None:
             return None
-        done = read_json(place / "done.json")
+        if done.files not in (None, self._files(arm)):
+            info(f"{arm.name}, seed {arm.seed}: volumes were replaced since it was trained; it is trained again")
+            shutil.rmtree(place)
+            return None
         tables = {}
-        for split, checksum in done["predictions"].items():
+        for split, checksum in done.predictions.items():
             table = place / f"predictions-{split}.csv"
             if not table.is_file() or sha256_file(table) != checksum:
                 return None
             # Cells as text first: float() gives back the very number that was written.
             cells = pd.read_csv(table, dtype="str", keep_default_na=False)
             tables[split] = cells.astype(dict.fromkeys(FINDINGS, "float64"))
-        return {"train": done["train"], "predictions": tables, "resumed": True, "begun": done.get("begun")}
+        return {"train": done.train, "predictions": tables, "resumed": True, "begun": done.begun}
+
+    def _files(self, arm: Arm) -> str:
+        """Digest of the sizes of all volumes that an arm is trained, validated and judged on.
+
+        Sizes are cheap to ask for, and packed voxels that differ hardly ever have the same.
+        """
+        rows = pd.concat([arm.frame, self._splits["test"]], ignore_index=True)
+        places = (self._workspace.resolve(root, path) for root, path in zip(rows["root"], rows["path"], strict=True))
+        return json_digest([place.stat().st_size if place.is_file() else None for place in places])
 
     def run_arm(self, arms: Sequence[Arm]) -> list[dict[str, Any]]:
         """An arm's trainings, each unless it was done before; volumes are made only for those that were not.
@@ -128,7 +173,7 @@ class Runner:
         check_frame(arm.name, frame, self._splits)
         info(
             f"{arm.name}, seed {arm.seed}: {settings.steps} steps on {arm.real} real and {arm.synthetic} synthetic "
-            "volumes"
+            "volumes" + (f", {arm.clones} copies of real ones beside them" if arm.clones else "")
         )
         write_json(place / "request.json", self._request(arm))
         train, predict = self._functions()
@@ -167,7 +212,8 @@ class Runner:
                 table.to_csv(temporary, index=False, lineterminator="\n")
             tables[split], checksums[split] = table, sha256_file(path)
         kept = {key: plain(value) for key, value in trained.items() if key != "run"}
-        write_json(place / "done.json", {"train": kept, "predictions": checksums, "begun": begun})
+        done = _Done(train=kept, predictions=checksums, begun=begun, files=self._files(arm))
+        write_json(place / "done.json", done.model_dump(mode="json"))
         return {"train": kept, "predictions": tables, "resumed": False, "begun": begun}
 
     def estimate(self, left: Sequence[Arm]) -> dict[str, Any]:
@@ -209,6 +255,18 @@ class Runner:
 
             return self._train or classifiers.train, self._predict or classifiers.predict
         return self._train, self._predict
+
+
+def _check_grid(classifier: str, options: Mapping[str, Any]) -> None:
+    """Refuse a grid that the network cannot take, before anything is declared."""
+    from text2ct.classifiers.config import Preprocessing
+    from text2ct.classifiers.model import check_grid
+    from text2ct.classifiers.registry import find
+
+    spec = find(classifier)
+    grid = {key: options[key] for key in ("size", "spacing_mm") if key in options}
+    network = spec.config.of(f"the options of classifier '{classifier}'", options.get("options") or {})
+    check_grid(spec, network, Preprocessing.of("the grid", grid).size)
 
 
 def _recipe(classifier: str, options: Mapping[str, Any]) -> dict[str, Any]:

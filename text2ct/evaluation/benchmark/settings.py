@@ -57,7 +57,7 @@ class BenchmarkSettings(Settings):
     train_options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of ``train``, the same for every arm."""
     train_patients: tuple[Count, ...] = ()
-    """Sizes of nested random subsets of the training patients; none: all of them."""
+    """Sizes of random subsets of the training patients, nested and drawn anew by each seed; none: all of them."""
     pretrain_patients: Count = 1000
     """New patients that ``real+classifier-pretrained`` starts from."""
 
