@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from text2ct.evaluation.delong import delong_test
 from text2ct.manifests.imbalance import (
     auc_variance,
     cooccurrence,
@@ -70,13 +72,31 @@ def test_hanley_and_mcneil_1982():
     assert math.sqrt(auc_variance(0.893, 51, 58)) == pytest.approx(0.032, abs=1e-3)
 
 
-def test_the_detectable_difference_solves_its_equation():
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+def test_the_detectable_difference_solves_its_equation(correlation):
     from scipy.stats import norm
 
-    delta = detectable_auc_difference(80, 700)
+    delta = detectable_auc_difference(80, 700, correlation=correlation)
     base, better = auc_variance(0.75, 80, 700), auc_variance(0.75 + delta, 80, 700)
-    expected = norm.ppf(0.975) * math.sqrt(2 * base) + norm.ppf(0.8) * math.sqrt(base + better)
-    assert delta == pytest.approx(expected, abs=1e-6)
+    same = 2 * base * (1 - correlation)
+    other = base + better - 2 * correlation * math.sqrt(base * better)
+    assert delta == pytest.approx(norm.ppf(0.975) * math.sqrt(same) + norm.ppf(0.8) * math.sqrt(other), abs=1e-6)
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(1.0, 0.75, 1.0), (0.5, 0.0, 0.5)])
+def test_a_paired_comparison_detects_its_difference_and_not_half_of_it(share, least, most):
+    """Binormal scores of two models on the same cases, judged by DeLong's test."""
+    rng, n_pos, n_neg, shared = np.random.default_rng(0), 60, 400, 0.55
+    areas = (0.75, 0.75 + share * detectable_auc_difference(n_pos, n_neg))
+    shifts = [math.sqrt(2) * NormalDist().inv_cdf(area) for area in areas]
+    positive = np.arange(n_pos + n_neg) < n_pos
+    found = 0
+    for _ in range(200):
+        common = math.sqrt(shared) * rng.normal(size=positive.shape)
+        own = math.sqrt(1 - shared) * rng.normal(size=(2, *positive.shape))
+        test = delong_test(positive, *(common + one + shift * positive for one, shift in zip(own, shifts, strict=True)))
+        found += test is not None and test.p is not None and test.p < 0.05
+    assert least < found / 200 < most
 
 
 @pytest.mark.parametrize("counts", [(0, 10), (10, 0), (1, 2)])
