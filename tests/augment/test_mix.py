@@ -15,7 +15,7 @@ from text2ct.augment.association import source_label_association
 from text2ct.augment.mix import sampling_weights
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
-from text2ct.manifests import read_manifest, validate
+from text2ct.manifests import Workspace, read_manifest, validate
 
 
 @given(ratio=st.floats(0, 1.2), strategy=st.sampled_from(["targeted", "uniform"]), seed=st.integers(0, 99))
@@ -196,3 +196,8 @@ def test_another_mix_of_the_same_name_is_refused(workspace, frame, synthetic):
         with pytest.raises(UserError, match="holds another mix; give another --run"):
             mix(frame, synthetic, ratio=0.2, workspace=workspace, run="mine", dry_run=dry_run)
     assert tree(workspace.path / "mixed") == before
+
+
+def test_a_manifest_of_another_workspace_is_said_to_be_one(tmp_path, frame, synthetic):
+    with pytest.raises(UserError, match=r"none of the 24 synthetic volumes is in .*other: .* give that --workspace"):
+        mix(frame, synthetic, ratio=0.1, workspace=Workspace(tmp_path / "other"))

@@ -35,6 +35,17 @@ def per_finding(
     fidelity: Mapping[str, float],
     target_irlbl: float | None = None,
 ) -> dict[str, FindingPlan]:
+    """What a plan does to each finding, and what the test scans can show of it.
+
+    Args:
+        labels: (scans, 18) training labels, NaN where unknown.
+        added: (volumes, 18) labels of the synthetic volumes.
+        test: (scans, 18) labels of the test scans; they decide ``detectable`` and nothing else.
+        aims: What was aimed for.
+        expected_gain: AUC difference that is hoped for, in (0, 1).
+        fidelity: How much of a finding the generator keeps, in [0, 1], where that is known.
+        target_irlbl: IRLbl aimed for, if one was.
+    """
     association = associations(labels, added)
     imbalance = [
         [value if math.isfinite(value) else None for value in irlbl(pd.DataFrame(rows, columns=NAMES))]

@@ -145,7 +145,7 @@ def gather(real: pd.DataFrame, synthetic: pd.DataFrame | Sequence[pd.DataFrame],
     """Join synthetic manifests and check that they may be used beside ``real``.
 
     Raises:
-        UserError: No synthetic row, a volume twice, synthetic rows in ``real``, or a leak.
+        UserError: No synthetic row or no file of any, a volume twice, synthetic rows in ``real``, or a leak.
     """
     frames = [synthetic] if isinstance(synthetic, pd.DataFrame) else list(synthetic)
     frames = [frame for frame in frames if len(frame)]
@@ -160,6 +160,12 @@ def gather(real: pd.DataFrame, synthetic: pd.DataFrame | Sequence[pd.DataFrame],
         raise UserError(
             f"{len(twice)} synthetic volumes are given twice; name each run once",
             [f"{d}/{v}" for d, v in twice[["dataset", "volume"]].head(10).itertuples(index=False)],
+        )
+    files = (workspace.resolve(r, p) for r, p in zip(joined["root"], joined["path"], strict=True) if p)
+    if not any(file.is_file() for file in files):
+        raise UserError(
+            f"none of the {len(joined)} synthetic volumes is in {workspace.path}: the manifest is another workspace's, "
+            "or its volumes are gone; give that --workspace, or synthesize again"
         )
     refuse_leaks(real, joined, workspace)
     return joined

@@ -72,7 +72,7 @@ def make_plan(
         max_ratio: At most this many synthetic volumes per training scan; what cannot be reached within
             it is said in the notes.
         max_association: Largest absolute phi of source and label, in (0, 1]; 1 plans the fewest volumes.
-        expected_gain: AUC that a target is hoped to gain, in (0, 0.25]; targets whose test scans could not show
+        expected_gain: AUC that a target is hoped to gain, in (0, 1); targets whose test scans could not show
             it are marked.
         unseen: Also ask for plausible label sets that no training scan has.
         fidelity: Per finding the share in [0, 1] of the judges' AUC that the pack's volumes keep; below
