@@ -42,6 +42,7 @@ UntilOption = Annotated[
     float, typer.Option("--synthetic-until", help="Share of the steps after which only real volumes are drawn.")
 ]
 LossOption = Annotated[str, typer.Option("--loss", help="bce or asymmetric.")]
+EmaOption = Annotated[float, typer.Option("--ema", help="Decay a step of averaged weights, as 0.99; 0 for none.")]
 
 
 @judge_app.command()
@@ -57,6 +58,7 @@ def train(
     spacing: SpacingOption = "5",
     option: OwnOption = None,
     loss: LossOption = "bce",
+    ema: EmaOption = 0.0,
     class_weights: WeightsOption = False,
     classical: ClassicalOption = False,
     synthetic_until: UntilOption = 1.0,
@@ -94,7 +96,7 @@ def train(
         augment=classical,
         device=device,
         options=_settings(option or []),
-        recipe={"loss": loss, "accumulate": accumulate},
+        recipe=_recipe(loss, ema) | {"accumulate": accumulate},
         init=init,
         synthetic_until=synthetic_until,
         dry_run=dry_run,
@@ -124,6 +126,11 @@ def _settings(options: list[str]) -> dict[str, Any]:
         except ValueError:
             settings[key] = value
     return settings
+
+
+def _recipe(loss: str, ema: float) -> dict[str, Any]:
+    """What differs from the recipe's defaults; an average that is off is not named, so that it renames no training."""
+    return {"loss": loss} | ({"ema_decay": ema} if ema else {})
 
 
 def _training_manifest(space: Any, dry_run: bool) -> Path:
@@ -189,6 +196,7 @@ def benchmark(
     spacing: SpacingOption = "5",
     option: OwnOption = None,
     loss: LossOption = "bce",
+    ema: EmaOption = 0.0,
     class_weights: WeightsOption = False,
     classical: ClassicalOption = False,
     synthetic_until: UntilOption = 1.0,
@@ -228,7 +236,7 @@ def benchmark(
             "class_weights": class_weights,
             "augment": classical,
             "options": _settings(option or []),
-            "recipe": {"loss": loss},
+            "recipe": _recipe(loss, ema),
         },
     }
     space, settings = Workspace.open(workspace), BenchmarkSettings.of("the benchmark's options", asked)
@@ -248,6 +256,7 @@ def benchmark(
         spacing=spacing,
         option=option,
         loss=loss,
+        ema=ema or None,
         class_weights=class_weights,
         classical=classical,
         synthetic_until=None if synthetic_until == 1 else synthetic_until,

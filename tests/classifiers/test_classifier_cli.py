@@ -39,6 +39,8 @@ def test_options_loss_and_parts_reach_the_trainer(workspace: Workspace, manifest
     train(workspace, manifest, "--classifier", "r3d", *words, "--loss", "asymmetric", "--accumulate", "4")
     assert asked["options"] == {"style": "mc3", "blocks": [1, 2], "pretrained": False}
     assert asked["recipe"] == {"loss": "asymmetric", "accumulate": 4}
+    train(workspace, manifest, "--ema", "0.9")
+    assert asked["recipe"] == {"loss": "bce", "ema_decay": 0.9, "accumulate": 1}
     assert asked["init"] is None
 
 
@@ -66,9 +68,10 @@ def test_an_option_that_cannot_be_read_is_a_mistake(
         (("--loss", "focal"), "loss: Input should be 'bce' or 'asymmetric'"),
         (("--option", "widht=8"), "widht"),
         (("--accumulate", "3"), "accumulate 3 does not divide batch_size 8"),
+        (("--ema", "1.5"), "ema_decay: Input should be less than 1"),
         (("--init", "nowhere"), "nowhere holds no classifier run"),
     ],
-    ids=["loss", "option", "parts", "init"],
+    ids=["loss", "option", "parts", "average", "init"],
 )
 def test_the_trainers_refusals_are_one_mistake_with_a_reason(
     workspace: Workspace, manifest: pd.DataFrame, words: tuple[str, ...], message: str
