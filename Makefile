@@ -22,9 +22,10 @@ test: $(STAMP)
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 # The bundled pack, trained and measured again; goes on where it was stopped. REPORTS and CHEST name real data that
-# some of the card's figures need.
+# some of the card's figures need; START names a pack to go on from, CONFIG a file of settings that differ.
 pack: $(STAMP)
 	$(BIN)/text2ct core pack --out text2ct/diffusion/packs/simulated-64 --work build/pack \
+		$(if $(START),--start $(START)) $(if $(CONFIG),--config $(CONFIG)) \
 		$(if $(REPORTS),--reports $(REPORTS)) $(if $(CHEST),--chest $(CHEST))
 
 lint: $(STAMP)

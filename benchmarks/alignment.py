@@ -27,15 +27,14 @@ import torch
 
 from text2ct.compute import keep_freed_memory
 from text2ct.diffusion.build import (
-    BuildConfig,
     load_tokenizer,
     new_clip,
     new_unet,
-    pack_info,
     run_summary,
     trained_clip,
     trained_vae,
 )
+from text2ct.diffusion.build_config import BuildConfig, pack_info
 from text2ct.diffusion.clip import Clip3D
 from text2ct.diffusion.flow import RectifiedFlow
 from text2ct.diffusion.generate import generate
@@ -109,7 +108,7 @@ def pack_of(name: str, work: Path, config: BuildConfig, steps: int, batch_size: 
         "unet": Part(config.unet, trained.state_dict()),
         "scheduler": Part(config.flow),
     }
-    info = pack_info(config, encoded.info["std"]).model_copy(update={"name": f"alignment-{name}"})
+    info = pack_info(config, 1 / encoded.info["std"]).model_copy(update={"name": f"alignment-{name}"})
     save_pack(folder / "pack", info, parts, tokenizer)
     return folder / "pack"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from text2ct.diffusion.build import BuildConfig
+from text2ct.diffusion.build_config import BuildConfig
 from text2ct.diffusion.clip import ClipConfig
 from text2ct.diffusion.gaussian import GaussianUnetConfig
 from text2ct.diffusion.info import Sampling

@@ -234,6 +234,10 @@ def core_pack(
     config: Annotated[
         Path | None, typer.Option("--config", help="JSON file with what differs from the bundled pack.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", help="Pack to go on from: its encoders are kept, its velocity network trains on."),
+    ] = None,
     reports: Annotated[
         Path | None, typer.Option("--reports", help="CSV of annotated real reports, to measure on; optional.")
     ] = None,
@@ -245,7 +249,9 @@ def core_pack(
     as_json: JsonOption = False,
 ) -> None:
     """Build a pack from simulated patients, as the bundled one was, and measure it; each stage resumes."""
-    from text2ct.diffusion.build import BuildConfig, build_pack, estimate_build, run_summary
+    from text2ct.diffusion import load_pack
+    from text2ct.diffusion.build import build_pack, estimate_build, run_summary
+    from text2ct.diffusion.build_config import BuildConfig, StartPack, check_start
     from text2ct.diffusion.training import parse_config
     from text2ct.evaluation.model_card import write_model_card
     from text2ct.evaluation.pack_figures import MeasureConfig, check_measurable, measure_pack
@@ -255,17 +261,21 @@ def core_pack(
     from text2ct.files import write_json
 
     given = _settings_in(config)
+    begun = None if start is None else load_pack(start)
+    if begun is not None:
+        given["start"] = StartPack.of(begun).model_dump()
     measure = parse_config(MeasureConfig, given.pop("measure", {}), config or "the defaults")
     settings = parse_config(BuildConfig, given, config or "the defaults")
     real = RealData(reports, chest)
     check_measurable(settings.grid)
     if dry_run:
+        check_start(settings, begun)
         plan = estimate_build(settings, more_patients=measure.rendered, more_minutes=measure.minutes)
         plan |= {"dry_run": True}
         emit(plan, as_json, lambda: say(would(f"render {plan['cases']} patients, train and measure", plan)))
         return
     folder = work or _work_of(out)
-    pack = build_pack(folder, out, settings, device=device)
+    pack = build_pack(folder, out, settings, device=device, start=begun)
     figures = measure_pack(pack, folder, measure, real=real, device=device)
     write_json(folder / "figures.json", figures)
     write_json(out / FIDELITY_FILE, kept_shares(figures["factual"]))

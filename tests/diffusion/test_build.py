@@ -18,8 +18,8 @@ from text2ct.diffusion.build import (
     build_pack_of_cases,
     estimate_build,
     is_trained_on,
-    pack_info,
 )
+from text2ct.diffusion.build_config import pack_info
 from text2ct.diffusion.ctvit import CTViT, CTViTConfig
 from text2ct.diffusion.info import Sampling
 from text2ct.diffusion.training.cases import Cases
@@ -138,7 +138,7 @@ def test_an_estimate_says_which_times_are_unknown(capfd: pytest.CaptureFixture[s
 
 def test_a_pack_says_what_its_configuration_says() -> None:
     other = CONFIG.model_copy(update={"patients": 7, "grid": (32, 32, 64), "defaults": Sampling(steps=3)})
-    info = pack_info(other, std=4.0)
+    info = pack_info(other, scale_factor=0.25)
     assert (info.grid, info.spacing_mm, info.defaults) == (other.grid, other.spacing_mm, other.defaults)
     assert (info.trained_on[0].first, info.trained_on[0].last) == (PACK_PATIENTS.start, PACK_PATIENTS.start + 6)
     assert info.latent_scale_factor == 0.25

@@ -8,122 +8,44 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from text2ct import __version__, console
 from text2ct.compute import keep_freed_memory
-from text2ct.diffusion.clip import Clip3D, ClipConfig, TextConfig
-from text2ct.diffusion.ctvit import CTViTConfig
-from text2ct.diffusion.fit import misfits
-from text2ct.diffusion.flow import FlowConfig, RectifiedFlow
-from text2ct.diffusion.gaussian import GaussianUnet, GaussianUnetConfig
-from text2ct.diffusion.info import SIMULATED, PackInfo, Sampling, TrainingData
+from text2ct.diffusion.build_config import (
+    BuildConfig,
+    check_build,
+    check_parts,
+    check_start,
+    pack_info,
+)
+from text2ct.diffusion.clip import Clip3D
+from text2ct.diffusion.flow import RectifiedFlow
+from text2ct.diffusion.gaussian import GaussianUnet
+from text2ct.diffusion.info import TrainingData
 from text2ct.diffusion.pack import Pack, Part, save_pack
 from text2ct.diffusion.tokenizer import TextTokenizer
-from text2ct.diffusion.training.cases import Cases, check_pack_patients, render_patients, simulated_case
+from text2ct.diffusion.training.cases import Cases, render_patients, simulated_case
 from text2ct.diffusion.training.clip import ClipModule, train_clip
-from text2ct.diffusion.training.config import ClipTraining, DiffusionTraining
 from text2ct.diffusion.training.diffusion import DiffusionModule, train_diffusion
 from text2ct.diffusion.training.encode import Encoded, encode
 from text2ct.diffusion.training.gaussian import fit_gaussian
+from text2ct.diffusion.training.identity import start_of
 from text2ct.diffusion.training.linear import fit_linear_blocks
-from text2ct.diffusion.training.loop import load_result, read_clock
-from text2ct.diffusion.unet import UnetConfig
-from text2ct.diffusion.vae import LinearBlocksConfig, LinearBlocksVae
+from text2ct.diffusion.training.loop import LAST, load_result, read_clock
+from text2ct.diffusion.vae import LinearBlocksVae
 from text2ct.errors import UserError
 from text2ct.files import atomic_path, read_json, write_json
-from text2ct.findings import FINDINGS
-from text2ct.simulation.patients import FIRST_JUDGED, PACK_PATIENTS
 from text2ct.workers import available_cores
 
 # What a work folder holds that is made of its cases, the ablation's arms included, and the record of which these were.
 STAGES = ("tokenizer.json", "vae", "clip", "encoded", "diffusion", "alignment")
 TRAINED_ON = "trained-on.json"
+WEIGHTS = "model.safetensors"
 
 
-class BuildConfig(BaseModel):
-    """Everything that decides a pack built from simulated patients; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = "simulated-64"
-    version: str = "0.5.0"
-    patients: int = Field(default=8000, ge=1)
-    first_patient: int = PACK_PATIENTS.start
-    grid: tuple[int, int, int] = (64, 64, 64)
-    spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0)
-    vocab_size: int = 4096
-    text_length: int = 384
-    vae: LinearBlocksConfig = LinearBlocksConfig(factor=4, latent_channels=24)
-    clip: ClipConfig = ClipConfig(
-        text=TextConfig(
-            vocab_size=4096,
-            hidden_size=128,
-            intermediate_size=512,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            bos_token_id=0,
-            eos_token_id=1,
-            queries=len(FINDINGS),
-        ),
-        vision=CTViTConfig(
-            image_size=(64, 64, 64),
-            patch_size=8,
-            temporal_patch_size=8,
-            dim=96,
-            spatial_depth=2,
-            temporal_depth=1,
-            heads=3,
-            channels=4,
-            # The whole range, lungs, soft tissue, calcium and metal: HU -1000 to 1000 is 0 to 1.
-            windows=((0.0, 1.0), (0.0, 0.35), (0.42, 0.62), (0.55, 1.0)),
-            quantize=False,
-            unused_parameters=False,
-        ),
-        projection_dim=128,
-    )
-    unet: GaussianUnetConfig = GaussianUnetConfig(
-        unet=UnetConfig(
-            in_channels=48,
-            out_channels=24,
-            num_channels=(64, 96),
-            attention_levels=(False, True),
-            num_head_channels=(0, 32),
-            num_res_blocks=(3, 1),
-            cross_attention_dim=128,
-            norm_num_groups=16,
-            resblock_updown=False,
-        ),
-        latent_shape=(24, 16, 16, 16),
-        components=24,
-        context_shape=(1 + len(FINDINGS), 128),
-        text_embedding=64,
-    )
-    # What a whole chest looks like is decided near pure noise, texture near the data: wide times reach both.
-    flow: FlowConfig = FlowConfig(
-        training_times="logit-normal", time_location=0.4, time_scale=2.0, timestep_transform=False
-    )
-    train_clip: ClipTraining = ClipTraining(
-        steps=1300, batch_size=24, learning_rate=2e-3, warmup_steps=50, poly_power=1, gradient_clip=1.0,
-        weight_decay=0.01, ema_decay=0.99, label_weight=1.0, text_length=384,
-        label_texts=0.2, short_steps=300, text_only_steps=450,
-    )  # fmt: skip
-    train_diffusion: DiffusionTraining = DiffusionTraining(
-        steps=11344, minutes=300, batch_size=64, learning_rate=5e-4, warmup_steps=200, poly_power=1,
-        gradient_clip=1.0, ema_decay=0.9995, loss="l2",
-    )  # fmt: skip
-    defaults: Sampling = Sampling(
-        steps=12,
-        guidance_scale=3.0,
-        guidance_interval=(0.0, 0.9),
-        solver="adams-bashforth",
-        time_location=1.0,
-        time_scale=2.0,
-    )
-
-
-def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "auto") -> Pack:
+def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "auto", start: Pack | None = None) -> Pack:
     """Render, train and pack; the same call goes on where it was stopped.
 
     Args:
@@ -131,16 +53,18 @@ def build_pack(work: Path, out: Path, config: BuildConfig, *, device: str = "aut
         out: The pack's folder.
         config: What to build.
         device: As for :func:`text2ct.compute.pick_device`.
+        start: The pack that ``config.start`` names.
 
     Raises:
-        UserError: As :func:`check_build`; ``work`` belongs to another configuration, or what was trained there to
-            other cases.
+        UserError: As :func:`check_build` and :func:`check_start`; ``work`` belongs to another configuration, or what
+            was trained there to other cases.
     """
     check_build(config)
+    check_start(config, start)
     _claim(work, config)
     grid: dict[str, Any] = {"size": config.grid, "spacing_mm": config.spacing_mm}
     cases = render_patients(work / "cases", config.first_patient, config.patients, **grid)
-    _train_stages(cases, work, config, device)
+    _train_stages(cases, work, config, device, start)
     return export_pack(work, out, config)
 
 
@@ -178,10 +102,12 @@ def build_pack_of_cases(
     return export_pack(work, out, config, trained_on)
 
 
-def _train_stages(cases: Cases, work: Path, config: BuildConfig, device: str) -> None:
+def _train_stages(cases: Cases, work: Path, config: BuildConfig, device: str, start: Pack | None = None) -> None:
     """Tokenizer, autoencoder, 3D CLIP, latents and contexts, velocity network: what of them is missing."""
     keep_freed_memory()
     _claim_cases(work, cases)
+    if start is not None:
+        _take_encoders(start, work)
     make_tokenizer(cases, config, work)
     if not _done(work / "vae"):
         console.info("fitting the autoencoder")
@@ -190,51 +116,37 @@ def _train_stages(cases: Cases, work: Path, config: BuildConfig, device: str) ->
         console.info("training 3D CLIP")
         train_clip(cases, new_clip(config), load_tokenizer(work), config.train_clip, work / "clip", device=device)
         _finish(work / "clip")
-    vae, clip, tokenizer = trained_vae(work, config), trained_clip(work, config), load_tokenizer(work)
+    if _done(work / "diffusion"):
+        return
     if not _done(work / "encoded"):
         console.info("encoding volumes and reports")
         encode(
-            cases, vae, clip, tokenizer, work / "encoded",
+            cases, trained_vae(work, config), trained_clip(work, config), load_tokenizer(work), work / "encoded",
             conditioning="tokens", text_length=config.text_length, device=device,
         )  # fmt: skip
         _finish(work / "encoded")
-    encoded = Encoded.open(work / "encoded")
-    if not _done(work / "diffusion"):
-        console.info("training the velocity network")
-        network, scale_factor = new_unet(config), 1 / encoded.info["std"]
+    console.info("training the velocity network")
+    encoded, network, scale_factor = Encoded.open(work / "encoded"), new_unet(config), _scale_factor(work, config)
+    if start is None:
         fit_gaussian(network, encoded, scale_factor)
-        train_diffusion(
-            encoded, network, RectifiedFlow(config.flow), config.train_diffusion, work / "diffusion",
-            scale_factor=scale_factor, device=device,
-        )  # fmt: skip
-        _finish(work / "diffusion")
+        begun = None
+    else:
+        network.load_state_dict(start.unet.state_dict())
+        begun = start_of(start.sha256, scratch=False, seed=config.train_diffusion.seed)
+    train_diffusion(
+        encoded, network, RectifiedFlow(config.flow), config.train_diffusion, work / "diffusion",
+        scale_factor=scale_factor, device=device, start=begun,
+    )  # fmt: skip
+    _finish(work / "diffusion")
 
 
-def check_build(config: BuildConfig) -> None:
-    """Refuse what could not be built, before anything is rendered.
-
-    Raises:
-        UserError: Patients not reserved for packs, or components that do not fit each other or the grid.
-    """
-    check_pack_patients(config.first_patient, config.patients)
-    if config.first_patient + config.patients > FIRST_JUDGED:
-        raise UserError(f"patients from {FIRST_JUDGED} on only judge and measure packs; train on earlier ones")
-    check_parts(config)
-
-
-def check_parts(config: BuildConfig) -> None:
-    """Refuse components that do not fit each other or the grid.
-
-    Raises:
-        UserError: All that does not fit.
-    """
-    problems = misfits(pack_info(config, 1.0), {"clip": config.clip, "vae": config.vae, "unet": config.unet})
-    if config.clip.vision.image_size != config.grid:
-        problems.append(f"the grid is {config.grid}, but clip.vision.image_size is {config.clip.vision.image_size}")
-    if config.vocab_size > config.clip.text.vocab_size:
-        problems.append(f"vocab_size is {config.vocab_size}, but the text tower has {config.clip.text.vocab_size}")
-    if problems:
-        raise UserError("the parts of the pack would not fit together", problems)
+def _take_encoders(start: Pack, work: Path) -> None:
+    """What the network of ``start`` has learnt to answer: its tokenizer, autoencoder and 3D CLIP."""
+    if not _done(work / "clip"):
+        start.tokenizer.save(work / "tokenizer.json")
+        for name in ("vae", "clip"):
+            _save_weights(getattr(start, name), work / name / WEIGHTS)
+            _finish(work / name)
 
 
 def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes: float = 0.0) -> dict[str, Any]:
@@ -275,7 +187,6 @@ def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes:
 
 def export_pack(work: Path, out: Path, config: BuildConfig, trained_on: tuple[TrainingData, ...] | None = None) -> Pack:
     """Write the pack from the checkpoints as they are, finished or not; arguments as of :func:`pack_info`."""
-    std = Encoded.open(work / "encoded").info["std"]
     vae, clip, unet = trained_vae(work, config), trained_clip(work, config), trained_unet(work, config)
     parts = {
         "clip": Part(config.clip, clip.state_dict()),
@@ -283,39 +194,20 @@ def export_pack(work: Path, out: Path, config: BuildConfig, trained_on: tuple[Tr
         "unet": Part(config.unet, unet.state_dict()),
         "scheduler": Part(config.flow),
     }
-    return save_pack(out, pack_info(config, std, trained_on), parts, load_tokenizer(work))
+    return save_pack(out, pack_info(config, _scale_factor(work, config), trained_on), parts, load_tokenizer(work))
 
 
-def pack_info(config: BuildConfig, std: float, trained_on: tuple[TrainingData, ...] | None = None) -> PackInfo:
-    """What ``pack.json`` says of a pack built so, before its components and files are known.
-
-    Args:
-        config: What was built.
-        std: Standard deviation of all training latents.
-        trained_on: Whose cases were learnt from; the configuration's simulated patients if None.
-    """
-    simulated = TrainingData(
-        dataset=SIMULATED, first=config.first_patient, last=config.first_patient + config.patients - 1
-    )
-    whose = "simulated patients" if trained_on is None else "the patients listed"
-    return PackInfo(
-        name=config.name,
-        version=config.version,
-        licence="Apache-2.0",
-        description=f"Small text-to-CT pack trained on {whose} only; not for clinical use.",
-        components={},
-        trained_on=(simulated,) if trained_on is None else trained_on,
-        grid=config.grid,
-        spacing_mm=config.spacing_mm,
-        latent_scale_factor=1 / std,
-        conditioning="tokens",
-        text_length=config.text_length,
-        defaults=config.defaults,
-    )
+def _scale_factor(work: Path, config: BuildConfig) -> float:
+    """What makes the deviation of all latents 1, or did so where the pack that the build goes on from began."""
+    if config.start is not None:
+        return config.start.latent_scale_factor
+    return float(1 / Encoded.open(work / "encoded").info["std"])
 
 
 def run_summary(folder: Path) -> dict[str, Any]:
-    """``steps``, ``minutes`` and ``device`` of a training of the work folder."""
+    """``steps``, ``minutes`` and ``device`` of a training of the work folder; empty if it was taken from a pack."""
+    if not (folder / LAST).is_file():
+        return {}
     steps, clock = read_clock(folder)
     return {"steps": steps, "minutes": round(clock["spent_s"] / 60, 1), "device": clock.get("device")}
 
@@ -342,15 +234,19 @@ def new_clip(config: BuildConfig) -> Clip3D:
 
 def save_vae(vae: LinearBlocksVae, work: Path) -> None:
     """Write the fitted autoencoder to the work folder."""
-    with atomic_path(work / "vae" / "model.safetensors") as temporary:
-        save_file({name: value.contiguous() for name, value in vae.state_dict().items()}, temporary)
+    _save_weights(vae, work / "vae" / WEIGHTS)
     _finish(work / "vae")
+
+
+def _save_weights(module: nn.Module, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        save_file({name: value.contiguous() for name, value in module.state_dict().items()}, temporary)
 
 
 def trained_vae(work: Path, config: BuildConfig) -> LinearBlocksVae:
     """The work folder's autoencoder."""
     vae = LinearBlocksVae(config.vae)
-    vae.load_state_dict(load_file(work / "vae" / "model.safetensors"))
+    vae.load_state_dict(load_file(work / "vae" / WEIGHTS))
     return vae.eval().requires_grad_(False)
 
 
@@ -361,7 +257,12 @@ def new_unet(config: BuildConfig) -> GaussianUnet:
 
 
 def trained_clip(work: Path, config: BuildConfig) -> Clip3D:
-    """Both towers of the work folder's checkpoint."""
+    """Both towers of the work folder: those of the pack that it goes on from, or of its checkpoint."""
+    path = work / "clip" / WEIGHTS
+    if path.is_file():
+        clip = Clip3D(config.clip)
+        clip.load_state_dict(load_file(path))
+        return clip.eval().requires_grad_(False)
     return load_result(ClipModule(new_clip(config), config.train_clip), work / "clip")  # type: ignore[return-value]
 
 
@@ -374,8 +275,9 @@ def trained_unet(work: Path, config: BuildConfig) -> GaussianUnet:
 def _claim(work: Path, config: BuildConfig) -> None:
     path = work / "build.json"
     resolved = {"text2ct": __version__, **config.model_dump(mode="json")}
-    # How the pack samples changes nothing that was trained.
-    if path.is_file() and read_json(path) | {"defaults": None} != resolved | {"defaults": None}:
+    # How the pack samples, and what its card says, change nothing that was trained.
+    untrained = {"defaults": None, "notes": None}
+    if path.is_file() and read_json(path) | untrained != resolved | untrained:
         raise UserError(
             f"{work} was begun with another configuration or version of text2ct; choose another --work folder"
         )

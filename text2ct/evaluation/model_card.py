@@ -49,13 +49,7 @@ def write_model_card(
         "",
         "## Training",
         "",
-        f"Made and measured by `{COMMAND}`, with the configuration at the end of this page. The autoencoder, and the "
-        "Gaussian that the velocity network starts from, are fitted in closed form to the same patients.",
-        "",
-        *_table(
-            ("component", "steps", "minutes", "on"),
-            [(name, run["steps"], run["minutes"], run["device"]) for name, run in runs.items()],
-        ),
+        *_making(config, runs),
         "",
         "## Measured",
         "",
@@ -80,6 +74,27 @@ def write_model_card(
         "",
     ]
     write_text(path, "\n".join(lines))
+
+
+def _making(config: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How it was made: by which command, from which pack, and the trainings."""
+    start = config["start"]
+    table = _table(
+        ("component", "steps", "minutes", "on"),
+        [(name, run["steps"], run["minutes"], run["device"]) for name, run in runs.items() if run],
+    )
+    if start is None:
+        how = (
+            f"Made and measured by `{COMMAND}`, with the configuration at the end of this page. The autoencoder, and "
+            "the Gaussian that the velocity network starts from, are fitted in closed form to the same patients."
+        )
+    else:
+        how = (
+            f"Made and measured by `{COMMAND} --start PACK`, with the configuration at the end of this page. PACK is "
+            f"{start['name']} {start['version']} (SHA-256 {start['sha256'][:12]}…): tokenizer, autoencoder, 3D CLIP "
+            "and the network's Gaussian are its own, and its velocity network was trained on."
+        )
+    return [how, *(line for note in config["notes"] for line in ("", note)), "", *table]
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from text2ct.errors import UserError
 
 if TYPE_CHECKING:
-    from text2ct.diffusion.build import BuildConfig
+    from text2ct.diffusion.build_config import BuildConfig
     from text2ct.manifests import Workspace
 
 NAME = "own-generator"
@@ -63,7 +63,8 @@ def own_generator(
         UserError: A row that is no training row or is synthetic, no row with file and report, or a folder that
             belongs to other rows or another budget.
     """
-    from text2ct.diffusion.build import BuildConfig, build_pack_of_cases, check_parts
+    from text2ct.diffusion.build import build_pack_of_cases
+    from text2ct.diffusion.build_config import BuildConfig, check_parts
     from text2ct.diffusion.training.data import cache_manifest
     from text2ct.diffusion.training.on_manifest import claim_manifest, training_data
 
