@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from text2ct import manifests, workflow
 from text2ct.cli import app
 from text2ct.diffusion import Pack, init_pack, load_pack
+from text2ct.diffusion.build_config import BuildConfig
 from text2ct.diffusion.gaussian import GaussianUnet
 from text2ct.diffusion.pack import save_pack
 from text2ct.diffusion.training import Encoded, estimate, parse_config
@@ -361,9 +362,11 @@ def test_two_devices_train_one_pack(base: Pack, place: tuple[str | Path, ...], t
 
 
 def test_documented_settings_are_valid() -> None:
-    """Each block ``json train-...`` of the page is a whole configuration of that command."""
+    """Each block ``json train-...`` of the page is a whole configuration of that command, ``json pack`` of a build."""
     page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
     blocks = re.findall(r"```json train-(\w+)\n(.*?)```", page, flags=re.DOTALL)
     assert {name for name, _ in blocks} == {"vae", "clip", "diffusion"}
     for name, text in blocks:
         parse_config(CONFIGS["unet" if name == "diffusion" else name], json.loads(text))
+    (build,) = re.findall(r"```json pack\n(.*?)```", page, flags=re.DOTALL)
+    parse_config(BuildConfig, json.loads(build))
