@@ -1,8 +1,14 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and how a long list of problems is cut."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+
+def first_of(problems: Sequence[str], most: int = 10) -> list[str]:
+    """The first ``most`` problems and how many more there are."""
+    more = len(problems) - most
+    return [*problems[:most], *([f"and {more} more"] if more > 0 else [])]
 
 
 class UserError(Exception):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from text2ct import manifests
 from text2ct.console import info
-from text2ct.errors import UserError
+from text2ct.errors import UserError, first_of
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
@@ -113,8 +113,7 @@ def _refuse_leaks(folder: Path, rows: pd.DataFrame) -> None:
 
     problems = leaks(folder, HeldOut(rows.assign(split="test")))
     if problems:
-        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise UserError(f"{folder} knows patients that are to be scored", problems[:10] + more)
+        raise UserError(f"{folder} knows patients that are to be scored", first_of(problems))
 
 
 def _refuse_gate(folder: Path, workspace: Workspace) -> None:

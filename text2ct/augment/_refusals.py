@@ -18,14 +18,13 @@ from text2ct.augment.gate import gates_of
 from text2ct.augment.gate.record import judged_by, other_verdicts
 from text2ct.augment.leaks import HeldOut, in_common
 from text2ct.console import warn
-from text2ct.errors import UserError
+from text2ct.errors import UserError, first_of
 from text2ct.files import read_json, sha256_file
 from text2ct.manifests import Workspace
 
 if TYPE_CHECKING:
     from text2ct.diffusion.info import TrainingData
 
-_SHOWN = 20
 _MAKERS = ["pack", "pack_sha256", "gate"]
 
 
@@ -107,11 +106,10 @@ def _made(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _refuse(problems: list[str]) -> None:
     if problems:
-        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise UserError(
             "these synthetic volumes would leak validation or test patients into training; make them again "
             "from training reports, with a pack and a gate that have not seen those patients",
-            problems[:_SHOWN] + more,
+            first_of(problems, 20),
         )
 
 

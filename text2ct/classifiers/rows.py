@@ -10,7 +10,7 @@ import pandas as pd
 from text2ct import console
 from text2ct.classifiers.dataset import VolumeTable
 from text2ct.classifiers.metrics import scan_auc
-from text2ct.errors import UserError
+from text2ct.errors import UserError, first_of
 from text2ct.findings import FINDINGS
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def check_splits(rows: pd.DataFrame, train_rows: pd.Series, validation_rows: pd.
     identity = rows["dataset"].astype(str) + "/" + rows["patient"].astype(str)
     both = sorted(set(identity[train_rows]) & set(identity[validation_rows]))
     if both:
-        raise UserError(f"{len(both)} patients are in train and in validation; split by patient", both[:10])
+        raise UserError(f"{len(both)} patients are in train and in validation; split by patient", first_of(both))
 
 
 def check_held_out(manifest: pd.DataFrame, workspace: Workspace) -> None:
@@ -76,8 +76,7 @@ def check_held_out(manifest: pd.DataFrame, workspace: Workspace) -> None:
         told |= made["prompt"].map(known.has_text).to_numpy(dtype=bool)
         leaks += [f"{volume}: its prompt is of a validation or test patient" for volume in made.loc[told, "volume"]]
     if leaks:
-        more = [f"and {len(leaks) - 10} more"] if len(leaks) > 10 else []
-        raise UserError("this manifest would leak held-out patients into training; mend it", leaks[:10] + more)
+        raise UserError("this manifest would leak held-out patients into training; mend it", first_of(leaks))
 
 
 def held_out(manifest: pd.DataFrame) -> HeldOut:

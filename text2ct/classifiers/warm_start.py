@@ -10,7 +10,7 @@ from text2ct.classifiers import runs
 from text2ct.classifiers.config import InitRecord, RunConfig
 from text2ct.classifiers.leaks import leaks
 from text2ct.classifiers.rows import held_out
-from text2ct.errors import UserError
+from text2ct.errors import UserError, first_of
 
 SAME = ("classifier", "options", "preprocessing", "windows")
 """Parts of the configuration that must be equal for weights to mean the same."""
@@ -50,8 +50,7 @@ def _refuse_leaks(init: Path, manifest: pd.DataFrame) -> None:
     problems = leaks(init, held_out(manifest))
     problems += [f"{d}/{p}: of test, its checkpoint was chosen on" for d, p in sorted(chosen)]
     if problems:
-        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
         raise UserError(
             f"{init} has seen validation or test patients of this manifest; start from another run",
-            problems[:10] + more,
+            first_of(problems),
         )

@@ -14,8 +14,8 @@ from typing import IO, Any, TypeVar
 import torch
 from torch import Tensor
 
-from text2ct.diffusion.weights import Shape, first_of, fit_problems, not_finite, shapes
-from text2ct.errors import UserError
+from text2ct.diffusion.weights import SHOWN, Shape, fit_problems, not_finite, shapes
+from text2ct.errors import UserError, first_of
 
 Value = TypeVar("Value")
 
@@ -120,7 +120,7 @@ def check_state(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, 
     """
     problems = fit_problems(shapes(state), expected, owner)
     if problems:
-        raise UserError(f"{path} is not {owner}: {len(problems)} of its entries differ", first_of(problems))
+        raise UserError(f"{path} is not {owner}: {len(problems)} of its entries differ", first_of(problems, SHOWN))
     bad = not_finite(state)
     if bad:
-        raise UserError(f"{path} holds NaN or infinite weights; get it again", first_of(bad))
+        raise UserError(f"{path} holds NaN or infinite weights; get it again", first_of(bad, SHOWN))

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from text2ct.errors import UserError
+from text2ct.errors import UserError, first_of
 
 SHOWN = 20
 Shape = tuple[int, ...]
@@ -38,11 +38,6 @@ def fit_problems(found: Mapping[str, Shape], expected: Mapping[str, Shape], owne
         if found[name] != expected[name]
     ]
     return sorted(problems)
-
-
-def first_of(problems: list[str]) -> list[str]:
-    """The first problems and how many more there are."""
-    return problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
 
 
 def is_finite(value: Tensor) -> bool:
@@ -84,7 +79,7 @@ def load_module(
             owner = getattr(build, "__name__", "this component")
             problems = fit_problems(found, expected_shapes(build, config), owner)
             if problems:
-                raise UserError(f"{weights} does not fit its config.json", first_of(problems))
+                raise UserError(f"{weights} does not fit its config.json", first_of(problems, SHOWN))
             with torch.device("meta"):
                 module = (part or build)(config)
             expected = module.state_dict()
@@ -100,4 +95,4 @@ def load_module(
 def _refuse_not_finite(path: Path, state: Mapping[str, Tensor]) -> None:
     bad = not_finite(state)
     if bad:
-        raise UserError(f"{path} holds NaN or infinite weights; get it again", first_of(bad))
+        raise UserError(f"{path} holds NaN or infinite weights; get it again", first_of(bad, SHOWN))

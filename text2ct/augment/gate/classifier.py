@@ -13,7 +13,7 @@ import pandas as pd
 from text2ct.augment._scans import label_matrix
 from text2ct.augment.gate.config import GateConfig
 from text2ct.augment.gate.record import GateClassifier
-from text2ct.errors import UserError
+from text2ct.errors import UserError, first_of
 from text2ct.manifests import Workspace
 
 
@@ -76,11 +76,10 @@ def refuse_unfit(run: Path, real: pd.DataFrame) -> None:
     problems += _outside(training_patients(run), split_of, ("train",), "trained on")
     problems += _outside(validation_patients(run), split_of, ("train", "validation"), "chosen on")
     if problems:
-        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
         raise UserError(
             f"{run} cannot be the gate: a gate is trained on the real training split and on nothing else; train one "
             "on the real manifest, or leave out --classifier",
-            problems[:10] + more,
+            first_of(problems),
         )
 
 

@@ -17,7 +17,7 @@ from text2ct.augment.gate.geometry import GeometrySettings
 from text2ct.augment.gate.intensity import IntensityThreshold
 from text2ct.augment.gate.label import FindingThreshold
 from text2ct.augment.gate.memorised import MemorisedThreshold
-from text2ct.errors import UserError
+from text2ct.errors import UserError, first_of
 from text2ct.files import read_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
@@ -234,8 +234,7 @@ def gates_of(frame: pd.DataFrame, workspace: Workspace) -> list[GateRecord]:
     unnamed = (cells != "") & (runs == "")
     problems = [f"{volume}: '{cell}'" for volume, cell in zip(frame["volume"][unnamed], cells[unnamed], strict=True)]
     if problems:
-        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise UserError("these volumes do not name the gate that judged them; run `text2ct gate`", problems[:10] + more)
+        raise UserError("these volumes do not name the gate that judged them; run `text2ct gate`", first_of(problems))
     return [read_record(workspace.run_dir("synthetic", run)) for run in sorted(set(runs) - {""})]
 
 
@@ -252,11 +251,10 @@ def refuse_unjudged(frame: pd.DataFrame, path: Path) -> None:
     cells = frame["gate"].fillna("") if "gate" in frame else pd.Series("", index=frame.index)
     without = frame.loc[cells == "", "volume"].tolist()
     if without and (Path(path).parent / RECORD).is_file():
-        more = [f"and {len(without) - 10} more"] if len(without) > 10 else []
         raise UserError(
             f"{path} was judged by the gate beside it, and {len(without)} of its rows have no verdict; take the gate's "
             "own manifest (delete the folder and run `text2ct gate` again), or that of the run it judged",
-            without[:10] + more,
+            first_of(without),
         )
 
 

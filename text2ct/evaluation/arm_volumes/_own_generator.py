@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from text2ct.errors import UserError
+from text2ct.errors import UserError, first_of
 
 if TYPE_CHECKING:
     from text2ct.diffusion.build_config import BuildConfig
@@ -89,8 +89,7 @@ def _check_rows(rows: pd.DataFrame) -> None:
         elif row["source"] == "synthetic":
             problems.append(f"{row['volume']}: it is synthetic")
     if problems:
-        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise UserError("a generator of one's own learns from real training rows only", problems[:10] + more)
+        raise UserError("a generator of one's own learns from real training rows only", first_of(problems))
 
 
 def _settings(config: BuildConfig, budget: OwnBudget) -> BuildConfig:

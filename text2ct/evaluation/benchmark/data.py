@@ -13,13 +13,12 @@ from text2ct.augment._refusals import pack_folder
 from text2ct.augment._scans import held_out_patients, label_matrix
 from text2ct.augment.mix import gather
 from text2ct.augment.selection import training_volumes
-from text2ct.errors import UserError
+from text2ct.errors import UserError, first_of
 from text2ct.evaluation.alignment import Cases, align
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, by_scan
 
 _SUBSETS = 5  # the stream of random numbers of subsets of patients
-_SHOWN = 10
 
 
 def real_splits(real: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -157,8 +156,7 @@ def check_frame(name: str, frame: pd.DataFrame, splits: Mapping[str, pd.DataFram
     if len(train) + len(validation) != len(frame):
         problems.append("it has rows that are neither training nor validation")
     if problems:
-        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        raise UserError(f"the arm '{name}' cannot be judged", problems[:_SHOWN] + more)
+        raise UserError(f"the arm '{name}' cannot be judged", first_of(problems))
 
 
 def check_start(name: str, run: Path, splits: Mapping[str, pd.DataFrame]) -> None:
@@ -172,7 +170,7 @@ def check_start(name: str, run: Path, splits: Mapping[str, pd.DataFrame]) -> Non
     held_out = _held_out(splits)
     seen = [f"{dataset}/{patient}" for dataset, patient in sorted(held_out & training_patients(run))]
     if seen:
-        raise UserError(f"the arm '{name}' starts from {run}, trained on validation or test patients", seen[:_SHOWN])
+        raise UserError(f"the arm '{name}' starts from {run}, trained on validation or test patients", first_of(seen))
 
 
 def _held_out(splits: Mapping[str, pd.DataFrame]) -> set[tuple[str, str]]:
