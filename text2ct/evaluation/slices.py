@@ -157,7 +157,72 @@ class SliceStatistics:
         return self.origin[plane] + offset, covariance
 
 
+Features = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+"""Of one volume's slices, by plane: (slices, d)."""
+
+
+class StatisticsOfSet:
+    """Collects :class:`SliceStatistics`, one volume after the other.
+
+    Args:
+        backbone: Name of the encoder.
+        view: Grey scale.
+        every: Every how manyth slice.
+        origin: Statistics that these will be compared with; None for the first set.
+    """
+
+    def __init__(self, backbone: str, view: str, every: int, origin: SliceStatistics | None = None) -> None:
+        self._backbone, self._view, self._every = backbone, view, every
+        self._origin = None if origin is None else origin.origin
+        self._slices: tuple[int, int, int] = (0, 0, 0)
+        self._sums: tuple[list[NDArray[np.float64]], ...] = ([], [], [])
+        self._products: tuple[list[NDArray[np.float64]], ...] = ([], [], [])
+
+    def add(self, features: Features) -> None:
+        """The next volume."""
+        rows = [plane.astype(np.float64) for plane in features]
+        if self._origin is None:
+            self._origin = tuple(plane.mean(axis=0) for plane in rows)
+        self._slices = (len(rows[0]), len(rows[1]), len(rows[2]))
+        for plane, (values, origin) in enumerate(zip(rows, self._origin, strict=True)):
+            away = values - origin
+            self._sums[plane].append(away.sum(axis=0))
+            self._products[plane].append(away.T @ away if len(away) >= away.shape[1] else away)
+
+    def statistics(self, grid: tuple[int, ...]) -> SliceStatistics:
+        """Of what was added, one volume or more, on one grid."""
+        assert self._origin is not None
+        sums, products = (tuple(np.stack(plane) for plane in part) for part in (self._sums, self._products))
+        return SliceStatistics(
+            self._origin, sums, products, self._slices, grid, self._backbone, self._view, self._every
+        )
+
+
 @torch.inference_mode()
+def slice_features(
+    volume_hu: NDArray[Any], encoder: SliceEncoder, view: str, every: int = 1, device: str | torch.device = "cpu"
+) -> Features:
+    """What the encoder says of a volume's slices.
+
+    Args:
+        volume_hu: (X, Y, Z) in [-1000, 1000] HU.
+        encoder: Describes slices; a module must be in evaluation mode.
+        view: One of ``VIEWS``.
+        every: Every how manyth slice of each plane.
+        device: Where the encoder is.
+
+    Raises:
+        UserError: There is no such view, no such slice, or features are not finite or of another shape.
+    """
+    if every // 2 >= min(volume_hu.shape):
+        raise UserError(
+            f"every {every}th slice of a grid {volume_hu.shape} is none in some plane; choose a smaller number"
+        )
+    grey = grey_channels(volume_hu, view, encoder.channels)
+    axial, coronal, sagittal = (_encode(encoder, slices_of(grey, one, every), torch.device(device)) for one in PLANES)
+    return axial, coronal, sagittal
+
+
 def slice_statistics(
     volumes_hu: Iterable[NDArray[Any]],
     encoder: SliceEncoder,
@@ -190,54 +255,24 @@ def slice_statistics(
         raise UserError(f"every is {every}; expected 1 or more")
     if not views:
         raise UserError(f"no view is asked for; use one or more of {', '.join(VIEWS)}")
-    kept: dict[tuple[str, int], list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {}
-    origins: dict[tuple[str, int], NDArray[np.float64]] = {}
-    counts: list[int] = []
+    sets = {view: StatisticsOfSet(encoder.name, view, every, origin[view] if origin else None) for view in views}
     grid: tuple[int, ...] = ()
     for number, given in enumerate(volumes_hu):
         volume_hu = checked_volume(given, f"{name} {number}")
         grid = grid or volume_hu.shape
         check_same_grid(volume_hu.shape, grid, f"{name} {number}")
-        if every // 2 >= min(grid):
-            raise UserError(f"every {every}th slice of a grid {grid} is none in some plane; choose a smaller number")
-        for view in views:
-            grey = grey_channels(volume_hu, view, encoder.channels)
-            for plane, plane_name in enumerate(PLANES):
-                features = _encode(encoder, slices_of(grey, plane_name, every), torch.device(device))
-                key = (view, plane)
-                if key not in origins:
-                    origins[key] = origin[view].origin[plane] if origin else features.mean(axis=0)
-                features = features - origins[key]
-                products = features.T @ features if len(features) >= features.shape[1] else features
-                kept.setdefault(key, []).append((features.sum(axis=0), products))
-                if len(counts) <= plane:
-                    counts.append(len(features))
-    if not kept:
+        for view, collected in sets.items():
+            collected.add(slice_features(volume_hu, encoder, view, every, device))
+    if not grid:
         raise UserError(f"there is no {name} to measure; give one or more")
-
-    def column(view: str, part: int) -> tuple[NDArray[np.float64], ...]:
-        return tuple(np.stack([entry[part] for entry in kept[view, plane]]) for plane in range(len(PLANES)))
-
-    return {
-        view: SliceStatistics(
-            tuple(origins[view, plane] for plane in range(len(PLANES))),
-            column(view, 0),
-            column(view, 1),
-            (counts[0], counts[1], counts[2]),
-            grid,
-            encoder.name,
-            view,
-            every,
-        )
-        for view in dict.fromkeys(views)
-    }
+    return {view: collected.statistics(grid) for view, collected in sets.items()}
 
 
-def _encode(encoder: SliceEncoder, slices: NDArray[np.float32], device: torch.device) -> NDArray[np.float64]:
+def _encode(encoder: SliceEncoder, slices: NDArray[np.float32], device: torch.device) -> NDArray[np.float32]:
     parts = []
     for start in range(0, len(slices), _BATCH):
         batch = torch.from_numpy(np.ascontiguousarray(slices[start : start + _BATCH])).to(device)
-        parts.append(encoder(batch).double().cpu().numpy())
+        parts.append(encoder(batch).float().cpu().numpy())
     features = np.concatenate(parts)
     if features.ndim != 2 or len(features) != len(slices):
         raise UserError(f"the encoder made {features.shape} of {len(slices)} slices; expected (n, d), so pool first")
