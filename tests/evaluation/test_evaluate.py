@@ -1,0 +1,205 @@
+"""A synthetic set beside a real one: what is found, what is refused, and that nothing is computed twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from text2ct.diffusion import Pack, init_pack
+from text2ct.errors import UserError
+from text2ct.evaluation.generator import Settings, evaluate, factual
+from text2ct.evaluation.generator.sets import pairs, real_set, synthetic_set
+from text2ct.findings import FINDINGS
+from text2ct.manifests import Workspace, validate
+from text2ct.volumes import Volume, write
+
+from .volumes import stand_in
+
+SIZE, N = 16, 12
+SETTINGS = Settings(
+    metrics=("fidelity", "alignment", "privacy", "diversity"), grid=(SIZE,) * 3, spacing_mm=(20.0,) * 3, n_bootstrap=20
+)
+
+
+class Encoder(nn.Module):
+    """Random weights, and how often it was asked."""
+
+    channels = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU())
+        self.name = "a test's"
+        self.asked = 0
+
+    def forward(self, slices: Tensor) -> Tensor:
+        self.asked += 1
+        return self.body(slices).mean(dim=(-2, -1))
+
+
+def row(workspace: Workspace, name: str, hu: np.ndarray, split: str, source: str, **more: object) -> dict:
+    path = f"{source}/{name}.nii.gz"
+    write(Volume(hu.astype(np.float32), np.diag([20.0, 20.0, 20.0, 1.0])), workspace.path / path)
+    labels = np.zeros(len(FINDINGS))
+    labels[len(name) % 2], labels[2] = 1, int(name[-1]) % 2
+    return {
+        "dataset": "clinic" if source == "simulated" else "synthetic-r",
+        "volume": f"{name}.nii.gz", "patient": name, "scan": name, "split": split, "source": source,
+        "root": "workspace", "path": path, "findings_text": f"Report of {name}.",
+    } | dict(zip(FINDINGS, labels, strict=True)) | more  # fmt: skip
+
+
+@pytest.fixture
+def sets(workspace: Workspace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    splits = {"train": 0, "validation": 100, "test": 200}
+    real = [
+        row(workspace, f"{split}{i}", stand_in(first + i, SIZE), split, "simulated")
+        for split, first in splits.items()
+        for i in range(N)
+    ]
+    made = [
+        row(
+            workspace, f"s{i}", stand_in(300 + i, SIZE), "train", "synthetic",
+            prompt=f"Report of test{i % 6}.", prompt_dataset="clinic", prompt_volume=f"test{i % 6}.nii.gz",
+        )
+        for i in range(N)
+    ]  # fmt: skip
+    return validate(pd.DataFrame(real), "the test"), validate(pd.DataFrame(made), "the test")
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    return init_pack(tmp_path_factory.mktemp("pack") / "tiny")
+
+
+def test_every_row_is_there_with_what_it_rests_on(sets, workspace, pack) -> None:
+    found = evaluate(*sets, workspace, SETTINGS, encoder=Encoder(), pack=pack, device="cpu")
+    assert (found["n_real"], found["n_synthetic"], found["pairs"]) == (N, N, N)
+    fid = found["fid_2p5d"]
+    assert fid["mean"] == pytest.approx(np.mean([fid[plane] for plane in ("axial", "coronal", "sagittal")]))
+    assert fid["backbone"] == "a test's"
+    assert fid["floor"]["n_each"] == N // 2
+    assert set(found["fid_window"]) == {"lung", "soft_tissue", "bone", "vessel"}
+    assert {"kid", "precision", "recall", "density", "coverage"} <= set(found)
+    assert 0 <= found["clip_score"]["text_image"] <= 100
+    assert found["clip_score"]["pairs"] == N
+    assert set(found["report_to_volume_recall"]["chance"]) == {"5", "10", "50", "100"}
+    assert found["privacy"]["memorised"] == 0
+    assert 0 <= found["privacy"]["membership_auc"] <= 1
+    assert found["diversity"]["one_prompt"]["groups"] == 6
+    assert found["diversity"]["one_prompt"]["embedding_spread"] > 0
+
+
+def test_a_set_is_no_distance_from_itself_and_its_copies_are_found(sets, workspace, pack) -> None:
+    """Synthetic volumes that are the test patients: no distance. That are the training patients: copies."""
+    real, made = sets
+    settings = SETTINGS.model_copy(update={"metrics": ("fidelity", "privacy")})
+    for split in ("test", "train"):
+        paths = real.loc[real["split"] == split, ["root", "path", "sha256"]].reset_index(drop=True)
+        copies = made.assign(**{column: paths[column] for column in paths})
+        if split == "test":
+            found = evaluate(real, copies, workspace, settings.model_copy(update={"metrics": ("fidelity",)}),
+                             encoder=Encoder(), device="cpu")  # fmt: skip
+            assert found["fid_2p5d"]["mean"] == pytest.approx(0, abs=1e-6)
+            assert found["precision"]["value"] == found["coverage"]["value"] == 1
+        else:
+            found = evaluate(real, copies, workspace, settings, encoder=Encoder(), pack=pack, device="cpu")
+            assert found["privacy"]["memorised"] == N
+            assert found["privacy"]["nearest"][0]["distance_hu"] == 0
+            assert found["privacy"]["authenticity"] == 0
+            assert found["privacy"]["membership_auc"] == 1
+
+
+def test_features_are_computed_once(sets, workspace) -> None:
+    settings = SETTINGS.model_copy(update={"metrics": ("fidelity",)})
+    encoder = Encoder()
+    first = evaluate(*sets, workspace, settings, encoder=encoder, device="cpu")
+    asked = encoder.asked
+    assert asked == 5 * 3 * 2 * N, "five views, three planes, two sets"
+    assert evaluate(*sets, workspace, settings, encoder=encoder, device="cpu") == first
+    assert encoder.asked == asked
+    damaged = next((workspace.path / "cache" / "features").rglob("*.npz"))
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    assert evaluate(*sets, workspace, settings, encoder=encoder, device="cpu") == first
+    assert encoder.asked == asked + 3, "a half-written file is made again"
+    encoder.name = "another's"
+    evaluate(*sets, workspace, settings, encoder=encoder, device="cpu")
+    assert encoder.asked == 2 * asked + 3
+
+
+def test_factual_correctness_compares_volumes_of_the_same_reports(sets, workspace, monkeypatch) -> None:
+    """A classifier that knows all labels reads both sets perfectly; one that guesses reads neither."""
+    real, made = sets
+    made.loc[:, list(FINDINGS)] = (
+        real[real["split"] == "test"].iloc[[i % 6 for i in range(N)]][list(FINDINGS)].to_numpy()
+    )
+
+    def predict(run: Path, rows: pd.DataFrame, workspace: Workspace, *, device: str) -> pd.DataFrame:
+        scores = rows[list(FINDINGS)].to_numpy() if run.name == "all" else np.full((len(rows), 18), 0.5)
+        return pd.DataFrame(scores, columns=list(FINDINGS)).assign(VolumeName=rows["volume"].to_numpy())
+
+    monkeypatch.setattr(factual, "predict", predict)
+    monkeypatch.setattr(factual, "leaks", lambda run, held_out: [])
+    settings = SETTINGS.model_copy(update={"metrics": ("factual",)})
+    for run, expected in (("all", 1.0), ("guesses", 0.5)):
+        found = evaluate(real, made, workspace, settings, classifier=Path(run), device="cpu")["factual"]
+        assert found["macro_auc_real"] == found["macro_auc_synthetic"] == expected
+        assert found["ratio"] == 1
+        assert (found["pairs"], found["reports"]) == (N, 6)
+    monkeypatch.setattr(factual, "leaks", lambda run, held_out: ["clinic/test0: trained on"])
+    with pytest.raises(UserError, match="knows patients that judge"):
+        evaluate(real, made, workspace, settings, classifier=Path("all"), device="cpu")
+    found = evaluate(real, made.assign(prompt_volume=""), workspace, settings, classifier=Path("all"), device="cpu")
+    assert "factual" not in found
+    assert "no synthetic volume was made from a report" in found["notes"][0]
+
+
+def test_what_a_gate_rejected_and_second_reconstructions_do_not_count(sets, workspace) -> None:
+    from text2ct.classifiers.cache import VolumeCache
+    from text2ct.classifiers.config import Preprocessing
+
+    real, made = sets
+    cache = VolumeCache(workspace.path / "cache", Preprocessing(size=(SIZE,) * 3, spacing_mm=(20.0,) * 3))
+    twice = pd.concat([real, real[real["split"] == "test"].assign(volume="again.nii.gz")], ignore_index=True)
+    assert len(real_set(twice, workspace, cache)) == N
+    made["gate"] = ["reject by g: label", *["accept by g"] * (N - 1)]
+    kept = synthetic_set(made, workspace, cache)
+    assert len(kept) == N - 1
+    assert pairs(real_set(real, workspace, cache), kept)[0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda real, made: (real[real["split"] != "test"], made), "no test volumes with files"),
+        (lambda real, made: (real, made.iloc[:0]), "no synthetic volumes with files"),
+        (lambda real, made: (real, made.iloc[:1]), "one synthetic volume is no set"),
+        (lambda real, made: (real, made.assign(path="synthetic/none.nii.gz")), "synthetic volumes cannot be read"),
+    ],
+    ids=["split", "empty", "one", "missing"],
+)
+def test_sets_that_cannot_be_compared_are_refused(sets, workspace, change, message: str) -> None:
+    settings = SETTINGS.model_copy(update={"metrics": ("fidelity",)})
+    with pytest.raises(UserError, match=message):
+        evaluate(*change(*sets), workspace, settings, encoder=Encoder(), device="cpu")
+
+
+def test_a_volume_of_air_is_refused_by_name(sets, workspace) -> None:
+    real, made = sets
+    air = row(workspace, "s0", np.full((SIZE,) * 3, -1000), "train", "synthetic")
+    made = pd.concat([validate(pd.DataFrame([air]), "the test"), made.iloc[1:]], ignore_index=True)
+    with pytest.raises(UserError, match=r"nothing but air(.|\n)*s0\.nii\.gz"):
+        evaluate(real, made, workspace, SETTINGS.model_copy(update={"metrics": ("fidelity",)}), encoder=Encoder())
+
+
+def test_what_a_metric_needs_is_said_at_once(sets, workspace) -> None:
+    with pytest.raises(UserError, match=r"fidelity needs(.|\n)*alignment needs(.|\n)*factual needs"):
+        evaluate(*sets, workspace, Settings())
+    with pytest.raises(UserError, match="no metric is asked for"):
+        evaluate(*sets, workspace, Settings(metrics=()))

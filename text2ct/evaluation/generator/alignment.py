@@ -1,0 +1,90 @@
+"""Alignment: do volumes agree with their prompts, and with the volumes that these describe, as a 3D CLIP sees it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from text2ct.console import warn
+from text2ct.diffusion.pack import Pack
+from text2ct.evaluation.generator.kept_features import Arrays, KeptFeatures
+from text2ct.evaluation.generator.sets import MeasuredSet, Volumes
+from text2ct.evaluation.pack_sections import embed_texts, embed_volumes
+from text2ct.evaluation.retrieval import Retrieval, clip_score, report_to_volume_recall, volume_to_volume_map
+from text2ct.evaluation.zero_shot import zero_shot
+
+
+def embeddings(
+    pack: Pack, volumes: Volumes, kept: KeptFeatures, device: torch.device, what: str
+) -> NDArray[np.float64]:
+    """(n, d) unit vectors of volumes by the pack's 3D CLIP, kept on disk."""
+    described = kept.of(volumes, f"3D CLIP of {pack.sha256}", partial(_describe, pack=pack, device=device), what)
+    return np.stack([described[i][0] for i in range(len(described))]).astype(np.float64)
+
+
+def _describe(volume_hu: NDArray[np.int16], *, pack: Pack, device: torch.device) -> Arrays:
+    return (embed_volumes(pack, [volume_hu], device)[0],)
+
+
+def alignment_section(
+    real: MeasuredSet,
+    synthetic: MeasuredSet,
+    pairs: NDArray[np.intp],
+    pack: Pack,
+    kept: KeptFeatures,
+    device: torch.device,
+) -> dict[str, Any]:
+    """``clip_score``, and what the 3D CLIP itself is worth on the real volumes: zero-shot, retrieval, with chance.
+
+    Args:
+        real: Real volumes with reports.
+        synthetic: Synthetic volumes with prompts.
+        pairs: (k, 2) rows of both that belong to one report.
+        pack: Whose 3D CLIP scores.
+        kept: Features.
+        device: Where to compute.
+    """
+    conditioned = "pack_sha256" in synthetic.rows and bool((synthetic.rows["pack_sha256"] == pack.sha256).any())
+    if conditioned:
+        warn(
+            f"the 3D CLIP of '{pack.info.name}' scores volumes that it conditioned itself: its scores flatter this "
+            "generator, and cannot be compared with those of others"
+        )
+    image = {
+        name: embeddings(pack, one.volumes, kept, device, f"{name} volumes by 3D CLIP")
+        for name, one in (("real", real), ("synthetic", synthetic))
+    }
+    prompts = embed_texts(pack, synthetic.texts, device)
+    scores: dict[str, Any] = {
+        "text_image": clip_score(prompts, image["synthetic"]),
+        "image_image": clip_score(image["real"][pairs[:, 1]], image["synthetic"][pairs[:, 0]]) if len(pairs) else None,
+        "pairs": len(pairs),
+        "clip": f"{pack.info.name} {pack.info.version} {pack.sha256[:12]}",
+        "scores_its_own": conditioned,
+    }
+    reported = [number for number, text in enumerate(real.texts) if text]
+    found: dict[str, Any] = {"clip_score": scores}
+    zero = zero_shot(partial(_texts, pack=pack, device=device), image["real"], real.labels)
+    found["zero_shot"] = {
+        "auc": zero.macro_auc, "accuracy": zero.macro_accuracy, "precision": zero.macro_precision, "n": zero.n,
+    }  # fmt: skip
+    if (real.labels == 1).any(axis=1).sum() >= 2:
+        found["volume_to_volume_map"] = _by_k(volume_to_volume_map(image["real"], real.labels))
+    if len(reported) >= 2:
+        texts = embed_texts(pack, [real.texts[i] for i in reported], device)
+        found["report_to_volume_recall"] = _by_k(report_to_volume_recall(texts, image["real"][reported]))
+    return found
+
+
+def _texts(texts: Sequence[str], *, pack: Pack, device: torch.device) -> NDArray[np.float32]:
+    return embed_texts(pack, list(texts), device)
+
+
+def _by_k(measure: Retrieval) -> dict[str, Any]:
+    at: dict[str, Any] = {str(k): value for k, value in measure.at.items()}
+    return at | {"chance": {str(k): value for k, value in measure.chance.items()}, "gallery": measure.gallery}

@@ -1,0 +1,144 @@
+"""The rows by which generators are compared, each with what it rests on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from text2ct.classifiers.cache import VolumeCache
+from text2ct.classifiers.config import Preprocessing
+from text2ct.compute import keep_freed_memory, pick_device
+from text2ct.console import info
+from text2ct.diffusion.pack import Pack
+from text2ct.errors import UserError
+from text2ct.evaluation.generator.alignment import alignment_section, embeddings
+from text2ct.evaluation.generator.factual import factual_section
+from text2ct.evaluation.generator.fidelity import fidelity_section
+from text2ct.evaluation.generator.kept_features import KeptFeatures
+from text2ct.evaluation.generator.private import diversity_section, privacy_section
+from text2ct.evaluation.generator.sets import MeasuredSet, pairs, real_set, synthetic_set
+from text2ct.evaluation.slices import SliceEncoder
+from text2ct.manifests import Workspace
+
+Metric = Literal["fidelity", "alignment", "factual", "privacy", "diversity"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+
+class Settings(BaseModel):
+    """How two sets are compared; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metrics: tuple[Metric, ...] = METRICS
+    grid: tuple[int, int, int] = (64, 64, 64)
+    spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0)
+    fit: Literal["crop-pad", "resize"] = "crop-pad"
+    split: str = Field(default="test", description="of the real manifest: what the synthetic set is compared with")
+    every: int = Field(default=1, ge=1, description="every how manyth slice describes a volume")
+    n_bootstrap: int = Field(default=200, ge=0)
+    seed: int = Field(default=0, ge=0)
+
+
+def evaluate(
+    real: pd.DataFrame,
+    synthetic: pd.DataFrame,
+    workspace: Workspace,
+    settings: Settings | None = None,
+    *,
+    encoder: SliceEncoder | None = None,
+    pack: Pack | None = None,
+    classifier: Path | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Measure a synthetic set against a real one; volumes are read one by one, and features are kept on disk.
+
+    Args:
+        real: Real manifest: the split that is compared, validation rows for thresholds, training rows for copies.
+        synthetic: Synthetic manifest; what a gate rejected is left out.
+        workspace: Resolves roots; holds the cache.
+        settings: Which metrics, on which grid.
+        encoder: Describes slices, for ``fidelity``.
+        pack: Whose 3D CLIP scores, for ``alignment`` and parts of ``privacy`` and ``diversity``.
+        classifier: A run that was trained on real training patients, for ``factual``.
+        device: As for :func:`text2ct.compute.pick_device`.
+
+    Returns:
+        What ``evaluate --json`` prints; a metric that could not be measured is absent, and ``notes`` say why.
+
+    Raises:
+        UserError: A metric lacks what it needs, a set is empty, volumes cannot be read or show nothing, or a leak.
+    """
+    settings = settings or Settings()
+    _check_needs(settings, encoder, pack, classifier)
+    keep_freed_memory()
+    where = pick_device(device)
+    grid = Preprocessing(size=settings.grid, spacing_mm=settings.spacing_mm, fit=settings.fit)
+    cache = VolumeCache(workspace.path / "cache" / "volumes", grid)
+    kept = KeptFeatures(workspace.path / "cache" / "features")
+    own, made = real_set(real, workspace, cache, settings.split), synthetic_set(synthetic, workspace, cache)
+    matched = pairs(own, made)
+    notes: list[str] = []
+    found: dict[str, Any] = {"n_real": len(own), "n_synthetic": len(made), "pairs": len(matched)}
+    boot: dict[str, Any] = {"n_bootstrap": settings.n_bootstrap, "seed": settings.seed}
+    if "fidelity" in settings.metrics:
+        assert encoder is not None
+        found |= fidelity_section(own, made, encoder, kept, every=settings.every, device=where, **boot)
+    if "alignment" in settings.metrics:
+        assert pack is not None
+        found |= alignment_section(own, made, matched, pack, kept, where)
+    if "factual" in settings.metrics:
+        assert classifier is not None
+        if len(matched):
+            validation = real[(real["split"] == "validation") & (real["path"] != "") & (real["source"] != "synthetic")]
+            found["factual"] = factual_section(
+                own, made, matched, validation, classifier, workspace, device=device, **boot
+            )
+        else:
+            notes.append(_unmatched(settings))
+
+    def embedded(*sets: MeasuredSet) -> tuple[NDArray[np.float64], ...] | None:
+        if pack is None:
+            return None
+        return tuple(embeddings(pack, one.volumes, kept, where, "volumes by 3D CLIP") for one in sets)
+
+    if "privacy" in settings.metrics:
+        learnt = real_set(real, workspace, cache, "train")
+        found["privacy"] = privacy_section(made, learnt, own, embedded(made, learnt, own), **boot)  # type: ignore[arg-type]
+    if "diversity" in settings.metrics:
+        found["diversity"] = diversity_section(own, made, embedded(own, made), settings.seed)  # type: ignore[arg-type]
+    for note in notes:
+        info(note)
+    return found | {"settings": settings.model_dump(mode="json"), "notes": notes}
+
+
+def _unmatched(settings: Settings) -> str:
+    return (
+        f"no synthetic volume was made from a report of the {settings.split} split: factual correctness compares "
+        "volumes of the same reports; synthesize from that split's reports, for evaluation only"
+    )
+
+
+def _check_needs(settings: Settings, encoder: SliceEncoder | None, pack: Pack | None, classifier: Path | None) -> None:
+    needs = {
+        "fidelity": (encoder, "a network that describes slices; name one with --backbone"),
+        "alignment": (
+            pack if pack is None or pack.has("clip") else None,
+            "a pack with a 3D CLIP; name one with --clip",
+        ),
+        "factual": (
+            classifier,
+            "a classifier of real volumes; train one (`text2ct train`) or name it with --classifier",
+        ),
+    }
+    problems = [
+        f"{name} needs {what}" for name, (given, what) in needs.items() if name in settings.metrics and given is None
+    ]
+    if not settings.metrics:
+        problems.append(f"no metric is asked for; choose from {', '.join(METRICS)}")
+    if problems:
+        raise UserError("not everything that is asked for can be measured", problems)

@@ -1,0 +1,105 @@
+"""Fidelity: are synthetic volumes distributed as real ones? Every distance beside its floor between real volumes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from text2ct.evaluation.fid_infinity import FEWEST, fid_infinity
+from text2ct.evaluation.fidelity import Fid2p5d, fid_between, fid_floor
+from text2ct.evaluation.generator.kept_features import Arrays, Described, KeptFeatures
+from text2ct.evaluation.generator.sets import MeasuredSet
+from text2ct.evaluation.neighbourhoods import NEAREST_OF_DENSITY, kernel_distance, neighbourhoods
+from text2ct.evaluation.slices import COLOUR, PLANES, SliceEncoder, SliceStatistics, StatisticsOfSet, slice_features
+from text2ct.volumes.windows import WINDOWS
+
+
+def fidelity_section(
+    real: MeasuredSet,
+    synthetic: MeasuredSet,
+    encoder: SliceEncoder,
+    kept: KeptFeatures,
+    *,
+    every: int,
+    n_bootstrap: int,
+    seed: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """``fid_2p5d``, ``fid_window``, ``kid``, ``precision`` and the rest, with all that they depend on."""
+    plain = "colour" if encoder.channels == len(COLOUR) else "full_range"
+    found: dict[str, Any] = {}
+    described: dict[str, tuple[Described, Described]] = {}
+    statistics: dict[str, tuple[SliceStatistics, SliceStatistics]] = {}
+    for view in (plain, *WINDOWS):
+        pair = [
+            kept.of(
+                one.volumes,
+                f"{encoder.name} {view} every {every}",
+                partial(_describe, encoder=encoder, view=view, every=every, device=device),
+                f"{name} slices, {view}",
+            )
+            for name, one in (("real", real), ("synthetic", synthetic))
+        ]
+        described[view] = pair[0], pair[1]
+        grid = real.volumes[0].shape
+        first = _statistics(pair[0], encoder, view, every, grid)
+        statistics[view] = first, _statistics(pair[1], encoder, view, every, grid, origin=first)
+    main = statistics[plain]
+    fid = fid_between(*main, n_bootstrap=n_bootstrap, seed=seed)
+    found["fid_2p5d"] = _planes(fid) | _rests_on(fid)
+    # Divisions of real volumes: each half as large as the real set, so the floor is a little too high.
+    if main[0].n >= 4:
+        found["fid_2p5d"]["floor"] = asdict(fid_floor(main[0], seed=seed))
+    if min(one.n for one in main) >= FEWEST:
+        found["fid_2p5d"]["infinity"] = asdict(fid_infinity(*main, seed=seed))
+    found["fid_window"] = {
+        view: _planes(fid_between(*statistics[view], n_bootstrap=n_bootstrap, seed=seed))
+        | {"low_hu": WINDOWS[view].low_hu, "high_hu": WINDOWS[view].high_hu}
+        for view in WINDOWS
+    }
+    vectors = [np.stack([_mean_slice(one[i]) for i in range(len(one))]) for one in described[plain]]
+    found["kid"] = asdict(kernel_distance(*vectors))
+    if min(len(one) for one in vectors) > NEAREST_OF_DENSITY:
+        near = asdict(neighbourhoods(*vectors, n_bootstrap=n_bootstrap, seed=seed))
+        found |= {name: near[name] for name in ("precision", "recall", "density", "coverage")}
+    return found
+
+
+def _describe(
+    volume_hu: NDArray[np.int16], *, encoder: SliceEncoder, view: str, every: int, device: torch.device
+) -> Arrays:
+    return slice_features(volume_hu, encoder, view, every, device)
+
+
+def _statistics(
+    described: Described,
+    encoder: SliceEncoder,
+    view: str,
+    every: int,
+    grid: tuple[int, ...],
+    origin: SliceStatistics | None = None,
+) -> SliceStatistics:
+    collected = StatisticsOfSet(encoder.name, view, every, origin)
+    for index in range(len(described)):
+        axial, coronal, sagittal = described[index]
+        collected.add((axial, coronal, sagittal))
+    return collected.statistics(grid)
+
+
+def _mean_slice(planes: Arrays) -> NDArray[np.float64]:
+    """(3 d,): what a volume's slices are on average, plane by plane."""
+    return np.concatenate([plane.mean(axis=0, dtype=np.float64) for plane in planes])
+
+
+def _planes(fid: Fid2p5d) -> dict[str, Any]:
+    return {name: getattr(fid, name) for name in (*PLANES, "mean")} | {"ci": None if fid.ci is None else list(fid.ci)}
+
+
+def _rests_on(fid: Fid2p5d) -> dict[str, Any]:
+    names = ("backbone", "view", "dimension", "slices", "every", "grid", "rank_deficient", "n_bootstrap", "seed")
+    return {name: getattr(fid, name) for name in names}

@@ -1,0 +1,80 @@
+"""Features that were computed once, on disk: keyed on a volume's content and grid, and on what described it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from text2ct.console import progress
+from text2ct.evaluation.generator.sets import Volumes
+from text2ct.files import atomic_path
+
+Arrays = tuple[NDArray[np.float32], ...]
+
+
+class KeptFeatures:
+    """A folder of features; an interrupted call goes on, and another backbone's are others.
+
+    Args:
+        folder: Where they lie; made when first needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def of(
+        self, volumes: Volumes, backbone: str, describe: Callable[[NDArray[np.int16]], Arrays], what: str
+    ) -> Described:
+        """Features of each volume, one after the other; what is missing is computed now.
+
+        Args:
+            volumes: Whose.
+            backbone: Names network, weights and all that decides the features besides the volume.
+            describe: (X, Y, Z) HU to arrays.
+            what: For the progress bar.
+        """
+        paths = []
+        with progress(what, len(volumes)) as advance:
+            for index in range(len(volumes)):
+                key = hashlib.sha256(f"{volumes.key(index)} {backbone}".encode()).hexdigest()
+                path = self.folder / key[:2] / f"{key}.npz"
+                if not _usable(path):
+                    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+                        np.savez(stream, *describe(volumes[index]))
+                paths.append(path)
+                advance(1)
+        return Described(paths)
+
+
+class Described:
+    """Features by volume, read when they are asked for.
+
+    Args:
+        paths: A file of each volume.
+    """
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Arrays:
+        """The arrays of one volume, as ``describe`` gave them."""
+        with np.load(self._paths[index], allow_pickle=False) as kept:
+            return tuple(kept[name] for name in kept.files)
+
+
+def _usable(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
+            return bool(kept.files)
+    except (OSError, EOFError, ValueError, BadZipFile):
+        return False

@@ -1,0 +1,147 @@
+"""The two sets that are compared: rows with volumes, brought to one grid, and who belongs to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from text2ct.classifiers.cache import VolumeCache
+from text2ct.classifiers.dataset import make_table
+from text2ct.errors import UserError, first_of
+from text2ct.findings import FINDINGS
+from text2ct.manifests import Workspace
+
+# Tissue of any kind: a volume that reaches it nowhere holds no patient.
+_TISSUE_HU = -500
+
+
+class Volumes(Sequence[NDArray[np.int16]]):
+    """Volumes of the cache, (X, Y, Z) int16 HU, mapped one by one when they are asked for.
+
+    Args:
+        entries: Files of the cache.
+    """
+
+    def __init__(self, entries: Sequence[Path]) -> None:
+        self.entries = list(entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.int16]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Volumes: ...
+
+    def __getitem__(self, index: int | slice) -> NDArray[np.int16] | Volumes:
+        """One volume, or some of them."""
+        if isinstance(index, slice):
+            return Volumes(self.entries[index])
+        return VolumeCache.load(self.entries[index])
+
+    def of(self, rows: NDArray[np.integer]) -> Volumes:
+        """Those at ``rows``."""
+        return Volumes([self.entries[row] for row in rows])
+
+    def key(self, index: int) -> str:
+        """Digest of the volume's content and of how it was brought to the grid."""
+        return self.entries[index].stem
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredSet:
+    """Rows of a manifest whose volumes are on the common grid.
+
+    Attributes:
+        rows: Manifest rows.
+        volumes: Their volumes, in the same order.
+    """
+
+    rows: pd.DataFrame
+    volumes: Volumes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def labels(self) -> NDArray[np.float64]:
+        """(n, 18) 1, 0 or NaN."""
+        return self.rows[list(FINDINGS)].to_numpy(dtype=np.float64)
+
+    @property
+    def texts(self) -> list[str]:
+        """Each row's prompt, or its report where it has none."""
+        prompts = self.rows["prompt"] if "prompt" in self.rows else pd.Series("", index=self.rows.index)
+        reports = (self.rows["findings_text"] + " " + self.rows["impression_text"]).str.strip()
+        return prompts.where(prompts != "", reports).tolist()
+
+
+def real_set(frame: pd.DataFrame, workspace: Workspace, cache: VolumeCache, split: str = "test") -> MeasuredSet:
+    """The real volumes of a split: of each scan the first reconstruction, since the others are the same patient.
+
+    Args:
+        frame: The real manifest.
+        workspace: Resolves roots.
+        cache: Of the common grid.
+        split: ``test``, ``validation`` or ``train``.
+
+    Raises:
+        UserError: There is none with a file, or one cannot be read or shows nothing.
+    """
+    rows = frame[(frame["split"] == split) & (frame["path"] != "") & (frame["source"] != "synthetic")]
+    if rows.empty:
+        raise UserError(f"the real manifest has no {split} volumes with files; choose another --split")
+    rows = rows.drop_duplicates(["dataset", "scan"]).reset_index(drop=True)
+    return _measured(rows, workspace, cache, "real")
+
+
+def synthetic_set(frame: pd.DataFrame, workspace: Workspace, cache: VolumeCache) -> MeasuredSet:
+    """The synthetic rows with files; what a gate rejected is left out.
+
+    Raises:
+        UserError: As :func:`real_set`.
+    """
+    gate = frame["gate"] if "gate" in frame else pd.Series("", index=frame.index)
+    rows = frame[(frame["source"] == "synthetic") & (frame["path"] != "") & ~gate.str.startswith("reject")]
+    if rows.empty:
+        raise UserError("the synthetic manifest has no synthetic volumes with files; run `text2ct synthesize`")
+    return _measured(rows.reset_index(drop=True), workspace, cache, "synthetic")
+
+
+def _measured(rows: pd.DataFrame, workspace: Workspace, cache: VolumeCache, name: str) -> MeasuredSet:
+    if len(rows) < 2:
+        raise UserError(f"one {name} volume is no set to compare; give 2 or more")
+    volumes = Volumes(make_table(rows, workspace, cache, name).entries)
+    empty = [str(rows["volume"][i]) for i in range(len(rows)) if volumes[i].max() < _TISSUE_HU]
+    if empty:
+        raise UserError(
+            f"{len(empty)} {name} volumes hold nothing but air on the common grid; leave their rows out",
+            first_of(empty),
+        )
+    return MeasuredSet(rows, volumes)
+
+
+def pairs(real: MeasuredSet, synthetic: MeasuredSet) -> NDArray[np.intp]:
+    """Which real volume each synthetic one was asked to resemble.
+
+    Returns:
+        (k, 2) rows of ``synthetic`` and of ``real``: those whose prompt came from a scan of ``real``.
+    """
+    place: dict[tuple[Any, Any], int] = {}
+    for number, row in enumerate(real.rows[["dataset", "volume", "scan"]].itertuples(index=False)):
+        place[row.dataset, row.volume] = place[row.dataset, row.scan] = number
+    found = []
+    columns = ["prompt_dataset", "prompt_volume"]
+    if not set(columns) <= set(synthetic.rows.columns):
+        return np.zeros((0, 2), dtype=np.intp)
+    for number, key in enumerate(synthetic.rows[columns].itertuples(index=False, name=None)):
+        if key in place:
+            found.append((number, place[key]))
+    return np.array(found, dtype=np.intp).reshape(-1, 2)
