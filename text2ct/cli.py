@@ -9,6 +9,7 @@ import typer
 
 from text2ct import __version__
 from text2ct._cli_core import core_app
+from text2ct._cli_evaluate import evaluate_app
 from text2ct._cli_judge import judge_app
 from text2ct._cli_mix import mix_app
 from text2ct._cli_models import models_app
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(mix_app)
 app.add_typer(judge_app)
+app.add_typer(evaluate_app)
 app.add_typer(models_app, name="models")
 app.add_typer(core_app, name="core")
 

@@ -143,3 +143,19 @@ def parity_table(rows: Sequence[ArrayResult]) -> Table:
         )
     table.caption = f"{sum(row.holds for row in rows)} of {len(rows)} hold"
     return table
+
+
+def evaluation_table(found: Mapping[str, Any]) -> Table:
+    """All measures of a synthetic set with their intervals and what to read them against.
+
+    Args:
+        found: The numbers of ``evaluate --json``.
+    """
+    from text2ct.reports.evaluation import evaluation_rows
+
+    title = f"{found['n_synthetic']:,} synthetic volumes beside {found['n_real']:,} real ones"
+    table = _table(title, "measure", "value", "95% interval")
+    table.add_column("beside")
+    for row in evaluation_rows(found):
+        table.add_row(row.name, number(row.value, row.digits), span(row.ci, row.digits), row.beside)
+    return table

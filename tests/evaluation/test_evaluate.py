@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,19 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from text2ct import manifests
+from text2ct.cli import app
 from text2ct.diffusion import Pack, init_pack
 from text2ct.errors import UserError
 from text2ct.evaluation.generator import Settings, evaluate, factual
+from text2ct.evaluation.generator.backbones import TimmEncoder, slice_encoder
 from text2ct.evaluation.generator.sets import pairs, real_set, synthetic_set
+from text2ct.evaluation.slice_network import SliceNetwork
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, validate
+from text2ct.reports.evaluation import evaluation_rows
 from text2ct.volumes import Volume, write
 
 from .volumes import stand_in
@@ -203,3 +211,45 @@ def test_what_a_metric_needs_is_said_at_once(sets, workspace) -> None:
         evaluate(*sets, workspace, Settings())
     with pytest.raises(UserError, match="no metric is asked for"):
         evaluate(*sets, workspace, Settings(metrics=()))
+
+
+def test_the_command_writes_a_page_and_takes_names(sets, workspace, pack, tmp_path) -> None:
+    """With a network's folder as backbone: the page holds every measure, and the same command again says the same."""
+    real, made = sets
+    SliceNetwork().save(tmp_path / "network")
+    for name, frame in (("real", real), ("synthetic/r", made)):
+        (workspace.path / name).mkdir(parents=True, exist_ok=True)
+        manifests.write_manifest(frame, workspace.path / name / "manifest.csv")
+    words = ["evaluate", "--workspace", str(workspace.path), "--grid", str(SIZE), "--spacing", "20", "--json"]
+    words += ["--clip", str(pack.path), "--backbone", str(tmp_path / "network"), "--bootstrap", "20"]
+    words += ["--metrics", "fidelity,alignment,privacy,diversity"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    page = Path(found["report"]).read_text()
+    for row in evaluation_rows(found):
+        assert row.name in html.unescape(page)
+    assert "text2ct evaluate" in page
+    assert found["fid_2p5d"]["backbone"] in page
+    assert json.loads(CliRunner().invoke(app, words).stdout) == found
+    table = CliRunner().invoke(app, [word for word in words if word != "--json"])
+    assert "membership inference AUC" in table.stdout
+
+    refused = CliRunner().invoke(app, [*words, "--backbone", "nothing"])
+    assert refused.exit_code == 2
+    assert "'nothing' is no backbone" in refused.stderr
+    refused = CliRunner().invoke(app, [*words, "--metrics", "beauty"])
+    assert refused.exit_code == 2
+    refused = CliRunner().invoke(app, [*words, "--metrics", "factual", "--classifier", "nobody"])
+    assert refused.exit_code == 2
+    assert "'nobody' is neither a run's folder" in refused.stderr
+
+
+def test_a_timm_network_describes_slices_by_its_own_size_and_scale() -> None:
+    encoder = TimmEncoder("resnet18", pretrained=False).eval()
+    assert "random, 224x224" in encoder.name
+    features = encoder(torch.rand(2, 3, 20, 24))
+    assert features.shape == (2, 512)
+    assert encoder.name != TimmEncoder("resnet18", pretrained=False).name, "other weights have another name"
+    with pytest.raises(UserError, match="timm has no backbone"):
+        slice_encoder("timm:resnet-of-nobody", device=torch.device("cpu"))

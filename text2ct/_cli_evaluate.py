@@ -1,0 +1,90 @@
+"""The command that measures a generator: evaluate."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from text2ct._cli_shared import (
+    WORKSPACE,
+    DeviceOption,
+    JsonOption,
+    RunOption,
+    SeedOption,
+    WorkspaceOption,
+    emit,
+    guarded,
+    say,
+    three,
+)
+
+evaluate_app = typer.Typer(rich_markup_mode=None)
+
+
+@evaluate_app.command()
+@guarded
+def evaluate(
+    real: Annotated[Path | None, typer.Option("--real", help="Real manifest; default the workspace's.")] = None,
+    synthetic: Annotated[
+        Path | None, typer.Option("--synthetic", help="Synthetic manifest; default the newest of `synthesize`.")
+    ] = None,
+    metrics: Annotated[
+        str, typer.Option("--metrics", help="Of fidelity,alignment,factual,privacy,diversity; default all.")
+    ] = "",
+    split: Annotated[str, typer.Option("--split", help="Split of the real manifest that is compared.")] = "test",
+    grid: Annotated[str, typer.Option("--grid", help="Voxels of the common grid, as 64 or 64,64,64.")] = "64",
+    spacing: Annotated[str, typer.Option("--spacing", help="Its voxel size in mm.")] = "5",
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Of FIDs: simulated, a folder, or timm:NAME.")
+    ] = None,
+    clip: Annotated[
+        str | None, typer.Option("--clip", help="Pack whose 3D CLIP scores; default the bundled one.")
+    ] = None,
+    classifier: Annotated[
+        Path | None, typer.Option("--classifier", help="Run that reads findings; default the newest.")
+    ] = None,
+    every: Annotated[int, typer.Option("--every", min=1, help="Describe every how manyth slice.")] = 1,
+    bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Bootstrap samples, over volumes.")] = 200,
+    device: DeviceOption = "auto",
+    run: RunOption = None,
+    workspace: WorkspaceOption = WORKSPACE,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Fidelity, alignment, factual correctness, privacy and diversity of a synthetic set beside a real one."""
+    from text2ct.diffusion.training import parse_config
+    from text2ct.evaluating import evaluate_sets
+    from text2ct.evaluation.generator import METRICS, Settings
+    from text2ct.manifests import Workspace
+    from text2ct.tables import evaluation_table
+
+    chosen: dict[str, Any] = {
+        "metrics": tuple(name.strip() for name in metrics.split(",") if name.strip()) or METRICS,
+        "grid": three(grid, int, "--grid"),
+        "spacing_mm": three(spacing, float, "--spacing"),
+        "split": split,
+        "every": every,
+        "n_bootstrap": bootstrap,
+        "seed": seed,
+    }
+    again = {"--real": real, "--synthetic": synthetic, "--metrics": metrics or None, "--split": split, "--grid": grid,
+             "--spacing": spacing, "--backbone": backbone, "--clip": clip, "--classifier": classifier,
+             "--every": every, "--bootstrap": bootstrap, "--seed": seed}  # fmt: skip
+    words = [word for name, value in again.items() if value is not None for word in (name, str(value))]
+    result = evaluate_sets(
+        Workspace.open(workspace),
+        parse_config(Settings, chosen, "the options"),
+        real=real,
+        synthetic=synthetic,
+        backbone=backbone,
+        clip=clip,
+        classifier=classifier,
+        run=run,
+        device=device,
+        command=shlex.join(["text2ct", "evaluate", *words]),
+    )
+    notes = [f"note: {note}" for note in result["notes"]]
+    emit(result, as_json, lambda: say(evaluation_table(result), *notes, f"report: {result['report']}"))

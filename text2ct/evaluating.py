@@ -1,0 +1,103 @@
+"""What ``evaluate`` does: finds the two sets and what measures them, and writes the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from text2ct import manifests
+from text2ct.augment.gate import newest_ungated
+from text2ct.console import info
+from text2ct.errors import UserError
+from text2ct.files import write_json
+from text2ct.workflow import BUNDLED_PACK, find_pack, real_manifest
+
+if TYPE_CHECKING:
+    from text2ct.evaluation.generator import Settings
+    from text2ct.manifests import Workspace
+
+
+def evaluate_sets(
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    real: Path | None = None,
+    synthetic: Path | None = None,
+    backbone: str | None = None,
+    clip: str | None = None,
+    classifier: Path | None = None,
+    run: str | None = None,
+    device: str = "auto",
+    command: str = "",
+) -> dict[str, Any]:
+    """A synthetic set beside a real one; writes ``reports/<run>/evaluation.json`` and its page.
+
+    Args:
+        workspace: Where to look, and where the result goes.
+        settings: Which metrics, on which grid.
+        real: A real manifest; by default the workspace's, which it does not replace.
+        synthetic: A manifest; by default that of the newest run of ``synthesize``, as it was generated.
+        backbone: As for :func:`text2ct.evaluation.generator.backbones.slice_encoder`.
+        clip: The pack whose 3D CLIP scores; by default the bundled one.
+        classifier: A run for ``factual``; by default the newest, if there is one.
+        run: Name of the report's folder.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        command: What runs it again, for the page.
+
+    Returns:
+        What ``evaluate --json`` prints.
+
+    Raises:
+        UserError: As :func:`text2ct.evaluation.generator.evaluate`, or something that is named does not exist.
+    """
+    from text2ct.compute import pick_device
+    from text2ct.diffusion import load_pack
+    from text2ct.evaluation.generator import evaluate
+    from text2ct.evaluation.generator.backbones import BUNDLED, slice_encoder
+    from text2ct.reports.evaluation import write_evaluation_report
+
+    source = _manifest_in(synthetic) if synthetic else newest_ungated(workspace)
+    made = manifests.read_manifest(source)
+    own = real_manifest(workspace)[0] if real is None else manifests.read(real, workspace=workspace)
+    info(f"measuring {source}")
+    metrics = settings.metrics
+    pack = (
+        load_pack(find_pack(workspace, clip or BUNDLED_PACK))
+        if {"alignment", "privacy", "diversity"} & {*metrics}
+        else None
+    )
+    encoder = slice_encoder(backbone or BUNDLED, device=pick_device(device)) if "fidelity" in metrics else None
+    found = evaluate(
+        own,
+        made,
+        workspace,
+        settings,
+        encoder=encoder,
+        pack=pack,
+        classifier=_classifier(workspace, classifier) if "factual" in metrics else None,
+        device=device,
+    )
+    folder = workspace.run_dir("reports", run or f"evaluation-{source.parent.name}")
+    found |= {"real": str(real or workspace.run_dir("real") / "manifest.csv"), "synthetic": str(source)}
+    write_json(folder / "evaluation.json", found)
+    page = write_evaluation_report(found, folder, title=f"Evaluation of {source.parent.name}", command=command)
+    return found | {"report": str(page), "evaluation": str(folder / "evaluation.json")}
+
+
+def _manifest_in(path: Path) -> Path:
+    return path / "manifest.csv" if path.is_dir() else path
+
+
+def _classifier(workspace: Workspace, given: Path | None) -> Path:
+    """A run by its folder or name, else the newest.
+
+    Raises:
+        UserError: There is none.
+    """
+    if given is None:
+        return workspace.newest("classifiers")
+    named = workspace.run_dir("classifiers") / given
+    for folder in (given, named):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"'{given}' is neither a run's folder nor a run in {workspace.run_dir('classifiers')}")

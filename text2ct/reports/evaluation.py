@@ -1,0 +1,177 @@
+"""The page of ``evaluate``: the rows by which generators are compared, each with what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from text2ct.files import write_text
+from text2ct.reports.page import render
+
+
+class Row(NamedTuple):
+    """One measure.
+
+    Attributes:
+        group: What it is about.
+        name: What is measured, with its unit.
+        value: The figure, or None where it does not exist.
+        digits: Decimals to show.
+        ci: 95% interval, or None.
+        beside: What to read it against: a floor, chance, the real volumes.
+    """
+
+    group: str
+    name: str
+    value: float | None
+    digits: int
+    ci: tuple[float, float] | None
+    beside: str
+
+
+_PLANES = ("axial", "coronal", "sagittal", "mean")
+_SHARES = {
+    "precision": "precision: synthetic volumes that look real",
+    "recall": "recall: real volumes that are made",
+    "density": "density",
+    "coverage": "coverage",
+}
+
+
+def evaluation_rows(found: Mapping[str, Any]) -> list[Row]:
+    """All figures of ``evaluate --json``, in the order in which they are published."""
+    return [*_alignment(found), *_fidelity(found), *_factual(found), *_private(found)]
+
+
+def _alignment(found: Mapping[str, Any]) -> list[Row]:
+    rows = []
+    if "clip_score" in found:
+        scores = found["clip_score"]
+        own = "; this CLIP conditioned the generator" if scores["scores_its_own"] else ""
+        for key, name in (("text_image", "text to image"), ("image_image", "image to image")):
+            rows.append(Row("Alignment", f"CLIP score, {name} (0 to 100)", scores[key], 2, None, scores["clip"] + own))
+    if "zero_shot" in found:
+        zero = found["zero_shot"]
+        rows += [
+            Row("3D CLIP", f"zero-shot {key}, real volumes", zero[key], 3, None, "chance 0.5" if key == "auc" else "")
+            for key in ("auc", "accuracy", "precision")
+        ]
+    for key, name in (
+        ("report_to_volume_recall", "report-to-volume recall@{k}"),
+        ("volume_to_volume_map", "volume-to-volume MAP@{k}"),
+    ):
+        for k, chance in found.get(key, {}).get("chance", {}).items():
+            beside = f"chance {chance:.3f}, gallery of {found[key]['gallery']}"
+            rows.append(Row("3D CLIP", name.format(k=k), found[key][k], 3, None, beside))
+    return rows
+
+
+def _fidelity(found: Mapping[str, Any]) -> list[Row]:
+    if "fid_2p5d" not in found:
+        return []
+    fid = found["fid_2p5d"]
+    floor = fid.get("floor")
+    beside = "" if floor is None else f"real against real {floor['mean']:.4f}, {floor['n_each']} volumes each"
+    rows = [
+        Row("Fidelity", f"FID 2.5D, {plane}", fid[plane], 4, fid["ci"] if plane == "mean" else None,
+            beside if plane == "mean" else "")
+        for plane in _PLANES
+    ]  # fmt: skip
+    if "infinity" in fid:
+        line = fid["infinity"]
+        rows.append(
+            Row("Fidelity", "FID 2.5D of infinitely many volumes", line["value"], 4, None, f"r² {line['r2']:.2f}")
+        )
+    for window, one in found["fid_window"].items():
+        scale = f"{one['low_hu']:.0f} to {one['high_hu']:.0f} HU"
+        rows += [
+            Row("Fidelity by window", f"FID, {window.replace('_', ' ')}, {plane}", one[plane], 4,
+                one["ci"] if plane == "mean" else None, scale if plane == "mean" else "")
+            for plane in _PLANES
+        ]  # fmt: skip
+    kid = found["kid"]
+    rows.append(Row("Fidelity", "kernel distance (KID)", kid["value"], 5, kid["ci"], "0 where the sets agree"))
+    rows += [
+        Row("Fidelity", name, found[key]["value"], 3, found[key]["ci"], "")
+        for key, name in _SHARES.items()
+        if key in found
+    ]
+    return rows
+
+
+def _factual(found: Mapping[str, Any]) -> list[Row]:
+    if "factual" not in found:
+        return []
+    facts = found["factual"]
+    rows = []
+    for key in ("macro_auc", "weighted_auc", "macro_precision", "weighted_precision"):
+        real = facts[f"{key}_real"]
+        beside = "" if real is None else f"real volumes {real:.3f}"
+        ci = facts.get(f"{key}_synthetic_ci")
+        rows.append(Row("Factual correctness", key.replace("_", " "), facts[f"{key}_synthetic"], 3, ci, beside))
+    rows.append(Row("Factual correctness", "macro AUC, synthetic over real", facts["ratio"], 3, None, ""))
+    return rows
+
+
+def _private(found: Mapping[str, Any]) -> list[Row]:
+    rows = []
+    if "privacy" in found:
+        one = found["privacy"]
+        beside = f"nearer than {one['threshold_hu']:.0f} HU to one of {one['n_training']} training volumes"
+        rows.append(Row("Privacy", "memorised volumes", one["memorised"], 0, None, beside))
+        if "membership_auc" in one:
+            compared = (
+                ("authenticity", "authenticity"),
+                ("nearest_ratio", "nearest over second nearest, median"),
+            )
+            rows.append(
+                Row(
+                    "Privacy",
+                    "membership inference AUC",
+                    one["membership_auc"],
+                    3,
+                    one["membership_auc_ci"],
+                    "0.5 tells nothing",
+                )
+            )
+            rows += [
+                Row("Privacy", name, one[key], 3, None, f"new patients {one[f'{key}_held_out']:.3f}")
+                for key, name in compared
+            ]
+    if "diversity" in found:
+        made, own = found["diversity"]["one_prompt"], found["diversity"]["one_finding_real"]
+        for key, name in (("ms_ssim", "MS-SSIM"), ("embedding_spread", "embedding spread")):
+            if key in made:
+                beside = f"real volumes of one finding {own[key]:.3f}" if key in own else ""
+                rows.append(Row("Diversity", f"{name} within one prompt", made[key], 3, None, beside))
+    return rows
+
+
+def write_evaluation_report(found: Mapping[str, Any], out_dir: Path, *, title: str, command: str) -> Path:
+    """Write ``report.html`` and ``report.md``.
+
+    Args:
+        found: What :func:`text2ct.evaluation.generator.evaluate` returned.
+        out_dir: Folder of the report.
+        title: Heading.
+        command: What runs it again.
+
+    Returns:
+        Path of ``report.html``.
+    """
+    fid = found.get("fid_2p5d")
+    context = {
+        "title": title,
+        "tiles": [(f"{found[key]:,}", name) for key, name in (
+            ("n_real", "real volumes"), ("n_synthetic", "synthetic volumes"), ("pairs", "of the same reports"))],
+        "rows": evaluation_rows(found),
+        "fid": fid,
+        "findings": found.get("factual", {}).get("findings", {}),
+        "nearest": found.get("privacy", {}).get("nearest", []),
+        "notes": found["notes"],
+        "command": command,
+    }  # fmt: skip
+    write_text(out_dir / "report.md", render("evaluation.md.j2", **context))
+    write_text(out_dir / "report.html", render("evaluation.html.j2", **context))
+    return out_dir / "report.html"
