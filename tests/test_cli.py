@@ -22,6 +22,7 @@ HELP = Path(__file__).parent / "help"
 COMMANDS = [
     *((name,) for name in ("demo", "simulate", "report", "synthesize", "gate", "mix", "preprocess", "train", "score")),
     ("benchmark",),
+    ("evaluate",),
     *(("models", name) for name in ("list", "info", "verify", "init", "import", "pull", "check-parity")),
     *(("core", name) for name in ("encode", "train-vae", "train-clip", "train-diffusion", "pack")),
 ]

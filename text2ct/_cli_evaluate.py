@@ -11,6 +11,7 @@ import typer
 from text2ct._cli_shared import (
     WORKSPACE,
     DeviceOption,
+    DryRunOption,
     JsonOption,
     RunOption,
     SeedOption,
@@ -19,6 +20,7 @@ from text2ct._cli_shared import (
     guarded,
     say,
     three,
+    would,
 )
 
 evaluate_app = typer.Typer(rich_markup_mode=None)
@@ -52,6 +54,7 @@ def evaluate(
     run: RunOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fidelity, alignment, factual correctness, privacy and diversity of a synthetic set beside a real one."""
@@ -85,6 +88,11 @@ def evaluate(
         run=run,
         device=device,
         command=shlex.join(["text2ct", "evaluate", *words]),
+        dry_run=dry_run,
     )
+    if dry_run:
+        what = f"measure {result['n_synthetic']} synthetic volumes beside {result['n_real']} real ones"
+        emit(result, as_json, lambda: say(would(what, result)))
+        return
     notes = [f"note: {note}" for note in result["notes"]]
     emit(result, as_json, lambda: say(evaluation_table(result), *notes, f"report: {result['report']}"))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from text2ct import manifests
 from text2ct.augment.gate import newest_ungated
 from text2ct.console import info
 from text2ct.errors import UserError
 from text2ct.files import write_json
-from text2ct.workflow import BUNDLED_PACK, find_pack, real_manifest
+from text2ct.workflow import BUNDLED_PACK, find_pack, real_as_it_is, real_manifest
 
 if TYPE_CHECKING:
     from text2ct.evaluation.generator import Settings
@@ -29,6 +31,7 @@ def evaluate_sets(
     run: str | None = None,
     device: str = "auto",
     command: str = "",
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """A synthetic set beside a real one; writes ``reports/<run>/evaluation.json`` and its page.
 
@@ -43,6 +46,7 @@ def evaluate_sets(
         run: Name of the report's folder.
         device: ``auto``, ``cpu``, ``cuda``, ...
         command: What runs it again, for the page.
+        dry_run: Say how much there is to measure, and write nothing.
 
     Returns:
         What ``evaluate --json`` prints.
@@ -52,14 +56,14 @@ def evaluate_sets(
     """
     from text2ct.compute import pick_device
     from text2ct.diffusion import load_pack
-    from text2ct.evaluation.generator import evaluate
+    from text2ct.evaluation.generator import estimate, evaluate
     from text2ct.evaluation.generator.backbones import BUNDLED, slice_encoder
     from text2ct.reports.evaluation import write_evaluation_report
 
     source = _manifest_in(synthetic) if synthetic else newest_ungated(workspace)
     made = manifests.read_manifest(source)
-    own = real_manifest(workspace)[0] if real is None else manifests.read(real, workspace=workspace)
-    info(f"measuring {source}")
+    own = _real(workspace, real, dry_run)
+    info(f"{'would measure' if dry_run else 'measuring'} {source}")
     metrics = settings.metrics
     pack = (
         load_pack(find_pack(workspace, clip or BUNDLED_PACK))
@@ -67,21 +71,31 @@ def evaluate_sets(
         else None
     )
     encoder = slice_encoder(backbone or BUNDLED, device=pick_device(device)) if "fidelity" in metrics else None
-    found = evaluate(
-        own,
-        made,
-        workspace,
-        settings,
-        encoder=encoder,
-        pack=pack,
-        classifier=_classifier(workspace, classifier) if "factual" in metrics else None,
-        device=device,
-    )
+    measures: dict[str, Any] = {
+        "encoder": encoder,
+        "pack": pack,
+        "classifier": _classifier(workspace, classifier) if "factual" in metrics else None,
+        "device": device,
+    }
+    if dry_run:
+        return estimate(own, made, workspace, settings, **measures)
+    found = evaluate(own, made, workspace, settings, **measures)
     folder = workspace.run_dir("reports", run or f"evaluation-{source.parent.name}")
     found |= {"real": str(real or workspace.run_dir("real") / "manifest.csv"), "synthetic": str(source)}
     write_json(folder / "evaluation.json", found)
     page = write_evaluation_report(found, folder, title=f"Evaluation of {source.parent.name}", command=command)
     return found | {"report": str(page), "evaluation": str(folder / "evaluation.json")}
+
+
+def _real(workspace: Workspace, path: Path | None, dry_run: bool) -> pd.DataFrame:
+    if path is not None:
+        return manifests.read(path, workspace=workspace)
+    if not dry_run:
+        return real_manifest(workspace)[0]
+    frame = real_as_it_is(workspace)
+    if frame is None:
+        raise UserError(f"{workspace.path} has no real data yet; run `text2ct report` first, or name a manifest")
+    return frame
 
 
 def _manifest_in(path: Path) -> Path:

@@ -19,7 +19,7 @@ from text2ct.diffusion import Pack, init_pack
 from text2ct.errors import UserError
 from text2ct.evaluation.generator import Settings, evaluate, factual
 from text2ct.evaluation.generator.backbones import TimmEncoder, slice_encoder
-from text2ct.evaluation.generator.sets import pairs, real_set, synthetic_set
+from text2ct.evaluation.generator.sets import measured, pairs, real_rows, synthetic_rows
 from text2ct.evaluation.slice_network import SliceNetwork
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, validate
@@ -175,11 +175,11 @@ def test_what_a_gate_rejected_and_second_reconstructions_do_not_count(sets, work
     real, made = sets
     cache = VolumeCache(workspace.path / "cache", Preprocessing(size=(SIZE,) * 3, spacing_mm=(20.0,) * 3))
     twice = pd.concat([real, real[real["split"] == "test"].assign(volume="again.nii.gz")], ignore_index=True)
-    assert len(real_set(twice, workspace, cache)) == N
+    assert len(real_rows(twice, "test")) == N
     made["gate"] = ["reject by g: label", *["accept by g"] * (N - 1)]
-    kept = synthetic_set(made, workspace, cache)
+    kept = measured(synthetic_rows(made), workspace, cache, "synthetic")
     assert len(kept) == N - 1
-    assert pairs(real_set(real, workspace, cache), kept)[0].tolist() == [0, 1]
+    assert pairs(measured(real_rows(real, "test"), workspace, cache, "real"), kept)[0].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,15 @@ def test_the_command_writes_a_page_and_takes_names(sets, workspace, pack, tmp_pa
     words = ["evaluate", "--workspace", str(workspace.path), "--grid", str(SIZE), "--spacing", "20", "--json"]
     words += ["--clip", str(pack.path), "--backbone", str(tmp_path / "network"), "--bootstrap", "20"]
     words += ["--metrics", "fidelity,alignment,privacy,diversity"]
+    before = {path: path.stat().st_mtime_ns for path in workspace.path.rglob("*")}
+    would = json.loads(CliRunner().invoke(app, [*words, "--dry-run"]).stdout)
+    assert {path: path.stat().st_mtime_ns for path in workspace.path.rglob("*")} == before
+    assert (would["n_real"], would["n_synthetic"], would["volumes_to_read"]) == (N, N, 3 * N)
+    assert would["bytes"] > 3 * N * 2 * SIZE**3
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.stderr
+    later = json.loads(CliRunner().invoke(app, [*words, "--dry-run"]).stdout)
+    assert (later["volumes_to_read"], later["bytes"]) == (0, 0)
     found = json.loads(result.stdout)
     page = Path(found["report"]).read_text()
     for row in evaluation_rows(found):

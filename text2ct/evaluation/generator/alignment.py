@@ -23,11 +23,17 @@ def embeddings(
     pack: Pack, volumes: Volumes, kept: KeptFeatures, device: torch.device, what: str
 ) -> NDArray[np.float64]:
     """(n, d) unit vectors of volumes by the pack's 3D CLIP, kept on disk."""
-    described = kept.of(volumes, f"3D CLIP of {pack.sha256}", partial(_describe, pack=pack, device=device), what)
+    described = kept.of(volumes, clip_name(pack), partial(describe_by_clip, pack=pack, device=device), what)
     return np.stack([described[i][0] for i in range(len(described))]).astype(np.float64)
 
 
-def _describe(volume_hu: NDArray[np.int16], *, pack: Pack, device: torch.device) -> Arrays:
+def clip_name(pack: Pack) -> str:
+    """What decides a volume's embedding besides the volume."""
+    return f"3D CLIP of {pack.sha256}"
+
+
+def describe_by_clip(volume_hu: NDArray[np.int16], *, pack: Pack, device: torch.device) -> Arrays:
+    """A volume's embedding, (d,) alone in a tuple."""
     return (embed_volumes(pack, [volume_hu], device)[0],)
 
 

@@ -21,7 +21,7 @@ from text2ct.evaluation.generator.factual import factual_section
 from text2ct.evaluation.generator.fidelity import fidelity_section
 from text2ct.evaluation.generator.kept_features import KeptFeatures
 from text2ct.evaluation.generator.private import diversity_section, privacy_section
-from text2ct.evaluation.generator.sets import MeasuredSet, pairs, real_set, synthetic_set
+from text2ct.evaluation.generator.sets import MeasuredSet, measured, pairs, real_rows, synthetic_rows
 from text2ct.evaluation.slices import SliceEncoder
 from text2ct.manifests import Workspace
 
@@ -74,13 +74,12 @@ def evaluate(
         UserError: A metric lacks what it needs, a set is empty, volumes cannot be read or show nothing, or a leak.
     """
     settings = settings or Settings()
-    _check_needs(settings, encoder, pack, classifier)
+    check_needs(settings, encoder, pack, classifier)
     keep_freed_memory()
     where = pick_device(device)
-    grid = Preprocessing(size=settings.grid, spacing_mm=settings.spacing_mm, fit=settings.fit)
-    cache = VolumeCache(workspace.path / "cache" / "volumes", grid)
-    kept = KeptFeatures(workspace.path / "cache" / "features")
-    own, made = real_set(real, workspace, cache, settings.split), synthetic_set(synthetic, workspace, cache)
+    cache, kept = caches(workspace, settings)
+    rows = real_rows(real, settings.split), synthetic_rows(synthetic)
+    own, made = (measured(one, workspace, cache, name) for one, name in zip(rows, ("real", "synthetic"), strict=True))
     matched = pairs(own, made)
     notes: list[str] = []
     found: dict[str, Any] = {"n_real": len(own), "n_synthetic": len(made), "pairs": len(matched)}
@@ -107,7 +106,7 @@ def evaluate(
         return tuple(embeddings(pack, one.volumes, kept, where, "volumes by 3D CLIP") for one in sets)
 
     if "privacy" in settings.metrics:
-        learnt = real_set(real, workspace, cache, "train")
+        learnt = measured(real_rows(real, "train"), workspace, cache, "training")
         found["privacy"] = privacy_section(made, learnt, own, embedded(made, learnt, own), **boot)  # type: ignore[arg-type]
     if "diversity" in settings.metrics:
         found["diversity"] = diversity_section(own, made, embedded(own, made), settings.seed)  # type: ignore[arg-type]
@@ -123,7 +122,19 @@ def _unmatched(settings: Settings) -> str:
     )
 
 
-def _check_needs(settings: Settings, encoder: SliceEncoder | None, pack: Pack | None, classifier: Path | None) -> None:
+def caches(workspace: Workspace, settings: Settings, *, dry_run: bool = False) -> tuple[VolumeCache, KeptFeatures]:
+    """Where volumes on the common grid are kept, and their features."""
+    grid = Preprocessing(size=settings.grid, spacing_mm=settings.spacing_mm, fit=settings.fit)
+    volumes = VolumeCache(workspace.path / "cache" / "volumes", grid, dry_run=dry_run)
+    return volumes, KeptFeatures(workspace.path / "cache" / "features")
+
+
+def check_needs(settings: Settings, encoder: SliceEncoder | None, pack: Pack | None, classifier: Path | None) -> None:
+    """Refuse what cannot be measured, before anything is read.
+
+    Raises:
+        UserError: All metrics that lack what they need.
+    """
     needs = {
         "fidelity": (encoder, "a network that describes slices; name one with --backbone"),
         "alignment": (

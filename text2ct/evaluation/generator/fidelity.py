@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from text2ct.evaluation.fid_infinity import FEWEST, fid_infinity
 from text2ct.evaluation.fidelity import Fid2p5d, fid_between, fid_floor
-from text2ct.evaluation.generator.kept_features import Arrays, Described, KeptFeatures
+from text2ct.evaluation.generator.kept_features import Arrays, Describe, Described, KeptFeatures
 from text2ct.evaluation.generator.sets import MeasuredSet
 from text2ct.evaluation.neighbourhoods import NEAREST_OF_DENSITY, kernel_distance, neighbourhoods
 from text2ct.evaluation.slices import COLOUR, PLANES, SliceEncoder, SliceStatistics, StatisticsOfSet, slice_features
@@ -31,7 +30,7 @@ def fidelity_section(
     device: torch.device,
 ) -> dict[str, Any]:
     """``fid_2p5d``, ``fid_window``, ``kid``, ``precision`` and the rest, with all that they depend on."""
-    plain = "colour" if encoder.channels == len(COLOUR) else "full_range"
+    plain = plain_view(encoder)
     found: dict[str, Any] = {}
     described: dict[str, tuple[Described, Described]] = {}
     statistics: dict[str, tuple[SliceStatistics, SliceStatistics]] = {}
@@ -39,8 +38,8 @@ def fidelity_section(
         pair = [
             kept.of(
                 one.volumes,
-                f"{encoder.name} {view} every {every}",
-                partial(_describe, encoder=encoder, view=view, every=every, device=device),
+                backbone_name(encoder, view, every),
+                describer(encoder, view, every, device),
                 f"{name} slices, {view}",
             )
             for name, one in (("real", real), ("synthetic", synthetic))
@@ -70,10 +69,19 @@ def fidelity_section(
     return found
 
 
-def _describe(
-    volume_hu: NDArray[np.int16], *, encoder: SliceEncoder, view: str, every: int, device: torch.device
-) -> Arrays:
-    return slice_features(volume_hu, encoder, view, every, device)
+def plain_view(encoder: SliceEncoder) -> str:
+    """The grey scale of FIDs that name no window."""
+    return "colour" if encoder.channels == len(COLOUR) else "full_range"
+
+
+def backbone_name(encoder: SliceEncoder, view: str, every: int) -> str:
+    """What decides a volume's features besides the volume."""
+    return f"{encoder.name} {view} every {every}"
+
+
+def describer(encoder: SliceEncoder, view: str, every: int, device: torch.device) -> Describe:
+    """A volume to the features of its slices."""
+    return lambda volume_hu: slice_features(volume_hu, encoder, view, every, device)
 
 
 def _statistics(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -15,6 +15,7 @@ from text2ct.evaluation.generator.sets import Volumes
 from text2ct.files import atomic_path
 
 Arrays = tuple[NDArray[np.float32], ...]
+Describe = Callable[[NDArray[np.int16]], Arrays]
 
 
 class KeptFeatures:
@@ -27,9 +28,7 @@ class KeptFeatures:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
-    def of(
-        self, volumes: Volumes, backbone: str, describe: Callable[[NDArray[np.int16]], Arrays], what: str
-    ) -> Described:
+    def of(self, volumes: Volumes, backbone: str, describe: Describe, what: str) -> Described:
         """Features of each volume, one after the other; what is missing is computed now.
 
         Args:
@@ -38,17 +37,22 @@ class KeptFeatures:
             describe: (X, Y, Z) HU to arrays.
             what: For the progress bar.
         """
-        paths = []
+        paths = [self._path(key, backbone) for key in map(volumes.key, range(len(volumes)))]
         with progress(what, len(volumes)) as advance:
-            for index in range(len(volumes)):
-                key = hashlib.sha256(f"{volumes.key(index)} {backbone}".encode()).hexdigest()
-                path = self.folder / key[:2] / f"{key}.npz"
+            for index, path in enumerate(paths):
                 if not _usable(path):
                     with atomic_path(path) as temporary, temporary.open("wb") as stream:
                         np.savez(stream, *describe(volumes[index]))
-                paths.append(path)
                 advance(1)
         return Described(paths)
+
+    def missing(self, keys: Iterable[str], backbone: str) -> int:
+        """Of how many volumes, by their keys, such features would have to be computed."""
+        return sum(not _usable(self._path(key, backbone)) for key in keys)
+
+    def _path(self, volume: str, backbone: str) -> Path:
+        key = hashlib.sha256(f"{volume} {backbone}".encode()).hexdigest()
+        return self.folder / key[:2] / f"{key}.npz"
 
 
 class Described:

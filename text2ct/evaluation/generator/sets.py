@@ -83,41 +83,49 @@ class MeasuredSet:
         return prompts.where(prompts != "", reports).tolist()
 
 
-def real_set(frame: pd.DataFrame, workspace: Workspace, cache: VolumeCache, split: str = "test") -> MeasuredSet:
-    """The real volumes of a split: of each scan the first reconstruction, since the others are the same patient.
-
-    Args:
-        frame: The real manifest.
-        workspace: Resolves roots.
-        cache: Of the common grid.
-        split: ``test``, ``validation`` or ``train``.
+def real_rows(frame: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Of each scan of a split the first reconstruction, since the others are the same patient.
 
     Raises:
-        UserError: There is none with a file, or one cannot be read or shows nothing.
+        UserError: There is none with a file, or one alone.
     """
     rows = frame[(frame["split"] == split) & (frame["path"] != "") & (frame["source"] != "synthetic")]
     if rows.empty:
         raise UserError(f"the real manifest has no {split} volumes with files; choose another --split")
-    rows = rows.drop_duplicates(["dataset", "scan"]).reset_index(drop=True)
-    return _measured(rows, workspace, cache, "real")
+    return _enough(rows.drop_duplicates(["dataset", "scan"]), "real")
 
 
-def synthetic_set(frame: pd.DataFrame, workspace: Workspace, cache: VolumeCache) -> MeasuredSet:
+def synthetic_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """The synthetic rows with files; what a gate rejected is left out.
 
     Raises:
-        UserError: As :func:`real_set`.
+        UserError: As :func:`real_rows`.
     """
     gate = frame["gate"] if "gate" in frame else pd.Series("", index=frame.index)
     rows = frame[(frame["source"] == "synthetic") & (frame["path"] != "") & ~gate.str.startswith("reject")]
     if rows.empty:
         raise UserError("the synthetic manifest has no synthetic volumes with files; run `text2ct synthesize`")
-    return _measured(rows.reset_index(drop=True), workspace, cache, "synthetic")
+    return _enough(rows, "synthetic")
 
 
-def _measured(rows: pd.DataFrame, workspace: Workspace, cache: VolumeCache, name: str) -> MeasuredSet:
+def _enough(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     if len(rows) < 2:
         raise UserError(f"one {name} volume is no set to compare; give 2 or more")
+    return rows.reset_index(drop=True)
+
+
+def measured(rows: pd.DataFrame, workspace: Workspace, cache: VolumeCache, name: str) -> MeasuredSet:
+    """Bring the volumes of rows to the common grid.
+
+    Args:
+        rows: Of :func:`real_rows` or :func:`synthetic_rows`.
+        workspace: Resolves roots.
+        cache: Of the common grid.
+        name: What messages call them.
+
+    Raises:
+        UserError: A volume cannot be read, or holds nothing but air.
+    """
     volumes = Volumes(make_table(rows, workspace, cache, name).entries)
     empty = [str(rows["volume"][i]) for i in range(len(rows)) if volumes[i].max() < _TISSUE_HU]
     if empty:
