@@ -15,13 +15,7 @@ TRAINING, HELD_OUT = RNG.normal(size=(80, 6)), RNG.normal(size=(70, 6))
 
 
 def of(synthetic: np.ndarray, **settings: int) -> Privacy:
-    return privacy(
-        cdist(synthetic, TRAINING),
-        cdist(HELD_OUT, TRAINING),
-        cdist(TRAINING, TRAINING),
-        cdist(synthetic, HELD_OUT),
-        **settings,
-    )
+    return privacy(synthetic, TRAINING, HELD_OUT, **settings)
 
 
 def test_copies_are_no_secret() -> None:
@@ -53,24 +47,39 @@ def test_the_attack_is_an_auc() -> None:
 def test_authenticity_counts_who_is_nearer_than_the_neighbour_is() -> None:
     """Two training patients at 0 and 1: their distance is 1, so what lies within 1 of its nearest is no stranger."""
     training, synthetic, held_out = (np.array(v)[:, None] for v in ([0.0, 1.0], [0.4, 3.0, -2.0], [5.0]))
-    found = privacy(
-        cdist(synthetic, training), cdist(held_out, training), cdist(training, training), cdist(synthetic, held_out)
-    )
+    found = privacy(synthetic, training, held_out)
     assert found.authenticity == pytest.approx(2 / 3)
     assert found.nearest_ratio == pytest.approx(np.median([0.4 / 0.6, 2 / 3, 2 / 3]))
 
 
+def test_training_volumes_that_are_equal_are_each_others_neighbours() -> None:
+    """A patient who is there twice is at no distance from its copy: nothing is nearer to it than that."""
+    found = privacy(TRAINING[:1] + 0.1, np.concatenate([TRAINING[:1], TRAINING[:1], HELD_OUT[:5]]), HELD_OUT[5:])
+    assert found.authenticity == 1
+    assert found.nearest_ratio == 1
+
+
+def test_it_is_what_all_pairs_say() -> None:
+    synthetic = RNG.normal(size=(40, 6))
+    found = of(synthetic)
+    distances, inside = cdist(synthetic, TRAINING), cdist(TRAINING, TRAINING)
+    np.fill_diagonal(inside, np.inf)
+    nearest = np.sort(distances, axis=1)
+    assert found.nearest_ratio == pytest.approx(np.median(nearest[:, 0] / nearest[:, 1]))
+    own = inside.min(axis=1)[distances.argmin(axis=1)]
+    assert found.authenticity == pytest.approx(np.mean(nearest[:, 0] > own))
+
+
 @pytest.mark.parametrize(
-    ("shapes", "message"),
+    ("sizes", "message"),
     [
-        (((3, 5), (4, 5), (5, 5), (3, 3)), r"expected \(m, n\)"),
-        (((3, 5), (4, 5), (5, 4), (3, 4)), r"expected \(m, n\)"),
-        (((3, 1), (4, 1), (1, 1), (3, 4)), "2 or more"),
-        (((0, 5), (4, 5), (5, 5), (0, 4)), "one row and column"),
+        (((3, 5), (4, 6), (5, 5)), "of one width"),
+        (((3, 5), (1, 5), (5, 5)), "2 or more"),
+        (((0, 5), (4, 5), (5, 5)), "one row or more"),
     ],
 )
-def test_matrices_that_do_not_belong_together_are_refused(shapes: tuple, message: str) -> None:
+def test_what_does_not_belong_together_is_refused(sizes: tuple, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        privacy(*(np.ones(shape) for shape in shapes))
-    with pytest.raises(UserError, match="negative or not finite"):
-        privacy(-np.ones((3, 5)), np.ones((4, 5)), np.ones((5, 5)), np.ones((3, 4)))
+        privacy(*(np.ones(size) for size in sizes))
+    with pytest.raises(UserError, match="NaN or infinite"):
+        privacy(np.full((3, 5), np.nan), np.ones((4, 5)), np.ones((5, 5)))

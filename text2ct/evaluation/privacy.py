@@ -1,8 +1,8 @@
 """Does a synthetic set give away who its generator learnt from? Distances between sets of volumes say.
 
 Copies are counted by :mod:`text2ct.evaluation.memorisation`, which aligns volumes and calibrates a threshold. Here is
-what can be said of a whole set, by features or by any other distance: ratios to the nearest neighbours, authenticity,
-and how well an attacker who holds the synthetic set tells training patients from others.
+what can be said of a whole set, by features: ratios to the nearest neighbours, authenticity, and how well an attacker
+who holds the synthetic set tells training patients from others.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.neighbors import NearestNeighbors
 
 from text2ct.errors import UserError
 from text2ct.evaluation.bootstrap import cluster_weights, interval, weighted_auc
@@ -48,79 +49,61 @@ class Privacy:
 
 
 def privacy(
-    synthetic_to_training: ArrayLike,
-    held_out_to_training: ArrayLike,
-    within_training: ArrayLike,
-    synthetic_to_held_out: ArrayLike,
-    *,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
+    synthetic: ArrayLike, training: ArrayLike, held_out: ArrayLike, *, n_bootstrap: int = 1000, seed: int = 0
 ) -> Privacy:
-    """Measure by matrices of distances, all of one kind.
+    """Measure by Euclidean distances of features; memory grows with the volumes, not with their pairs.
 
     Args:
-        synthetic_to_training: (m, n) from each synthetic volume to each that the generator learnt from.
-        held_out_to_training: (h, n) from volumes of other patients.
-        within_training: (n, n); the diagonal does not count.
-        synthetic_to_held_out: (m, h).
+        synthetic: (m, d) features, one row a volume.
+        training: (n, d), of what the generator learnt from.
+        held_out: (h, d), of other patients.
         n_bootstrap: Bootstrap samples; 0 for no interval.
         seed: Of the bootstrap.
 
     Raises:
-        UserError: Shapes that do not belong together, distances that are negative or not finite, fewer than 2
-            training volumes or 1 of another kind.
+        UserError: Features that are not finite or of different widths, fewer than 2 training volumes or 1 of
+            another kind.
     """
-    made, other, inside, beside = (
-        np.asarray(one, dtype=np.float64)
-        for one in (synthetic_to_training, held_out_to_training, within_training, synthetic_to_held_out)
-    )
-    _check(made, other, inside, beside)
-    inside = inside.copy()
-    np.fill_diagonal(inside, np.inf)
-    own = inside.min(axis=1)
-    training, held_out = made.min(axis=0), beside.min(axis=0)
-    scores = -np.concatenate([training, held_out])
-    member = np.arange(len(scores)) < len(training)
-    weights = np.ones((len(scores), 1))
-    auc = float(weighted_auc(scores, member, weights)[0])
+    made, learnt, others = (np.asarray(one, dtype=np.float64) for one in (synthetic, training, held_out))
+    _check(made, learnt, others)
+    search = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(learnt)
+    own = search.kneighbors(n_neighbors=1)[0][:, 0]  # without asking for anything, nobody is a neighbour of itself
+    of_made, of_others = search.kneighbors(made), search.kneighbors(others)
+    attack = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(made)
+    scores = -np.concatenate([attack.kneighbors(one)[0][:, 0] for one in (learnt, others)])
+    member = np.arange(len(scores)) < len(learnt)
+    auc = float(weighted_auc(scores, member, np.ones((len(scores), 1)))[0])
     found = None
     if n_bootstrap:
         weights = cluster_weights(np.arange(len(scores)), n_bootstrap, np.random.default_rng(seed))
         found = interval(weighted_auc(scores, member, weights))
     return Privacy(
-        nearest_ratio=_ratio(made),
-        nearest_ratio_held_out=_ratio(other),
-        authenticity=_authentic(made, own),
-        authenticity_held_out=_authentic(other, own),
+        nearest_ratio=_ratio(of_made[0]),
+        nearest_ratio_held_out=_ratio(of_others[0]),
+        authenticity=_authentic(of_made[0], of_made[1], own),
+        authenticity_held_out=_authentic(of_others[0], of_others[1], own),
         membership_auc=auc,
         membership_auc_ci=None if found is None else (found[0], found[1]),
-        n_training=made.shape[1],
-        n_held_out=len(other),
+        n_training=len(learnt),
+        n_held_out=len(others),
         n_synthetic=len(made),
     )
 
 
-def _ratio(distances: NDArray[np.float64]) -> float:
-    nearest = np.sort(distances, axis=1)[:, :2]
+def _ratio(nearest: NDArray[np.float64]) -> float:
     ratio = np.divide(nearest[:, 0], nearest[:, 1], out=np.ones(len(nearest)), where=nearest[:, 1] > 0)
     return float(np.median(ratio))
 
 
-def _authentic(distances: NDArray[np.float64], own: NDArray[np.float64]) -> float:
-    index = distances.argmin(axis=1)
-    return float(np.mean(distances[np.arange(len(index)), index] > own[index]))
+def _authentic(nearest: NDArray[np.float64], index: NDArray[np.intp], own: NDArray[np.float64]) -> float:
+    return float(np.mean(nearest[:, 0] > own[index[:, 0]]))
 
 
-def _check(
-    made: NDArray[np.float64], other: NDArray[np.float64], inside: NDArray[np.float64], beside: NDArray[np.float64]
-) -> None:
-    shapes = [one.shape for one in (made, other, inside, beside)]
-    if any(len(shape) != 2 or 0 in shape for shape in shapes):
-        raise UserError(f"distances have shapes {shapes}; expected four matrices of one row and column or more")
-    (m, n), (h, n_other), square, last = shapes
-    if n_other != n or square != (n, n) or last != (m, h):
-        raise UserError(f"distances have shapes {shapes}; expected (m, n), (h, n), (n, n) and (m, h)")
-    if n < 2:
+def _check(made: NDArray[np.float64], learnt: NDArray[np.float64], others: NDArray[np.float64]) -> None:
+    shapes = [one.shape for one in (made, learnt, others)]
+    if any(len(shape) != 2 or 0 in shape for shape in shapes) or len({shape[1] for shape in shapes}) > 1:
+        raise UserError(f"features have shapes {shapes}; expected three tables of one width, of one row or more")
+    if len(learnt) < 2:
         raise UserError("one training volume has no nearest other one; give 2 or more")
-    if any(not np.isfinite(one).all() or (one < 0).any() for one in (made, other, beside)):
-        raise UserError("distances are negative or not finite; make them again")
+    if any(not np.isfinite(one).all() for one in (made, learnt, others)):
+        raise UserError("features hold NaN or infinite values; make them again")

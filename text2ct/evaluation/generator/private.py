@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from text2ct.evaluation.generator.sets import MeasuredSet
 from text2ct.evaluation.memorisation import find_memorised
@@ -59,11 +58,7 @@ def privacy_section(
         ],
     }
     if embedded is not None:
-        made, learnt, others = embedded
-        distances = privacy(
-            cdist(made, learnt), cdist(others, learnt), cdist(learnt, learnt), cdist(made, others),
-            n_bootstrap=n_bootstrap, seed=seed,
-        )  # fmt: skip
+        distances = privacy(*embedded, n_bootstrap=n_bootstrap, seed=seed)
         found |= {name: value for name, value in asdict(distances).items() if not name.startswith("n_")}
     return found
 
