@@ -54,7 +54,14 @@ def _alignment(found: Mapping[str, Any]) -> list[Row]:
     if "zero_shot" in found:
         zero = found["zero_shot"]
         rows += [
-            Row("3D CLIP", f"zero-shot {key}, real volumes", zero[key], 3, None, "chance 0.5" if key == "auc" else "")
+            Row(
+                "3D CLIP",
+                f"zero-shot {'AUC' if key == 'auc' else key}, real volumes",
+                zero[key],
+                3,
+                None,
+                "chance 0.5" if key == "auc" else "",
+            )
             for key in ("auc", "accuracy", "precision")
         ]
     for key, name in (
@@ -109,7 +116,16 @@ def _factual(found: Mapping[str, Any]) -> list[Row]:
         real = facts[f"{key}_real"]
         beside = "" if real is None else f"real volumes {real:.3f}"
         ci = facts.get(f"{key}_synthetic_ci")
-        rows.append(Row("Factual correctness", key.replace("_", " "), facts[f"{key}_synthetic"], 3, ci, beside))
+        rows.append(
+            Row(
+                "Factual correctness",
+                key.replace("_", " ").replace("auc", "AUC"),
+                facts[f"{key}_synthetic"],
+                3,
+                ci,
+                beside,
+            )
+        )
     rows.append(Row("Factual correctness", "macro AUC, synthetic over real", facts["ratio"], 3, None, ""))
     return rows
 

@@ -29,8 +29,8 @@ def _probability(p: float | None) -> str:
     return "<0.001" if p is not None and p < 0.001 else number(p)
 
 
-def _span(ci: list[float] | None, sign: bool = False) -> str:
-    return span(ci, sign=sign)
+def _span(ci: list[float] | None, sign: bool = False, digits: int = 3) -> str:
+    return span(ci, digits, sign=sign)
 
 
 def _percent(value: float | None) -> str:
