@@ -26,6 +26,7 @@ from text2ct._cli_shared import (
 )
 from text2ct.console import info
 from text2ct.errors import UserError
+from text2ct.files import read_json
 
 judge_app = typer.Typer(rich_markup_mode=None)
 
@@ -200,6 +201,9 @@ def benchmark(
     class_weights: WeightsOption = False,
     classical: ClassicalOption = False,
     synthetic_until: UntilOption = 1.0,
+    own_generator: Annotated[
+        Path | None, typer.Option("--own-generator", help="JSON of the steps of real+own-generator; default few.")
+    ] = None,
     real: Annotated[Path | None, typer.Option("--real", help="Real manifest; default the workspace's.")] = None,
     synthetic: Annotated[
         Path | None, typer.Option("--synthetic", help="Synthetic manifest; default the newest.")
@@ -230,6 +234,7 @@ def benchmark(
         "classifier": classifier,
         "batch_size": batch_size,
         "synthetic_until": synthetic_until,
+        "own_generator": {} if own_generator is None else read_json(own_generator),
         "train_options": {
             "size": three(grid, int, "--grid"),
             "spacing_mm": three(spacing, float, "--spacing"),
@@ -260,6 +265,7 @@ def benchmark(
         class_weights=class_weights,
         classical=classical,
         synthetic_until=None if synthetic_until == 1 else synthetic_until,
+        own_generator=own_generator,
         real=real,
         synthetic=synthetic or newest,
         model=model,

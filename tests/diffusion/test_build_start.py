@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,13 @@ def test_it_begins_at_the_weights_of_the_pack(first: Pack, tmp_path: Path) -> No
 
 def test_a_pack_that_does_not_fit_is_refused_before_anything_is_rendered(first: Pack, tmp_path: Path) -> None:
     config = _going_on(first)
-    for given, start in ((config, None), (CONFIG, first)):
-        with pytest.raises(UserError, match="another pack than the one that was given"):
+    namesake = config.model_copy(update={"version": first.info.version})
+    for given, start, message in (
+        (config, None, "goes on from tiny-32 .* name that pack with --start"),
+        (CONFIG, first, "another pack than the one that was given"),
+        (namesake, first, "give it a name or a version of its own"),
+    ):
+        with pytest.raises(UserError, match=message):
             build_pack(tmp_path / "work", tmp_path / "pack", given, device="cpu", start=start)
     other = config.model_copy(
         update={
@@ -77,12 +83,15 @@ def test_a_pack_that_does_not_fit_is_refused_before_anything_is_rendered(first: 
 
 
 def test_the_command_takes_a_pack_and_refuses_one_of_another_kind(first: Pack, tmp_path: Path) -> None:
-    write_json(tmp_path / "settings.json", CONFIG.model_dump(mode="json", exclude={"start"}))
+    settings = CONFIG.model_dump(mode="json", exclude={"start"}) | {"name": "longer"}
+    write_json(tmp_path / "settings.json", settings)
     words = ["core", "pack", "--out", str(tmp_path / "pack"), "--start", str(first.path), "--dry-run", "--json"]
-    assert CliRunner().invoke(app, [*words, "--config", str(tmp_path / "settings.json")]).exit_code == 0
+    accepted = CliRunner().invoke(app, [*words, "--config", str(tmp_path / "settings.json")])
+    assert accepted.exit_code == 0
+    assert json.loads(accepted.stdout)["not_counted"] == ["diffusion"], "its 3D CLIP is not trained"
     refused = CliRunner().invoke(app, words)
     assert refused.exit_code == 2
-    assert "cannot go on from 'tiny-32'" in refused.output + refused.stderr
+    assert "cannot go on from 'tiny-32'" in refused.stderr
     assert not (tmp_path / "pack").exists()
 
 

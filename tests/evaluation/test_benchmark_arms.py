@@ -74,11 +74,13 @@ def makers(monkeypatch, synthetic):
 
     def own_generator(train_rows, workspace, folder, *, device, budget):
         calls.append(("own", sorted(train_rows["patient"]), folder))
+        module.budgets.append(budget)
         return folder / "pack"
 
     module.OwnBudget = OwnBudget
     for function in (reconstructed, oracle, pretrained_classifier, own_generator):
         setattr(module, function.__name__, function)
+    module.budgets = []
     module.calls, module.known = calls, [("simulated", "1000000000000")]
     monkeypatch.setitem(sys.modules, "text2ct.evaluation.arm_volumes", module)
     return module
@@ -258,6 +260,11 @@ def test_the_own_generator_sees_the_regimes_training_patients_and_the_same_promp
     run(workspace, real, synthetic, FakeClassifier(), arms=arms, seeds=(0, 1), run="both")
     assert len({name for _, _, name, _ in asked}) == 2, "another ratio asks for other volumes: another run"
     assert {len(prompts) for prompts, *_ in asked} == {20}
+    longer = OwnBudget(clip_steps=500)
+    run(workspace, real, synthetic, FakeClassifier(), arms=arms[:2], seeds=(0, 1), run="long", own_generator=longer)
+    assert makers.calls[-1][2] != folder, "a generator that is trained for longer is another"
+    assert makers.budgets == [*makers.budgets[:-2], longer, longer]
+    assert OwnBudget() in makers.budgets
 
 
 @pytest.mark.parametrize(

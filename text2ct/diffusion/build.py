@@ -169,6 +169,8 @@ def estimate_build(config: BuildConfig, *, more_patients: int = 0, more_minutes:
     simulated_case(config.first_patient, config.grid, config.spacing_mm)
     rendering = (time.perf_counter() - begun) * cases / available_cores()
     budgets = {"clip": config.train_clip.minutes, "diffusion": config.train_diffusion.minutes}
+    if config.start is not None:
+        del budgets["clip"]  # it is taken from there
     minutes = sum(budget or 0.0 for budget in budgets.values()) + more_minutes
     not_counted = [name for name, budget in budgets.items() if budget is None]
     if not_counted:

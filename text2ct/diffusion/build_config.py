@@ -47,7 +47,7 @@ class BuildConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = "simulated-64"
-    version: str = "0.6.0"
+    version: str = "0.5.0"
     start: StartPack | None = Field(
         default=None, description="tokenizer, autoencoder and 3D CLIP are this pack's, and its network trains on"
     )
@@ -113,7 +113,7 @@ class BuildConfig(BaseModel):
         label_texts=0.2, short_steps=300, text_only_steps=450,
     )  # fmt: skip
     train_diffusion: DiffusionTraining = DiffusionTraining(
-        steps=28188, minutes=300, batch_size=64, learning_rate=5e-4, warmup_steps=500, poly_power=1,
+        steps=11344, minutes=300, batch_size=64, learning_rate=5e-4, warmup_steps=200, poly_power=1,
         gradient_clip=1.0, ema_decay=0.9995, loss="l2",
     )  # fmt: skip
     defaults: Sampling = Sampling(
@@ -159,10 +159,18 @@ def check_start(config: BuildConfig, start: Pack | None) -> None:
     Raises:
         UserError: What differs.
     """
-    if config.start != (None if start is None else StartPack.of(start)):
-        raise UserError("the configuration goes on from another pack than the one that was given")
     if start is None:
+        if config.start is not None:
+            named = f"{config.start.name} {config.start.version}"
+            raise UserError(f"the configuration goes on from {named}; name that pack with --start")
         return
+    if config.start != StartPack.of(start):
+        raise UserError("the configuration goes on from another pack than the one that was given with --start")
+    if (config.name, config.version) == (start.info.name, start.info.version):
+        raise UserError(
+            f"the pack would be called {config.name} {config.version}, as the one that it goes on from; give it a name "
+            "or a version of its own in --config"
+        )
     info = pack_info(config, start.info.latent_scale_factor)
     wanted: dict[str, Any] = {"clip": config.clip, "vae": config.vae, "unet": config.unet, "scheduler": config.flow}
     problems = [

@@ -15,7 +15,6 @@ from text2ct.augment._scans import NAMES, label_matrix
 from text2ct.augment.selection import select, usable
 from text2ct.console import warn
 from text2ct.errors import UserError
-from text2ct.evaluation.arm_volumes import OwnBudget
 from text2ct.evaluation.benchmark.settings import BenchmarkSettings, json_digest, table_digest
 from text2ct.manifests import Workspace
 from text2ct.simulation.cohort import COHORT_VERSION
@@ -199,7 +198,10 @@ def pretrained(name: str, material: Material, seed: int, ratio: float) -> Arm:
 
 def with_own_generator(name: str, material: Material, seed: int, ratio: float) -> Arm:
     """The prompts of ``real+synthetic``, given to a generator that knows the arm's training patients alone."""
-    rows = _asked(_chosen(name, material, seed, material.pool, ratio), material.pool)
+    rows, budget = (
+        _asked(_chosen(name, material, seed, material.pool, ratio), material.pool),
+        material.settings.own_generator,
+    )
 
     def make(folder: Path) -> pd.DataFrame:
         from text2ct.augment import synthesize
@@ -209,7 +211,7 @@ def with_own_generator(name: str, material: Material, seed: int, ratio: float) -
         from text2ct.evaluation.arm_volumes import own_generator
         from text2ct.manifests import read_manifest
 
-        pack = own_generator(material.train, material.workspace, folder, device=material.device, budget=OwnBudget())
+        pack = own_generator(material.train, material.workspace, folder, device=material.device, budget=budget)
         origin = {"dataset": rows["prompt_dataset"], "volume": rows["prompt_volume"]}
         requests = check_requests(rows[["prompt", *NAMES]].assign(**origin), "the prompts")
         done = synthesize(
@@ -225,7 +227,7 @@ def with_own_generator(name: str, material: Material, seed: int, ratio: float) -
 
     texts = material.train[["findings_text", "impression_text"]].to_numpy().tolist()
     made_with = {
-        "budget": OwnBudget().model_dump(mode="json"),
+        "budget": budget.model_dump(mode="json"),
         "train": table_digest(material.train),
         "reports": json_digest(texts),
     }

@@ -16,6 +16,7 @@ from text2ct.augment._scans import NAMES
 from text2ct.augment.selection import Strategy
 from text2ct.classifiers.config import Settings
 from text2ct.errors import UserError
+from text2ct.evaluation.arm_volumes import OwnBudget
 from text2ct.files import read_json, write_json
 
 MIN_TEST_PATIENTS = 1500
@@ -60,6 +61,8 @@ class BenchmarkSettings(Settings):
     """Sizes of random subsets of the training patients, nested and drawn anew by each seed; none: all of them."""
     pretrain_patients: Count = 1000
     """New patients that ``real+classifier-pretrained`` starts from."""
+    own_generator: OwnBudget = OwnBudget()
+    """How long the generator of ``real+own-generator`` is trained."""
 
     @field_validator("seeds", "train_patients", "arms")
     @classmethod
