@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from text2ct import manifests
+from text2ct.classifiers.cache import VolumeCache
+from text2ct.classifiers.config import Preprocessing
 from text2ct.cli import app
 from text2ct.diffusion import Pack, init_pack
 from text2ct.errors import UserError
@@ -21,6 +25,7 @@ from text2ct.evaluation.generator import Settings, evaluate, factual
 from text2ct.evaluation.generator.backbones import TimmEncoder, slice_encoder
 from text2ct.evaluation.generator.sets import measured, pairs, real_rows, synthetic_rows
 from text2ct.evaluation.slice_network import SliceNetwork
+from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, validate
 from text2ct.reports.evaluation import evaluation_rows
@@ -29,6 +34,8 @@ from text2ct.volumes import Volume, write
 from .volumes import stand_in
 
 SIZE, N = 16, 12
+WHOLE = "text2ct.evaluation.generator.evaluate"
+FOLDERS = {"simulated": "real", "synthetic": "synthetic/r/volumes"}
 SETTINGS = Settings(
     metrics=("fidelity", "alignment", "privacy", "diversity"), grid=(SIZE,) * 3, spacing_mm=(20.0,) * 3, n_bootstrap=20
 )
@@ -52,7 +59,7 @@ class Encoder(nn.Module):
 
 
 def row(workspace: Workspace, name: str, hu: np.ndarray, split: str, source: str, **more: object) -> dict:
-    path = f"{source}/{name}.nii.gz"
+    path = f"{FOLDERS[source]}/{name}.nii.gz"
     write(Volume(hu.astype(np.float32), np.diag([20.0, 20.0, 20.0, 1.0])), workspace.path / path)
     labels = np.zeros(len(FINDINGS))
     labels[len(name) % 2], labels[2] = 1, int(name[-1]) % 2
@@ -71,10 +78,14 @@ def sets(workspace: Workspace) -> tuple[pd.DataFrame, pd.DataFrame]:
         for split, first in splits.items()
         for i in range(N)
     ]
+    learnt = {"trained_on": [{"dataset": "clinic", "patients": ["train*"]}], "files": {}}
+    record = workspace.path / "synthetic" / "r" / "pack.json"
+    write_json(record, learnt)
     made = [
         row(
             workspace, f"s{i}", stand_in(300 + i, SIZE), "train", "synthetic",
             prompt=f"Report of test{i % 6}.", prompt_dataset="clinic", prompt_volume=f"test{i % 6}.nii.gz",
+            pack="a test's", pack_sha256=sha256_file(record),
         )
         for i in range(N)
     ]  # fmt: skip
@@ -87,18 +98,25 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
 
 
 def test_every_row_is_there_with_what_it_rests_on(sets, workspace, pack) -> None:
-    found = evaluate(*sets, workspace, SETTINGS, encoder=Encoder(), pack=pack, device="cpu")
+    real, made = sets
+    found = evaluate(real, made, workspace, SETTINGS, encoder=Encoder(), pack=pack, device="cpu")
     assert (found["n_real"], found["n_synthetic"], found["pairs"]) == (N, N, N)
     fid = found["fid_2p5d"]
     assert fid["mean"] == pytest.approx(np.mean([fid[plane] for plane in ("axial", "coronal", "sagittal")]))
     assert fid["backbone"] == "a test's"
     assert fid["floor"]["n_each"] == N // 2
+    assert fid["floor"]["ratio"] == pytest.approx(fid["floor"]["distance_at_n_each"] / fid["floor"]["mean"])
     assert set(found["fid_window"]) == {"lung", "soft_tissue", "bone", "vessel"}
     assert {"kid", "precision", "recall", "density", "coverage"} <= set(found)
     assert 0 <= found["clip_score"]["text_image"] <= 100
     assert found["clip_score"]["pairs"] == N
     assert set(found["report_to_volume_recall"]["chance"]) == {"5", "10", "50", "100"}
+    assert found["clip_score"]["scores_its_own"] is None, "the generator's pack names no 3D CLIP"
+    assert found["made_by"] == [
+        {"pack": "a test's", "pack_sha256": made.loc[0, "pack_sha256"], "guidance_scale": "", "steps": "", "volumes": N}
+    ]
     assert found["privacy"]["memorised"] == 0
+    assert found["privacy"]["n_known_training"] == N
     assert 0 <= found["privacy"]["membership_auc"] <= 1
     assert found["diversity"]["one_prompt"]["groups"] == 6
     assert found["diversity"]["one_prompt"]["embedding_spread"] > 0
@@ -109,8 +127,10 @@ def test_a_set_is_no_distance_from_itself_and_its_copies_are_found(sets, workspa
     real, made = sets
     settings = SETTINGS.model_copy(update={"metrics": ("fidelity", "privacy")})
     for split in ("test", "train"):
-        paths = real.loc[real["split"] == split, ["root", "path", "sha256"]].reset_index(drop=True)
-        copies = made.assign(**{column: paths[column] for column in paths})
+        copied = real[real["split"] == split].reset_index(drop=True)
+        for source, target in zip(copied["path"], made["path"], strict=True):
+            shutil.copy(workspace.path / source, workspace.path / target)
+        copies = made.assign(sha256=copied["sha256"])
         if split == "test":
             found = evaluate(real, copies, workspace, settings.model_copy(update={"metrics": ("fidelity",)}),
                              encoder=Encoder(), device="cpu")  # fmt: skip
@@ -153,25 +173,66 @@ def test_factual_correctness_compares_volumes_of_the_same_reports(sets, workspac
         return pd.DataFrame(scores, columns=list(FINDINGS)).assign(VolumeName=rows["volume"].to_numpy())
 
     monkeypatch.setattr(factual, "predict", predict)
-    monkeypatch.setattr(factual, "leaks", lambda run, held_out: [])
+    checked = []
+    monkeypatch.setattr(sys.modules[WHOLE], "check_reader", lambda run, rows, workspace: checked.append(run.name))
     settings = SETTINGS.model_copy(update={"metrics": ("factual",)})
     for run, expected in (("all", 1.0), ("guesses", 0.5)):
         found = evaluate(real, made, workspace, settings, classifier=Path(run), device="cpu")["factual"]
         assert found["macro_auc_real"] == found["macro_auc_synthetic"] == expected
         assert found["ratio"] == 1
         assert (found["pairs"], found["reports"]) == (N, 6)
-    monkeypatch.setattr(factual, "leaks", lambda run, held_out: ["clinic/test0: trained on"])
-    with pytest.raises(UserError, match="knows patients that judge"):
-        evaluate(real, made, workspace, settings, classifier=Path("all"), device="cpu")
+    assert checked == ["all", "guesses"]
+    other = settings.model_copy(update={"split": "validation"})
+    asked = made.assign(prompt_volume=[f"validation{i % 6}.nii.gz" for i in range(N)])
+    found = evaluate(real, asked, workspace, other, classifier=Path("all"), device="cpu")
+    assert "precision is at 0.5" in found["notes"][0], "thresholds are not tuned on the split that is scored"
     found = evaluate(real, made.assign(prompt_volume=""), workspace, settings, classifier=Path("all"), device="cpu")
     assert "factual" not in found
     assert "no synthetic volume was made from a report" in found["notes"][0]
 
 
-def test_what_a_gate_rejected_and_second_reconstructions_do_not_count(sets, workspace) -> None:
-    from text2ct.classifiers.cache import VolumeCache
-    from text2ct.classifiers.config import Preprocessing
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"training": [{"dataset": "clinic", "patient": "test3"}]}, "knows patients that judge"),
+        ({"prompts": [{"dataset": "clinic", "volume": "train0.nii.gz"}]}, "has learnt from synthetic volumes"),
+    ],
+    ids=["patient", "synthetic"],
+)
+def test_a_classifier_that_is_no_stranger_reads_nothing(sets, workspace, record: dict, message: str) -> None:
+    run = workspace.run_dir("classifiers") / "run"
+    write_json(run / "patients.json", {"training": [], "validation": [], "prompts": []} | record)
+    with pytest.raises(UserError, match=message):
+        factual.check_reader(run, real_rows(sets[0], "test"), workspace)
 
+
+def test_a_generator_that_knows_who_it_is_compared_with_is_refused(sets, workspace) -> None:
+    real, made = sets
+    settings = SETTINGS.model_copy(update={"metrics": ("fidelity",), "split": "train"})
+    with pytest.raises(UserError, match="has learnt from patients of the train split"):
+        evaluate(real, made, workspace, settings, encoder=Encoder(), device="cpu")
+    stranger = made.assign(pack_sha256="", path=made["path"].str.replace("/r/", "/q/"))
+    for path in stranger["path"]:
+        target = workspace.path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((workspace.path / path.replace("/q/", "/r/")).read_bytes())
+    settings = SETTINGS.model_copy(update={"metrics": ("privacy",)})
+    found = evaluate(real, stranger, workspace, settings, device="cpu")
+    assert found["privacy"]["n_known_training"] == 0
+    assert "cannot be looked for" in found["notes"][0]
+
+
+def test_another_reconstructions_report_has_the_scans_pair(sets, workspace) -> None:
+    real, made = sets
+    second = real[real["split"] == "test"].assign(volume=lambda frame: "second-" + frame["volume"])
+    both = pd.concat([real, second], ignore_index=True)
+    asked = made.assign(prompt_volume="second-" + made["prompt_volume"])
+    cache = VolumeCache(workspace.path / "cache", Preprocessing(size=(SIZE,) * 3, spacing_mm=(20.0,) * 3))
+    own, kept = (measured(rows, workspace, cache, "") for rows in (real_rows(both, "test"), synthetic_rows(asked)))
+    assert pairs(both, own, kept)[:, 1].tolist() == [i % 6 for i in range(N)]
+
+
+def test_what_a_gate_rejected_and_second_reconstructions_do_not_count(sets, workspace) -> None:
     real, made = sets
     cache = VolumeCache(workspace.path / "cache", Preprocessing(size=(SIZE,) * 3, spacing_mm=(20.0,) * 3))
     twice = pd.concat([real, real[real["split"] == "test"].assign(volume="again.nii.gz")], ignore_index=True)
@@ -179,7 +240,7 @@ def test_what_a_gate_rejected_and_second_reconstructions_do_not_count(sets, work
     made["gate"] = ["reject by g: label", *["accept by g"] * (N - 1)]
     kept = measured(synthetic_rows(made), workspace, cache, "synthetic")
     assert len(kept) == N - 1
-    assert pairs(measured(real_rows(real, "test"), workspace, cache, "real"), kept)[0].tolist() == [0, 1]
+    assert pairs(real, measured(real_rows(real, "test"), workspace, cache, "real"), kept)[0].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

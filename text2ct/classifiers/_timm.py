@@ -13,7 +13,9 @@ from torch import nn
 from text2ct.errors import UserError
 
 
-def backbone(name: str, *, channels: int, pretrained: bool, output_stride: int | None = None) -> tuple[nn.Module, int]:
+def backbone(
+    name: str, *, channels: int, pretrained: bool, output_stride: int | None = None, pooled: bool = False
+) -> tuple[nn.Module, int]:
     """A timm network without head and pooling: (N, channels, H, W) -> (N, features, h, w).
 
     Args:
@@ -21,6 +23,7 @@ def backbone(name: str, *, channels: int, pretrained: bool, output_stride: int |
         channels: Input channels; timm adapts pretrained first layers to them.
         pretrained: Load timm's default weights. Nothing is replaced by random weights in silence.
         output_stride: Input voxels per feature; None: the network's own.
+        pooled: Keep the network's own pooling: (N, channels, H, W) -> (N, features).
 
     Returns:
         The network and its number of features.
@@ -32,11 +35,13 @@ def backbone(name: str, *, channels: int, pretrained: bool, output_stride: int |
         near = difflib.get_close_matches(name, timm.list_models(), n=5)
         raise UserError(f"timm has no backbone '{name}'" + (f"; near: {', '.join(near)}" if near else ""))
     options: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
+    if not pooled:
+        options["global_pool"] = ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # timm and the hub warn about names they map themselves
             network: nn.Module = timm.create_model(
-                name, pretrained=pretrained, in_chans=channels, num_classes=0, global_pool="", **options
+                name, pretrained=pretrained, in_chans=channels, num_classes=0, **options
             )
     except (OSError, RuntimeError, ValueError) as error:
         if not pretrained:

@@ -79,7 +79,10 @@ def _fidelity(found: Mapping[str, Any]) -> list[Row]:
         return []
     fid = found["fid_2p5d"]
     floor = fid.get("floor")
-    beside = "" if floor is None else f"real against real {floor['mean']:.4f}, {floor['n_each']} volumes each"
+    beside = ""
+    if floor is not None:
+        at, each = floor["distance_at_n_each"], floor["n_each"]
+        beside = f"of {each} volumes each: {at:.4f}, real against real {floor['mean']:.4f}"
     rows = [
         Row("Fidelity", f"FID 2.5D, {plane}", fid[plane], 4, fid["ci"] if plane == "mean" else None,
             beside if plane == "mean" else "")

@@ -44,6 +44,7 @@ def alignment_section(
     pack: Pack,
     kept: KeptFeatures,
     device: torch.device,
+    conditioned: bool | None,
 ) -> dict[str, Any]:
     """``clip_score``, and what the 3D CLIP itself is worth on the real volumes: zero-shot, retrieval, with chance.
 
@@ -54,8 +55,8 @@ def alignment_section(
         pack: Whose 3D CLIP scores.
         kept: Features.
         device: Where to compute.
+        conditioned: Whether this 3D CLIP conditioned the generator; None where the generator's pack is not known.
     """
-    conditioned = "pack_sha256" in synthetic.rows and bool((synthetic.rows["pack_sha256"] == pack.sha256).any())
     if conditioned:
         warn(
             f"the 3D CLIP of '{pack.info.name}' scores volumes that it conditioned itself: its scores flatter this "
@@ -65,9 +66,11 @@ def alignment_section(
         name: embeddings(pack, one.volumes, kept, device, f"{name} volumes by 3D CLIP")
         for name, one in (("real", real), ("synthetic", synthetic))
     }
-    prompts = embed_texts(pack, synthetic.texts, device)
+    told = [number for number, text in enumerate(synthetic.texts) if text]
+    prompts = embed_texts(pack, [synthetic.texts[i] for i in told], device) if told else None
     scores: dict[str, Any] = {
-        "text_image": clip_score(prompts, image["synthetic"]),
+        "text_image": None if prompts is None else clip_score(prompts, image["synthetic"][told]),
+        "prompts": len(told),
         "image_image": clip_score(image["real"][pairs[:, 1]], image["synthetic"][pairs[:, 0]]) if len(pairs) else None,
         "pairs": len(pairs),
         "clip": f"{pack.info.name} {pack.info.version} {pack.sha256[:12]}",

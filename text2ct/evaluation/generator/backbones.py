@@ -41,7 +41,7 @@ def slice_encoder(name: str = BUNDLED, *, device: torch.device) -> SliceEncoder:
 
 
 class TimmEncoder(nn.Module):
-    """A timm network with pretrained weights, its last maps averaged; slices are resized and normalised for it.
+    """A timm network with pretrained weights and its own pooling; slices are resized and normalised for it.
 
     Args:
         architecture: Name of the network.
@@ -59,7 +59,7 @@ class TimmEncoder(nn.Module):
         from text2ct.classifiers._timm import backbone
 
         super().__init__()
-        self.network, _ = backbone(architecture, channels=self.channels, pretrained=pretrained)
+        self.network, _ = backbone(architecture, channels=self.channels, pretrained=pretrained, pooled=True)
         config = resolve_model_data_config(self.network)
         _, self.height, self.width = config["input_size"]
         for name in ("mean", "std"):
@@ -77,5 +77,5 @@ class TimmEncoder(nn.Module):
         """(n, 3, H, W) float32 in [0, 1] to (n, d) float32."""
         size = (self.height, self.width)
         resized = F.interpolate(slices, size=size, mode="bilinear", align_corners=False, antialias=True)
-        maps: Tensor = self.network((resized - self.mean) / self.std)
-        return maps.mean(dim=(-2, -1)) if maps.ndim == 4 else maps.mean(dim=1)
+        features: Tensor = self.network((resized - self.mean) / self.std)
+        return features

@@ -13,7 +13,7 @@ import pandas as pd
 from text2ct.compute import pick_device
 from text2ct.diffusion.pack import Pack
 from text2ct.evaluation.generator.alignment import clip_name, describe_by_clip
-from text2ct.evaluation.generator.evaluate import Settings, caches, check_needs
+from text2ct.evaluation.generator.evaluate import Settings, caches, check_needs, training_rows
 from text2ct.evaluation.generator.fidelity import backbone_name, describer, plain_view
 from text2ct.evaluation.generator.kept_features import Describe
 from text2ct.evaluation.generator.sets import real_rows, synthetic_rows
@@ -47,7 +47,7 @@ def estimate(
     where = pick_device(device)
     cache, kept = caches(workspace, settings, dry_run=True)
     own, made = real_rows(real, settings.split), synthetic_rows(synthetic)
-    learnt = real_rows(real, "train") if "privacy" in settings.metrics else own.iloc[:0]
+    learnt = training_rows(real, settings)
 
     def keys(rows: pd.DataFrame) -> list[str]:
         places = rows[["root", "path"]].itertuples(index=False)

@@ -17,10 +17,11 @@ from text2ct.console import info
 from text2ct.diffusion.pack import Pack
 from text2ct.errors import UserError
 from text2ct.evaluation.generator.alignment import alignment_section, embeddings
-from text2ct.evaluation.generator.factual import factual_section
+from text2ct.evaluation.generator.factual import check_reader, factual_section
 from text2ct.evaluation.generator.fidelity import fidelity_section
 from text2ct.evaluation.generator.kept_features import KeptFeatures
 from text2ct.evaluation.generator.private import diversity_section, privacy_section
+from text2ct.evaluation.generator.provenance import conditioned_by, known_rows, makers
 from text2ct.evaluation.generator.sets import MeasuredSet, measured, pairs, real_rows, synthetic_rows
 from text2ct.evaluation.slices import SliceEncoder
 from text2ct.manifests import Workspace
@@ -79,40 +80,95 @@ def evaluate(
     where = pick_device(device)
     cache, kept = caches(workspace, settings)
     rows = real_rows(real, settings.split), synthetic_rows(synthetic)
+    training = training_rows(real, settings)
+    if known_rows(rows[1], rows[0], workspace):
+        raise UserError(
+            f"the generator of these volumes has learnt from patients of the {settings.split} split, which it is "
+            "compared with; take a pack that has not, or another --split"
+        )
     own, made = (measured(one, workspace, cache, name) for one, name in zip(rows, ("real", "synthetic"), strict=True))
-    matched = pairs(own, made)
+    matched = pairs(real, own, made)
     notes: list[str] = []
-    found: dict[str, Any] = {"n_real": len(own), "n_synthetic": len(made), "pairs": len(matched)}
+    found: dict[str, Any] = {
+        "n_real": len(own),
+        "n_synthetic": len(made),
+        "pairs": len(matched),
+        "made_by": makers(made.rows),
+    }
+    if len(found["made_by"]) > 1:
+        notes.append(
+            f"the synthetic set was made in {len(found['made_by'])} ways (packs, guidances, steps): see made_by"
+        )
     boot: dict[str, Any] = {"n_bootstrap": settings.n_bootstrap, "seed": settings.seed}
     if "fidelity" in settings.metrics:
         assert encoder is not None
         found |= fidelity_section(own, made, encoder, kept, every=settings.every, device=where, **boot)
+
+    def for_clip(rows: pd.DataFrame, name: str) -> MeasuredSet:
+        """The same volumes on the grid that the 3D CLIP reads."""
+        assert pack is not None
+        grid = settings.model_copy(update={"grid": pack.info.grid, "spacing_mm": pack.info.spacing_mm})
+        return measured(rows, workspace, caches(workspace, grid)[0], name)
+
     if "alignment" in settings.metrics:
         assert pack is not None
-        found |= alignment_section(own, made, matched, pack, kept, where)
+        seen = for_clip(rows[0], "real"), for_clip(rows[1], "synthetic")
+        found |= alignment_section(*seen, matched, pack, kept, where, conditioned_by(made.rows, pack, workspace))
+        if len(matched) < len(made):
+            notes.append(
+                f"{len(made) - len(matched)} synthetic volumes have no real volume of their report to compare with"
+            )
     if "factual" in settings.metrics:
         assert classifier is not None
+        check_reader(classifier, own.rows, workspace)
         if len(matched):
-            validation = real[(real["split"] == "validation") & (real["path"] != "") & (real["source"] != "synthetic")]
+            chosen_on = real[(real["split"] == "validation") & (real["path"] != "") & (real["source"] != "synthetic")]
+            if settings.split == "validation" or chosen_on.empty:
+                chosen_on = chosen_on.iloc[:0]
+                notes.append("no other validation patients to choose thresholds on: precision is at 0.5")
             found["factual"] = factual_section(
-                own, made, matched, validation, classifier, workspace, device=device, **boot
+                own, made, matched, chosen_on, classifier, workspace, device=device, **boot
             )
         else:
             notes.append(_unmatched(settings))
 
-    def embedded(*sets: MeasuredSet) -> tuple[NDArray[np.float64], ...] | None:
+    def embedded(*named: tuple[pd.DataFrame, str]) -> tuple[NDArray[np.float64], ...] | None:
         if pack is None:
             return None
-        return tuple(embeddings(pack, one.volumes, kept, where, "volumes by 3D CLIP") for one in sets)
+        return tuple(
+            embeddings(pack, for_clip(*one).volumes, kept, where, f"{one[1]} volumes by 3D CLIP") for one in named
+        )
 
+    compared = (rows[1], "synthetic"), (rows[0], "real")
     if "privacy" in settings.metrics:
-        learnt = measured(real_rows(real, "train"), workspace, cache, "training")
-        found["privacy"] = privacy_section(made, learnt, own, embedded(made, learnt, own), **boot)  # type: ignore[arg-type]
+        learnt = measured(training, workspace, cache, "training")
+        n_known = known_rows(made.rows, learnt.rows, workspace)
+        if not n_known:
+            notes.append(
+                "the pack of these volumes names none of the training volumes here as learnt from: copies of whom it "
+                "has learnt from cannot be looked for, and membership is not measured"
+            )
+        vectors = embedded(compared[0], (training, "training"), compared[1])
+        found["privacy"] = privacy_section(made, learnt, own, vectors, n_known, **boot)  # type: ignore[arg-type]
     if "diversity" in settings.metrics:
-        found["diversity"] = diversity_section(own, made, embedded(own, made), settings.seed)  # type: ignore[arg-type]
+        both = embedded(compared[1], compared[0])
+        found["diversity"] = diversity_section(own, made, both, settings.seed)  # type: ignore[arg-type]
     for note in notes:
         info(note)
     return found | {"settings": settings.model_dump(mode="json"), "notes": notes}
+
+
+def training_rows(real: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Whom copies are looked for among: the training split, where privacy is measured.
+
+    Raises:
+        UserError: That is the split that is compared, or it has no volumes.
+    """
+    if "privacy" not in settings.metrics:
+        return real.iloc[:0]
+    if settings.split == "train":
+        raise UserError("privacy compares training patients with others; choose another --split, or leave it out")
+    return real_rows(real, "train")
 
 
 def _unmatched(settings: Settings) -> str:

@@ -17,6 +17,10 @@ from text2ct.evaluation.neighbourhoods import NEAREST_OF_DENSITY, kernel_distanc
 from text2ct.evaluation.slices import COLOUR, PLANES, SliceEncoder, SliceStatistics, StatisticsOfSet, slice_features
 from text2ct.volumes.windows import WINDOWS
 
+DIVISIONS = 10
+FEATURES_VERSION = 1
+"""Raise it when slices are cut or scaled in another way: what was kept before is then made again."""
+
 
 def fidelity_section(
     real: MeasuredSet,
@@ -51,9 +55,15 @@ def fidelity_section(
     main = statistics[plain]
     fid = fid_between(*main, n_bootstrap=n_bootstrap, seed=seed)
     found["fid_2p5d"] = _planes(fid) | _rests_on(fid)
-    # Divisions of real volumes: each half as large as the real set, so the floor is a little too high.
-    if main[0].n >= 4:
-        found["fid_2p5d"]["floor"] = asdict(fid_floor(main[0], seed=seed))
+    # Distances fall as volumes are added, so floor and distance are compared at one number of volumes.
+    each = min(main[0].n // 2, main[1].n)
+    if each >= 2:
+        floor = fid_floor(main[0], n_each=each, divisions=DIVISIONS, seed=seed)
+        beside = _at(*main, each, seed)
+        found["fid_2p5d"]["floor"] = asdict(floor) | {
+            "distance_at_n_each": beside,
+            "ratio": beside / floor.mean if floor.mean > 0 else None,
+        }
     if min(one.n for one in main) >= FEWEST:
         found["fid_2p5d"]["infinity"] = asdict(fid_infinity(*main, seed=seed))
     found["fid_window"] = {
@@ -69,6 +79,14 @@ def fidelity_section(
     return found
 
 
+def _at(real: SliceStatistics, synthetic: SliceStatistics, each: int, seed: int) -> float:
+    """The distance between random parts of ``each`` volumes, mean over planes and as many draws as the floor has."""
+    rng = np.random.default_rng(seed)
+    parts = ((real.subset(rng.permutation(real.n)[:each]), synthetic.subset(rng.permutation(synthetic.n)[:each]))
+             for _ in range(DIVISIONS))  # fmt: skip
+    return float(np.mean([fid_between(*pair, n_bootstrap=0).mean for pair in parts]))
+
+
 def plain_view(encoder: SliceEncoder) -> str:
     """The grey scale of FIDs that name no window."""
     return "colour" if encoder.channels == len(COLOUR) else "full_range"
@@ -76,7 +94,8 @@ def plain_view(encoder: SliceEncoder) -> str:
 
 def backbone_name(encoder: SliceEncoder, view: str, every: int) -> str:
     """What decides a volume's features besides the volume."""
-    return f"{encoder.name} {view} every {every}"
+    scale = f"{WINDOWS[view].low_hu:g} to {WINDOWS[view].high_hu:g} HU" if view in WINDOWS else view
+    return f"{encoder.name} {scale} every {every}, version {FEATURES_VERSION}"
 
 
 def describer(encoder: SliceEncoder, view: str, every: int, device: torch.device) -> Describe:

@@ -25,6 +25,7 @@ def privacy_section(
     training: MeasuredSet,
     held_out: MeasuredSet,
     embedded: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None,
+    n_known: int,
     *,
     n_bootstrap: int,
     seed: int,
@@ -36,6 +37,8 @@ def privacy_section(
         training: Real volumes that a generator of this workspace may have learnt from.
         held_out: Real volumes that it has not.
         embedded: (m, d), (n, d) and (h, d) unit vectors of the three, or None.
+        n_known: How many of ``training`` the generator has learnt from, as far as its pack says: without any, only
+            copies are looked for.
         n_bootstrap: Bootstrap samples.
         seed: Of the bootstrap.
     """
@@ -57,8 +60,12 @@ def privacy_section(
             for i in map(int, order)
         ],
     }
-    if embedded is not None:
-        distances = privacy(*embedded, n_bootstrap=n_bootstrap, seed=seed)
+    found["n_known_training"] = n_known
+    if embedded is not None and n_known:
+        # One scan a patient: another scan of the same one is no stranger to it.
+        made, learnt, others = embedded
+        alone = [~side.rows.duplicated(["dataset", "patient"]).to_numpy() for side in (training, held_out)]
+        distances = privacy(made, learnt[alone[0]], others[alone[1]], n_bootstrap=n_bootstrap, seed=seed)
         found |= {name: value for name, value in asdict(distances).items() if not name.startswith("n_")}
     return found
 

@@ -11,14 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from text2ct.augment.leaks import report_prompt
 from text2ct.classifiers.cache import VolumeCache
 from text2ct.classifiers.dataset import make_table
 from text2ct.errors import UserError, first_of
 from text2ct.findings import FINDINGS
-from text2ct.manifests import Workspace
+from text2ct.manifests import Workspace, by_scan
 
 # Tissue of any kind: a volume that reaches it nowhere holds no patient.
 _TISSUE_HU = -500
+_SCAN = ["dataset", "scan"]
 
 
 class Volumes(Sequence[NDArray[np.int16]]):
@@ -79,20 +81,20 @@ class MeasuredSet:
     def texts(self) -> list[str]:
         """Each row's prompt, or its report where it has none."""
         prompts = self.rows["prompt"] if "prompt" in self.rows else pd.Series("", index=self.rows.index)
-        reports = (self.rows["findings_text"] + " " + self.rows["impression_text"]).str.strip()
-        return prompts.where(prompts != "", reports).tolist()
+        reports = map(report_prompt, self.rows["findings_text"], self.rows["impression_text"])
+        return [prompt or report for prompt, report in zip(prompts, reports, strict=True)]
 
 
 def real_rows(frame: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Of each scan of a split the first reconstruction, since the others are the same patient.
+    """Of each scan of a split the first reconstruction, with the labels that any of them has.
 
     Raises:
         UserError: There is none with a file, or one alone.
     """
     rows = frame[(frame["split"] == split) & (frame["path"] != "") & (frame["source"] != "synthetic")]
     if rows.empty:
-        raise UserError(f"the real manifest has no {split} volumes with files; choose another --split")
-    return _enough(rows.drop_duplicates(["dataset", "scan"]), "real")
+        raise UserError(f"the real manifest has no {split} volumes with files")
+    return _enough(by_scan(rows)[0], "real")
 
 
 def synthetic_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -136,15 +138,22 @@ def measured(rows: pd.DataFrame, workspace: Workspace, cache: VolumeCache, name:
     return MeasuredSet(rows, volumes)
 
 
-def pairs(real: MeasuredSet, synthetic: MeasuredSet) -> NDArray[np.intp]:
+def pairs(frame: pd.DataFrame, real: MeasuredSet, synthetic: MeasuredSet) -> NDArray[np.intp]:
     """Which real volume each synthetic one was asked to resemble.
+
+    Args:
+        frame: The real manifest, whose every reconstruction may be a prompt's.
+        real: One reconstruction of each scan.
+        synthetic: Generated volumes.
 
     Returns:
         (k, 2) rows of ``synthetic`` and of ``real``: those whose prompt came from a scan of ``real``.
     """
-    place: dict[tuple[Any, Any], int] = {}
-    for number, row in enumerate(real.rows[["dataset", "volume", "scan"]].itertuples(index=False)):
-        place[row.dataset, row.volume] = place[row.dataset, row.scan] = number
+    scans = {key: number for number, key in enumerate(real.rows[_SCAN].itertuples(index=False, name=None))}
+    place: dict[tuple[Any, Any], int] = dict(scans)
+    for row in frame[[*_SCAN, "volume"]].itertuples(index=False):
+        if (row.dataset, row.scan) in scans:
+            place[row.dataset, row.volume] = scans[row.dataset, row.scan]
     found = []
     columns = ["prompt_dataset", "prompt_volume"]
     if not set(columns) <= set(synthetic.rows.columns):
