@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from text2ct._cli_shared import (
     RunOption,
     SeedOption,
     WorkspaceOption,
+    command_line,
     emit,
     guarded,
     say,
@@ -58,6 +58,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Fidelity, alignment, factual correctness, privacy and diversity of a synthetic set beside a real one."""
+    from text2ct.augment.gate import newest_ungated
     from text2ct.diffusion.training import parse_config
     from text2ct.evaluating import evaluate_sets
     from text2ct.evaluation.generator import METRICS, Settings
@@ -73,21 +74,38 @@ def evaluate(
         "n_bootstrap": bootstrap,
         "seed": seed,
     }
-    again = {"--real": real, "--synthetic": synthetic, "--metrics": metrics or None, "--split": split, "--grid": grid,
-             "--spacing": spacing, "--backbone": backbone, "--clip": clip, "--classifier": classifier,
-             "--every": every, "--bootstrap": bootstrap, "--seed": seed}  # fmt: skip
-    words = [word for name, value in again.items() if value is not None for word in (name, str(value))]
+    space = Workspace.open(workspace)
+    source = None if synthetic is None else synthetic.resolve()
+    again = command_line(
+        "evaluate",
+        real=real,
+        synthetic=source or newest_ungated(space).resolve(),
+        metrics=metrics or None,
+        split=split,
+        grid=grid,
+        spacing=spacing,
+        backbone=backbone,
+        clip=clip,
+        classifier=classifier,
+        every=every,
+        bootstrap=bootstrap,
+        device=device,
+        run=run,
+        workspace=workspace,
+        seed=seed,
+    )
     result = evaluate_sets(
-        Workspace.open(workspace),
+        space,
         parse_config(Settings, chosen, "the options"),
         real=real,
-        synthetic=synthetic,
+        synthetic=source,
         backbone=backbone,
         clip=clip,
         classifier=classifier,
         run=run,
         device=device,
-        command=shlex.join(["text2ct", "evaluate", *words]),
+        command=again,
+        whole=not metrics,
         dry_run=dry_run,
     )
     if dry_run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from text2ct._cli_shared import (
     RunOption,
     SeedOption,
     WorkspaceOption,
+    command_line,
     emit,
     guarded,
     numbers,
@@ -247,7 +247,7 @@ def benchmark(
     space, settings = Workspace.open(workspace), BenchmarkSettings.of("the benchmark's options", asked)
     source = scoring.synthetic_source(space, settings, synthetic)
     newest = None if source is None or synthetic else workspace / source.relative_to(space.path)
-    again = _command(
+    again = command_line(
         "benchmark",
         ratios=ratios,
         seeds=seeds,
@@ -291,13 +291,3 @@ def benchmark(
         emit(result, as_json, lambda: say(foreseen, *notes))
         return
     emit(result, as_json, lambda: say(auc_table(result), *notes, f"report: {result['report']}"))
-
-
-def _command(name: str, **options: object) -> str:
-    """A command line with the options that are set, for the report."""
-    words = ["text2ct", name]
-    for option, value in options.items():
-        for one in value if isinstance(value, list) else [value]:
-            if one is not None and one is not False:
-                words += [f"--{option.replace('_', '-')}", *([] if one is True else [str(one)])]
-    return shlex.join(words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +95,16 @@ def say(*lines: Any) -> None:
 def would(what: str, estimate: dict[str, Any]) -> str:
     """What a dry run says: the work, its ``seconds`` and its ``bytes``."""
     return f"would {what} in about {estimate['seconds']:.0f} s and at most {estimate['bytes'] / 1e6:.0f} MB"
+
+
+def command_line(name: str, **options: object) -> str:
+    """A command line with the options that are set, for the report."""
+    words = ["text2ct", name]
+    for option, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and one is not False:
+                words += [f"--{option.replace('_', '-')}", *([] if one is True else [str(one)])]
+    return shlex.join(words)
 
 
 def numbers(text: str, option: str) -> list[float]:

@@ -12,7 +12,7 @@ from text2ct.augment.gate import newest_ungated
 from text2ct.console import info
 from text2ct.errors import UserError
 from text2ct.files import write_json
-from text2ct.workflow import BUNDLED_PACK, find_pack, real_as_it_is, real_manifest
+from text2ct.workflow import BUNDLED_PACK, find_pack, manifest_in, real_rows
 
 if TYPE_CHECKING:
     from text2ct.evaluation.generator import Settings
@@ -31,6 +31,7 @@ def evaluate_sets(
     run: str | None = None,
     device: str = "auto",
     command: str = "",
+    whole: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """A synthetic set beside a real one; writes ``reports/<run>/evaluation.json`` and its page.
@@ -46,6 +47,7 @@ def evaluate_sets(
         run: Name of the report's folder.
         device: ``auto``, ``cpu``, ``cuda``, ...
         command: What runs it again, for the page.
+        whole: Leave out, with a note, metrics for which there is nothing here, instead of refusing.
         dry_run: Say how much there is to measure, and write nothing.
 
     Returns:
@@ -60,11 +62,13 @@ def evaluate_sets(
     from text2ct.evaluation.generator.backbones import BUNDLED, slice_encoder
     from text2ct.reports.evaluation import write_evaluation_report
 
-    source = _manifest_in(synthetic) if synthetic else newest_ungated(workspace)
+    source = (manifest_in(synthetic) if synthetic else newest_ungated(workspace)).resolve()
     made = manifests.read_manifest(source)
     own = _real(workspace, real, dry_run)
     info(f"{'would measure' if dry_run else 'measuring'} {source}")
-    metrics = settings.metrics
+    left_out = _left_out(own, workspace, classifier) if whole else {}
+    metrics = tuple(one for one in settings.metrics if one not in left_out)
+    settings = settings.model_copy(update={"metrics": metrics})
     pack = (
         load_pack(find_pack(workspace, clip or BUNDLED_PACK))
         if {"alignment", "privacy", "diversity"} & {*metrics}
@@ -80,26 +84,33 @@ def evaluate_sets(
     if dry_run:
         return estimate(own, made, workspace, settings, **measures)
     found = evaluate(own, made, workspace, settings, **measures)
-    folder = workspace.run_dir("reports", run or f"evaluation-{source.parent.name}")
+    found["notes"] += [f"{metric} was not measured: {reason}" for metric, reason in left_out.items()]
+    name = source.parent.name if source.name == "manifest.csv" else source.stem
+    folder = workspace.run_dir("reports", run or f"evaluation-{name}")
     found |= {"real": str(real or workspace.run_dir("real") / "manifest.csv"), "synthetic": str(source)}
     write_json(folder / "evaluation.json", found)
-    page = write_evaluation_report(found, folder, title=f"Evaluation of {source.parent.name}", command=command)
+    page = write_evaluation_report(found, folder, title=f"Evaluation of {name}", command=command)
     return found | {"report": str(page), "evaluation": str(folder / "evaluation.json")}
 
 
 def _real(workspace: Workspace, path: Path | None, dry_run: bool) -> pd.DataFrame:
-    if path is not None:
+    """The real manifest, which replaces nothing; a dry run writes nothing either."""
+    if path is not None and not dry_run:
         return manifests.read(path, workspace=workspace)
-    if not dry_run:
-        return real_manifest(workspace)[0]
-    frame = real_as_it_is(workspace)
-    if frame is None:
-        raise UserError(f"{workspace.path} has no real data yet; run `text2ct report` first, or name a manifest")
-    return frame
+    return real_rows(workspace, path, dry_run)
 
 
-def _manifest_in(path: Path) -> Path:
-    return path / "manifest.csv" if path.is_dir() else path
+def _left_out(real: pd.DataFrame, workspace: Workspace, classifier: Path | None) -> dict[str, str]:
+    """Metrics that lack what they need here, and why."""
+    found = {}
+    if classifier is None:
+        try:
+            workspace.newest("classifiers")
+        except UserError as error:
+            found["factual"] = str(error)
+    if not ((real["split"] == "train") & (real["path"] != "") & (real["source"] != "synthetic")).any():
+        found["privacy"] = "the real manifest has no training volumes with files"
+    return found
 
 
 def _classifier(workspace: Workspace, given: Path | None) -> Path:

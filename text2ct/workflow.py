@@ -64,7 +64,7 @@ def real_as_it_is(workspace: Workspace, path: Path | None = None) -> pd.DataFram
     return manifests.read_manifest(target) if target.exists() else None
 
 
-def _real_rows(workspace: Workspace, path: Path | None, dry_run: bool) -> pd.DataFrame:
+def real_rows(workspace: Workspace, path: Path | None, dry_run: bool) -> pd.DataFrame:
     """The real manifest of a command that cannot be tried without one."""
     if not dry_run:
         return real_manifest(workspace, path)[0]
@@ -188,9 +188,9 @@ def gate(
     from text2ct.augment.gate import gate as judge
     from text2ct.augment.gate import read_config
 
-    source = _manifest_in(synthetic) if synthetic else newest_ungated(workspace)
+    source = manifest_in(synthetic) if synthetic else newest_ungated(workspace)
     info(f"judging {source}")
-    frame = _real_rows(workspace, real, dry_run)
+    frame = real_rows(workspace, real, dry_run)
     return judge(
         source,
         frame,
@@ -206,7 +206,8 @@ def gate(
     )
 
 
-def _manifest_in(path: Path) -> Path:
+def manifest_in(path: Path) -> Path:
+    """The manifest that is named, by itself or by its folder."""
     return path / "manifest.csv" if path.is_dir() else path
 
 
@@ -266,8 +267,8 @@ def mix(
 
     Without ``synthetic`` the newest run is taken; of a run that was judged, what the gate made of it.
     """
-    frame = _real_rows(workspace, real, dry_run)
-    source = _manifest_in(synthetic) if synthetic else newest_usable(workspace)
+    frame = real_rows(workspace, real, dry_run)
+    source = manifest_in(synthetic) if synthetic else newest_usable(workspace)
     info(f"mixing with {source}")
     made = read_synthetic(source)
     return augment.mix(

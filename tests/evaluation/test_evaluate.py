@@ -300,6 +300,12 @@ def test_the_command_writes_a_page_and_takes_names(sets, workspace, pack, tmp_pa
     assert "text2ct evaluate" in page
     assert found["fid_2p5d"]["backbone"] in page
     assert json.loads(CliRunner().invoke(app, words).stdout) == found
+    without = [word for word in words if word not in ("--metrics", "fidelity,alignment,privacy,diversity")]
+    whole = json.loads(CliRunner().invoke(app, without).stdout)
+    assert "factual was not measured" in whole["notes"][-1], "there is no classifier"
+    named = shutil.copy(workspace.path / "synthetic" / "r" / "manifest.csv", tmp_path / "set.csv")
+    other = json.loads(CliRunner().invoke(app, [*words, "--synthetic", str(named)]).stdout)
+    assert Path(other["report"]).parent.name == "evaluation-set"
     table = CliRunner().invoke(app, [word for word in words if word != "--json"])
     assert "membership inference AUC" in table.stdout
 
