@@ -53,6 +53,14 @@ def test_the_same_call_goes_on_and_trains_nothing_again(built: tuple[Path, Pack]
     assert last.stat().st_mtime_ns == before
 
 
+def test_a_folder_from_before_builds_had_a_start_goes_on(built: tuple[Path, Pack], tmp_path: Path) -> None:
+    folder, pack = built
+    shutil.copytree(folder / "work", tmp_path / "work")
+    record = tmp_path / "work" / "build.json"
+    write_json(record, {key: value for key, value in read_json(record).items() if key not in ("start", "notes")})
+    assert build_pack(tmp_path / "work", tmp_path / "pack", CONFIG, device="cpu").sha256 == pack.sha256
+
+
 def test_other_defaults_go_on(built: tuple[Path, Pack]) -> None:
     """How a pack samples changes no training, so it may be decided afterwards."""
     folder, pack = built

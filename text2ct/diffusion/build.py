@@ -279,7 +279,8 @@ def _claim(work: Path, config: BuildConfig) -> None:
     resolved = {"text2ct": __version__, **config.model_dump(mode="json")}
     # How the pack samples, and what its card says, change nothing that was trained.
     untrained = {"defaults": None, "notes": None}
-    if path.is_file() and read_json(path) | untrained != resolved | untrained:
+    # A folder from before a build could go on from a pack does not say that it began at none.
+    if path.is_file() and {"start": None} | read_json(path) | untrained != resolved | untrained:
         raise UserError(
             f"{work} was begun with another configuration or version of text2ct; choose another --work folder"
         )
