@@ -319,6 +319,15 @@ def test_the_command_writes_a_page_and_takes_names(sets, workspace, pack, tmp_pa
     assert "'nobody' is neither a run's folder" in refused.stderr
 
 
+def test_the_bundled_network_is_there_and_was_trained() -> None:
+    encoder = slice_encoder(device=torch.device("cpu"))
+    assert encoder.config.steps > 0
+    assert encoder.config.trained_on
+    features = encoder(torch.rand(4, 3, 64, 64))
+    assert features.shape == (4, 64)
+    assert features.std(dim=0).max() > 0
+
+
 def test_a_timm_network_describes_slices_by_its_own_size_and_scale() -> None:
     encoder = TimmEncoder("resnet18", pretrained=False).eval()
     assert "random, 224x224" in encoder.name
