@@ -100,7 +100,9 @@ def state_of(path: Path, found: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     strange = [f"{name}: {type(value).__name__}" for name, value in found.items() if not isinstance(value, Tensor)]
     if strange or not found:
-        raise UserError(f"{path} is not a state dict: names of tensors were expected", first_of(strange or ["empty"]))
+        raise UserError(
+            f"{path} is not a state dict: names of tensors were expected", first_of(strange or ["empty"], SHOWN)
+        )
     return {
         name: value if value.untyped_storage().nbytes() == value.numel() * value.element_size() else value.clone()
         for name, value in found.items()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from text2ct.errors import UserError
+from text2ct.errors import UserError, first_of
 
 MAX_PROBLEMS = 100
 """Problems listed of one file; beyond that a person wants the number, not the list."""
@@ -132,10 +132,7 @@ def _no_table(path: Path, error: Exception) -> UserError:
 
 def raise_problems(message: str, problems: Sequence[str]) -> None:
     """Raise one :class:`UserError` for all ``problems``, of a long list the first hundred and a count."""
-    shown = list(problems[:MAX_PROBLEMS])
-    if len(problems) > MAX_PROBLEMS:
-        shown.append(f"and {len(problems) - MAX_PROBLEMS} more")
-    raise UserError(message, shown)
+    raise UserError(message, first_of(problems, MAX_PROBLEMS))
 
 
 def _separator(text: str) -> str:
