@@ -15,6 +15,8 @@ from text2ct.findings import FINDINGS
 
 from .volumes import stand_in, stand_ins
 
+STEPS = 60
+
 
 def labelled(index: int) -> tuple[np.ndarray, CaseText]:
     labels = np.full(len(FINDINGS), index % 2, dtype=np.float32)
@@ -32,13 +34,13 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Cases:
 
 @pytest.fixture(scope="module")
 def network(cases: Cases) -> SliceNetwork:
-    return train_slice_network(cases, steps=30, batch_size=16)
+    return train_slice_network(cases, steps=STEPS, batch_size=16)
 
 
 def test_size_and_shapes(network: SliceNetwork) -> None:
-    assert 2e5 < sum(p.numel() for p in network.parameters()) < 4e5
+    assert sum(p.numel() for p in network.parameters()) < 1e5, "it is bundled beside a pack"
     features = network(torch.rand(5, 3, 40, 24))
-    assert features.shape == (5, 64)
+    assert features.shape == (5, 48)
     findings, plane, position = network.predict(features)
     assert (findings.shape, plane.shape, position.shape) == ((5, 18), (5, 3), (5,))
 
@@ -47,14 +49,16 @@ def test_it_learns(cases: Cases, network: SliceNetwork) -> None:
     from text2ct.evaluation.slice_network import _batch, _loss
 
     parts = [torch.from_numpy(part) for part in _batch(cases, 64, np.random.default_rng(123))]
-    fresh = SliceNetwork().eval().requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fresh = SliceNetwork().eval().requires_grad_(False)
     losses = [float(_loss(net, net(parts[0]), *parts[1:])) for net in (fresh, network)]
     assert losses[1] < 0.8 * losses[0]
 
 
 def test_the_seed_decides_and_nothing_else_is_drawn(cases: Cases, network: SliceNetwork) -> None:
     state = torch.random.get_rng_state()
-    again = train_slice_network(cases, steps=30, batch_size=16)
+    again = train_slice_network(cases, steps=STEPS, batch_size=16)
     assert again.name == network.name
     assert torch.equal(torch.random.get_rng_state(), state)
     assert train_slice_network(cases, steps=2, batch_size=16, seed=1).name != network.name
@@ -74,7 +78,7 @@ def test_it_is_a_backbone(network: SliceNetwork) -> None:
     brighter = [np.clip(volume + 200, -1000, 1000) for volume in volumes]
     fid = fid_2p5d(volumes, brighter, network, n_bootstrap=5)
     assert fid.mean > fid_2p5d(volumes, volumes, network, n_bootstrap=0).mean
-    assert (fid.backbone, fid.dimension, fid.view) == (network.name, 64, "colour")
+    assert (fid.backbone, fid.dimension, fid.view) == (network.name, 48, "colour")
     assert fid.rank_deficient == ("axial", "coronal", "sagittal")
 
 
@@ -96,7 +100,7 @@ def test_refusals(cases: Cases, network: SliceNetwork, tmp_path: Path) -> None:
     SliceNetwork(SliceNetworkConfig(features=32)).save(tmp_path)
     network.save(tmp_path / "other")
     (tmp_path / "config.json").write_bytes((tmp_path / "other/config.json").read_bytes())
-    with pytest.raises(UserError, match=r"findings.weight: shape \(18, 32\), expected \(18, 64\)"):
+    with pytest.raises(UserError, match=r"findings.weight: shape \(18, 32\), expected \(18, 48\)"):
         SliceNetwork.load(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="not a whole safetensors file"):

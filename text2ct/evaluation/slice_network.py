@@ -46,8 +46,8 @@ class SliceNetworkConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    widths: tuple[int, ...] = (32, 64, 96, 128)
-    features: int = Field(default=64, ge=1)
+    widths: tuple[int, ...] = (24, 40, 56, 64)
+    features: int = Field(default=48, ge=1)
     trained_on: str = ""
     grid: tuple[int, ...] = ()
     steps: int = Field(default=0, ge=0)
@@ -57,7 +57,7 @@ class SliceNetworkConfig(BaseModel):
 
 
 class SliceNetwork(nn.Module):
-    """Convolutions of stride 2, a mean over positions, 64 features, and heads for what a slice tells.
+    """Convolutions of stride 2, a mean over positions, 48 features, and heads for what a slice tells.
 
     The features are a :class:`text2ct.evaluation.slices.SliceEncoder`. Distances made with them are comparable
     only between sets measured with the same backbone, that is the same ``name``: **not with published FIDs**, which
@@ -108,7 +108,7 @@ class SliceNetwork(nn.Module):
         return self.findings(features), self.plane(features), self.position(features).squeeze(-1)
 
     def save(self, folder: Path) -> None:
-        """Write ``config.json`` and ``model.safetensors``, each whole or not at all."""
+        """Write ``config.json`` and ``model.safetensors`` (half precision), each whole or not at all."""
         with atomic_path(Path(folder) / MODEL) as temporary:
             temporary.write_bytes(self._bytes())
         write_json(Path(folder) / CONFIG, self.config.model_dump(mode="json"))
@@ -138,7 +138,9 @@ class SliceNetwork(nn.Module):
         return network.eval().requires_grad_(False)
 
     def _bytes(self) -> bytes:
-        return save({name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()})
+        """Weights as saved, in half precision."""
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        return save({name: value.half() if value.is_floating_point() else value for name, value in state.items()})
 
 
 def train_slice_network(
@@ -205,7 +207,8 @@ def train_slice_network(
             optimizer.step()
             schedule.step()
             advance(1)
-    return network.cpu().eval().requires_grad_(False)
+    # Rounded as it is saved, so that it measures the same before and after.
+    return network.cpu().half().float().eval().requires_grad_(False)
 
 
 def _one_cycle(step: int, steps: int) -> float:
