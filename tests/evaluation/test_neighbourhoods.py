@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics.pairwise import polynomial_kernel
 
 from text2ct.errors import UserError
+from text2ct.evaluation import neighbourhoods as module
 from text2ct.evaluation.neighbourhoods import Share, kernel_distance, neighbourhoods
 
 RNG = np.random.default_rng(7)
@@ -38,6 +39,28 @@ def test_the_jackknife_is_that_of_leaving_each_volume_out() -> None:
     deviation = np.sqrt(sum((len(one) - 1) * np.var(one) for one in (left, right)))
     assert found.ci is not None
     assert (found.ci[1] - found.ci[0]) / 2 == pytest.approx(1.959964 * deviation, rel=1e-6)
+
+
+def test_groups_are_left_out_together() -> None:
+    codes = np.array([0, 0, 0, 1, 2, 2, 3, 3]), np.array([0, 1, 1, 2, 2, 3])
+    found = kernel_distance(REAL[:8], OTHER[:6], groups=codes)
+    left = [kernel_distance(REAL[:8][codes[0] != g], OTHER[:6]).value for g in range(4)]
+    right = [kernel_distance(REAL[:8], OTHER[:6][codes[1] != g]).value for g in range(4)]
+    deviation = np.sqrt(sum((len(one) - 1) * np.var(one) for one in (left, right)))
+    assert found.ci is not None
+    assert (found.ci[1] - found.ci[0]) / 2 == pytest.approx(1.959964 * deviation, rel=1e-6)
+    copies, code = np.repeat(OTHER[:10], 8, axis=0), np.repeat(np.arange(10), 8)
+    alone, together = (neighbourhoods(REAL, copies, groups=g) for g in (None, (np.arange(60), code)))
+    assert np.ptp(together.density.ci) > 2 * np.ptp(alone.density.ci)
+    assert together.density.value == alone.density.value
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = kernel_distance(REAL, OTHER), neighbourhoods(REAL, OTHER)
+    monkeypatch.setattr(module, "BLOCK", 7)
+    assert kernel_distance(REAL, OTHER).value == pytest.approx(whole[0].value, rel=1e-9)
+    assert kernel_distance(REAL, OTHER).ci == pytest.approx(whole[0].ci, rel=1e-9)
+    assert neighbourhoods(REAL, OTHER) == whole[1]
 
 
 def test_the_interval_of_equal_distributions_holds_zero_about_as_often_as_it_says() -> None:

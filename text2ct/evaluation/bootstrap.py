@@ -152,3 +152,20 @@ def interval(samples: NDArray[np.floating], level: float = LEVEL) -> list[float]
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return [float(low), float(high)]
+
+
+def spread_around(value: float, samples: NDArray[np.floating], level: float = LEVEL) -> tuple[float, float]:
+    """Interval of a distance that resampling makes larger: the samples' deviations from their median around it.
+
+    Sets that repeat volumes are farther apart than sets that do not, so the samples tell the spread, not the place.
+
+    Args:
+        value: The estimate, 0 or more.
+        samples: ``(B,)``, finite.
+        level: Coverage.
+
+    Returns:
+        Bounds, cut at 0.
+    """
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2]) - np.median(samples) + value
+    return max(0.0, float(low)), float(high)

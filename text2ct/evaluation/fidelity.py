@@ -18,40 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from text2ct.errors import UserError
-from text2ct.evaluation.bootstrap import LEVEL, cluster_weights
+from text2ct.evaluation.bootstrap import cluster_weights, spread_around
+from text2ct.evaluation.frechet import frechet_distance
 from text2ct.evaluation.slices import COLOUR, PLANES, SliceEncoder, SliceStatistics, slice_statistics
 from text2ct.volumes.windows import WINDOWS
-
-
-def frechet_distance(
-    mean_a: NDArray[np.float64],
-    covariance_a: NDArray[np.float64],
-    mean_b: NDArray[np.float64],
-    covariance_b: NDArray[np.float64],
-) -> float:
-    """``|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`` of two Gaussians (Heusel et al. 2017, eq. 6).
-
-    ``tr (S_a S_b)^(1/2)`` is the sum of the singular values of ``S_a^(1/2) S_b^(1/2)``. So no root of a matrix that
-    is not symmetric is taken, no ridge is added and nothing becomes complex, also where covariances are singular,
-    as they are when there are fewer slices than features.
-
-    Args:
-        mean_a: (d,).
-        covariance_a: (d, d), symmetric; eigenvalues below 0 are rounding and taken as 0.
-        mean_b: (d,).
-        covariance_b: (d, d).
-
-    Returns:
-        A value of 0 or more.
-    """
-    shared = np.linalg.svd(_root(covariance_a) @ _root(covariance_b), compute_uv=False).sum()
-    traces = np.trace(covariance_a) + np.trace(covariance_b)
-    return max(0.0, float(((mean_a - mean_b) ** 2).sum() + traces - 2 * shared))
-
-
-def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
 
 
 @dataclass(frozen=True)
@@ -97,7 +67,14 @@ class Fid2p5d:
     seed: int
 
 
-def fid_between(real: SliceStatistics, synthetic: SliceStatistics, *, n_bootstrap: int = 200, seed: int = 0) -> Fid2p5d:
+def fid_between(
+    real: SliceStatistics,
+    synthetic: SliceStatistics,
+    *,
+    groups: tuple[NDArray[np.integer], NDArray[np.integer]] | None = None,
+    n_bootstrap: int = 200,
+    seed: int = 0,
+) -> Fid2p5d:
     """Fréchet distances between two sets that were read already.
 
     The bootstrap draws volumes, not slices, since slices of a volume are not independent. Resampled sets repeat
@@ -107,6 +84,8 @@ def fid_between(real: SliceStatistics, synthetic: SliceStatistics, *, n_bootstra
     Args:
         real: Statistics of the real volumes.
         synthetic: Of the synthetic ones; same encoder, view, step and grid.
+        groups: Codes (n,) and (m,) of what is drawn together: a patient's volumes, a prompt's; each volume by itself
+            if None.
         n_bootstrap: Bootstrap samples; 0 for no interval.
         seed: Of the bootstrap.
 
@@ -128,10 +107,10 @@ def fid_between(real: SliceStatistics, synthetic: SliceStatistics, *, n_bootstra
     ci = None
     if n_bootstrap > 0:
         rng = np.random.default_rng(seed)
-        draws = [cluster_weights(np.arange(part.n), n_bootstrap, rng).T for part in (real, synthetic)]
+        together = groups or (np.arange(real.n), np.arange(synthetic.n))
+        draws = [cluster_weights(codes, n_bootstrap, rng).T for codes in together]
         samples = np.array([np.mean(_planes(real, synthetic, a, b)) for a, b in zip(*draws, strict=True)])
-        low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - np.median(samples) + mean
-        ci = (max(0.0, float(low)), float(high))
+        ci = spread_around(mean, samples)
     fewest = min(real.n, synthetic.n)
     return Fid2p5d(
         axial=planes[0],
