@@ -34,13 +34,16 @@ def evaluate(
         Path | None, typer.Option("--synthetic", help="Synthetic manifest; default the newest of `synthesize`.")
     ] = None,
     metrics: Annotated[
-        str, typer.Option("--metrics", help="Of fidelity,alignment,factual,privacy,diversity; default all.")
+        str, typer.Option("--metrics", help="Of fidelity,fid_3d,alignment,factual,privacy,diversity; default all.")
     ] = "",
     split: Annotated[str, typer.Option("--split", help="Split of the real manifest that is compared.")] = "test",
     grid: Annotated[str, typer.Option("--grid", help="Voxels of the common grid, as 64 or 64,64,64.")] = "64",
     spacing: Annotated[str, typer.Option("--spacing", help="Its voxel size in mm.")] = "5",
     backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Of FIDs: simulated, a folder, or timm:NAME.")
+        str | None, typer.Option("--backbone", help="Of 2.5D FIDs: simulated, a folder, timm:NAME, radimagenet:FILE.")
+    ] = None,
+    backbone_3d: Annotated[
+        str | None, typer.Option("--backbone-3d", help="Of 3D FID: clip, classifier:RUN, medicalnet:FILE or DEPTH.")
     ] = None,
     clip: Annotated[
         str | None, typer.Option("--clip", help="Pack whose 3D CLIP scores; default the bundled one.")
@@ -49,6 +52,9 @@ def evaluate(
         Path | None, typer.Option("--classifier", help="Run that reads findings; default the newest.")
     ] = None,
     every: Annotated[int, typer.Option("--every", min=1, help="Describe every how manyth slice.")] = 1,
+    windows: Annotated[
+        str, typer.Option("--windows", help="Of FIDs by window: lung,bone or NAME:CENTRE:WIDTH in HU; default four.")
+    ] = "",
     bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Bootstrap samples, over volumes.")] = 200,
     device: DeviceOption = "auto",
     run: RunOption = None,
@@ -62,6 +68,7 @@ def evaluate(
     from text2ct.diffusion.training import parse_config
     from text2ct.evaluating import evaluate_sets
     from text2ct.evaluation.generator import METRICS, Settings
+    from text2ct.evaluation.generator.evaluate import window_settings
     from text2ct.manifests import Workspace
     from text2ct.tables import evaluation_table
 
@@ -71,6 +78,7 @@ def evaluate(
         "spacing_mm": three(spacing, float, "--spacing"),
         "split": split,
         "every": every,
+        **({"windows": window_settings(windows)} if windows else {}),
         "n_bootstrap": bootstrap,
         "seed": seed,
     }
@@ -85,9 +93,11 @@ def evaluate(
         grid=grid,
         spacing=spacing,
         backbone=backbone,
+        backbone_3d=backbone_3d,
         clip=clip,
         classifier=classifier,
         every=every,
+        windows=windows or None,
         bootstrap=bootstrap,
         device=device,
         run=run,
@@ -100,6 +110,7 @@ def evaluate(
         real=real,
         synthetic=source,
         backbone=backbone,
+        backbone_3d=backbone_3d,
         clip=clip,
         classifier=classifier,
         run=run,

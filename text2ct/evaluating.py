@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from text2ct.files import write_json
 from text2ct.workflow import BUNDLED_PACK, find_pack, manifest_in, real_rows
 
 if TYPE_CHECKING:
-    from text2ct.evaluation.generator import Settings
+    from text2ct.evaluation.generator import Measures, Settings
     from text2ct.manifests import Workspace
 
 
@@ -26,6 +27,7 @@ def evaluate_sets(
     real: Path | None = None,
     synthetic: Path | None = None,
     backbone: str | None = None,
+    backbone_3d: str | None = None,
     clip: str | None = None,
     classifier: Path | None = None,
     run: str | None = None,
@@ -42,6 +44,7 @@ def evaluate_sets(
         real: A real manifest; by default the workspace's, which it does not replace.
         synthetic: A manifest; by default that of the newest run of ``synthesize``, as it was generated.
         backbone: As for :func:`text2ct.evaluation.generator.backbones.slice_encoder`.
+        backbone_3d: As for :func:`text2ct.evaluation.generator.backbones_3d.volume_encoder`; by default the 3D CLIP.
         clip: The pack whose 3D CLIP scores; by default the bundled one.
         classifier: A run for ``factual``; by default the newest, if there is one.
         run: Name of the report's folder.
@@ -56,10 +59,7 @@ def evaluate_sets(
     Raises:
         UserError: As :func:`text2ct.evaluation.generator.evaluate`, or something that is named does not exist.
     """
-    from text2ct.compute import pick_device
-    from text2ct.diffusion import load_pack
     from text2ct.evaluation.generator import estimate, evaluate
-    from text2ct.evaluation.generator.backbones import BUNDLED, slice_encoder
     from text2ct.reports.evaluation import write_evaluation_report
 
     source = (manifest_in(synthetic) if synthetic else newest_ungated(workspace)).resolve()
@@ -69,21 +69,10 @@ def evaluate_sets(
     left_out = _left_out(own, workspace, classifier) if whole else {}
     metrics = tuple(one for one in settings.metrics if one not in left_out)
     settings = settings.model_copy(update={"metrics": metrics})
-    pack = (
-        load_pack(find_pack(workspace, clip or BUNDLED_PACK))
-        if {"alignment", "privacy", "diversity"} & {*metrics}
-        else None
-    )
-    encoder = slice_encoder(backbone or BUNDLED, device=pick_device(device)) if "fidelity" in metrics else None
-    measures: dict[str, Any] = {
-        "encoder": encoder,
-        "pack": pack,
-        "classifier": _classifier(workspace, classifier) if "factual" in metrics else None,
-        "device": device,
-    }
+    measures = _measures(workspace, metrics, backbone, backbone_3d, clip, classifier, device)
     if dry_run:
-        return estimate(own, made, workspace, settings, **measures)
-    found = evaluate(own, made, workspace, settings, **measures)
+        return estimate(own, made, workspace, settings, measures)
+    found = evaluate(own, made, workspace, settings, measures)
     found["notes"] += [f"{metric} was not measured: {reason}" for metric, reason in left_out.items()]
     name = source.parent.name if source.name == "manifest.csv" else source.stem
     folder = workspace.run_dir("reports", run or f"evaluation-{name}")
@@ -91,6 +80,36 @@ def evaluate_sets(
     write_json(folder / "evaluation.json", found)
     page = write_evaluation_report(found, folder, title=f"Evaluation of {name}", command=command)
     return found | {"report": str(page), "evaluation": str(folder / "evaluation.json")}
+
+
+def _measures(
+    workspace: Workspace,
+    metrics: Sequence[str],
+    backbone: str | None,
+    backbone_3d: str | None,
+    clip: str | None,
+    classifier: Path | None,
+    device: str,
+) -> Measures:
+    """The networks that these metrics need, by their names."""
+    from text2ct.compute import pick_device
+    from text2ct.diffusion import load_pack
+    from text2ct.evaluation.generator import Measures
+    from text2ct.evaluation.generator.backbones import BUNDLED, slice_encoder
+    from text2ct.evaluation.generator.backbones_3d import CLIP, volume_encoder
+
+    where, whole = pick_device(device), backbone_3d or CLIP
+    by_clip = {"alignment", "privacy", "diversity"} | ({"fid_3d"} if whole == CLIP else set())
+    pack = load_pack(find_pack(workspace, clip or BUNDLED_PACK)) if by_clip & {*metrics} else None
+    if whole.startswith("classifier:"):
+        whole = f"classifier:{_classifier(workspace, Path(whole.removeprefix('classifier:')))}"
+    return Measures(
+        encoder=slice_encoder(backbone or BUNDLED, device=where) if "fidelity" in metrics else None,
+        encoder_3d=volume_encoder(whole, pack=pack, device=where) if "fid_3d" in metrics else None,
+        pack=pack,
+        classifier=_classifier(workspace, classifier) if "factual" in metrics else None,
+        device=device,
+    )
 
 
 def _real(workspace: Workspace, path: Path | None, dry_run: bool) -> pd.DataFrame:

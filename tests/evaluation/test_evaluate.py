@@ -21,7 +21,7 @@ from text2ct.classifiers.config import Preprocessing
 from text2ct.cli import app
 from text2ct.diffusion import Pack, init_pack
 from text2ct.errors import UserError
-from text2ct.evaluation.generator import Settings, evaluate, factual
+from text2ct.evaluation.generator import Measures, Settings, evaluate, factual
 from text2ct.evaluation.generator.backbones import TimmEncoder, slice_encoder
 from text2ct.evaluation.generator.sets import measured, pairs, real_rows, synthetic_rows
 from text2ct.evaluation.slice_network import SliceNetwork
@@ -99,7 +99,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
 
 def test_every_row_is_there_with_what_it_rests_on(sets, workspace, pack) -> None:
     real, made = sets
-    found = evaluate(real, made, workspace, SETTINGS, encoder=Encoder(), pack=pack, device="cpu")
+    found = evaluate(real, made, workspace, SETTINGS, Measures(encoder=Encoder(), pack=pack, device="cpu"))
     assert (found["n_real"], found["n_synthetic"], found["pairs"]) == (N, N, N)
     fid = found["fid_2p5d"]
     assert fid["mean"] == pytest.approx(np.mean([fid[plane] for plane in ("axial", "coronal", "sagittal")]))
@@ -133,11 +133,11 @@ def test_a_set_is_no_distance_from_itself_and_its_copies_are_found(sets, workspa
         copies = made.assign(sha256=copied["sha256"])
         if split == "test":
             found = evaluate(real, copies, workspace, settings.model_copy(update={"metrics": ("fidelity",)}),
-                             encoder=Encoder(), device="cpu")  # fmt: skip
+                             Measures(encoder=Encoder(), device="cpu"))  # fmt: skip
             assert found["fid_2p5d"]["mean"] == pytest.approx(0, abs=1e-6)
             assert found["precision"]["value"] == found["coverage"]["value"] == 1
         else:
-            found = evaluate(real, copies, workspace, settings, encoder=Encoder(), pack=pack, device="cpu")
+            found = evaluate(real, copies, workspace, settings, Measures(encoder=Encoder(), pack=pack, device="cpu"))
             assert found["privacy"]["memorised"] == N
             assert found["privacy"]["nearest"][0]["distance_hu"] == 0
             assert found["privacy"]["authenticity"] == 0
@@ -147,17 +147,17 @@ def test_a_set_is_no_distance_from_itself_and_its_copies_are_found(sets, workspa
 def test_features_are_computed_once(sets, workspace) -> None:
     settings = SETTINGS.model_copy(update={"metrics": ("fidelity",)})
     encoder = Encoder()
-    first = evaluate(*sets, workspace, settings, encoder=encoder, device="cpu")
+    first = evaluate(*sets, workspace, settings, Measures(encoder=encoder, device="cpu"))
     asked = encoder.asked
     assert asked == 5 * 3 * 2 * N, "five views, three planes, two sets"
-    assert evaluate(*sets, workspace, settings, encoder=encoder, device="cpu") == first
+    assert evaluate(*sets, workspace, settings, Measures(encoder=encoder, device="cpu")) == first
     assert encoder.asked == asked
     damaged = next((workspace.path / "cache" / "features").rglob("*.npz"))
     damaged.write_bytes(damaged.read_bytes()[:50])
-    assert evaluate(*sets, workspace, settings, encoder=encoder, device="cpu") == first
+    assert evaluate(*sets, workspace, settings, Measures(encoder=encoder, device="cpu")) == first
     assert encoder.asked == asked + 3, "a half-written file is made again"
     encoder.name = "another's"
-    evaluate(*sets, workspace, settings, encoder=encoder, device="cpu")
+    evaluate(*sets, workspace, settings, Measures(encoder=encoder, device="cpu"))
     assert encoder.asked == 2 * asked + 3
 
 
@@ -177,16 +177,18 @@ def test_factual_correctness_compares_volumes_of_the_same_reports(sets, workspac
     monkeypatch.setattr(sys.modules[WHOLE], "check_reader", lambda run, rows, workspace: checked.append(run.name))
     settings = SETTINGS.model_copy(update={"metrics": ("factual",)})
     for run, expected in (("all", 1.0), ("guesses", 0.5)):
-        found = evaluate(real, made, workspace, settings, classifier=Path(run), device="cpu")["factual"]
+        found = evaluate(real, made, workspace, settings, Measures(classifier=Path(run), device="cpu"))["factual"]
         assert found["macro_auc_real"] == found["macro_auc_synthetic"] == expected
         assert found["ratio"] == 1
         assert (found["pairs"], found["reports"]) == (N, 6)
     assert checked == ["all", "guesses"]
     other = settings.model_copy(update={"split": "validation"})
     asked = made.assign(prompt_volume=[f"validation{i % 6}.nii.gz" for i in range(N)])
-    found = evaluate(real, asked, workspace, other, classifier=Path("all"), device="cpu")
+    found = evaluate(real, asked, workspace, other, Measures(classifier=Path("all"), device="cpu"))
     assert "precision is at 0.5" in found["notes"][0], "thresholds are not tuned on the split that is scored"
-    found = evaluate(real, made.assign(prompt_volume=""), workspace, settings, classifier=Path("all"), device="cpu")
+    found = evaluate(
+        real, made.assign(prompt_volume=""), workspace, settings, Measures(classifier=Path("all"), device="cpu")
+    )
     assert "factual" not in found
     assert "no synthetic volume was made from a report" in found["notes"][0]
 
@@ -210,16 +212,17 @@ def test_a_generator_that_knows_who_it_is_compared_with_is_refused(sets, workspa
     real, made = sets
     settings = SETTINGS.model_copy(update={"metrics": ("fidelity",), "split": "train"})
     with pytest.raises(UserError, match="has learnt from patients of the train split"):
-        evaluate(real, made, workspace, settings, encoder=Encoder(), device="cpu")
+        evaluate(real, made, workspace, settings, Measures(encoder=Encoder(), device="cpu"))
     stranger = made.assign(pack_sha256="", path=made["path"].str.replace("/r/", "/q/"))
     for path in stranger["path"]:
         target = workspace.path / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((workspace.path / path.replace("/q/", "/r/")).read_bytes())
     settings = SETTINGS.model_copy(update={"metrics": ("privacy",)})
-    found = evaluate(real, stranger, workspace, settings, device="cpu")
+    found = evaluate(real, stranger, workspace, settings, Measures(device="cpu"))
     assert found["privacy"]["n_known_training"] == 0
-    assert "cannot be looked for" in found["notes"][0]
+    assert "12 strangers set the threshold" in found["notes"][0]
+    assert "cannot be looked for" in found["notes"][1]
 
 
 def test_another_reconstructions_report_has_the_scans_pair(sets, workspace) -> None:
@@ -256,15 +259,17 @@ def test_what_a_gate_rejected_and_second_reconstructions_do_not_count(sets, work
 def test_sets_that_cannot_be_compared_are_refused(sets, workspace, change, message: str) -> None:
     settings = SETTINGS.model_copy(update={"metrics": ("fidelity",)})
     with pytest.raises(UserError, match=message):
-        evaluate(*change(*sets), workspace, settings, encoder=Encoder(), device="cpu")
+        evaluate(*change(*sets), workspace, settings, Measures(encoder=Encoder(), device="cpu"))
 
 
-def test_a_volume_of_air_is_refused_by_name(sets, workspace) -> None:
+def test_a_volume_of_air_is_refused_by_name(sets, workspace, pack) -> None:
     real, made = sets
     air = row(workspace, "s0", np.full((SIZE,) * 3, -1000), "train", "synthetic")
     made = pd.concat([validate(pd.DataFrame([air]), "the test"), made.iloc[1:]], ignore_index=True)
     with pytest.raises(UserError, match=r"nothing but air(.|\n)*s0\.nii\.gz"):
-        evaluate(real, made, workspace, SETTINGS.model_copy(update={"metrics": ("fidelity",)}), encoder=Encoder())
+        evaluate(
+            real, made, workspace, SETTINGS.model_copy(update={"metrics": ("fidelity",)}), Measures(encoder=Encoder())
+        )
 
 
 def test_what_a_metric_needs_is_said_at_once(sets, workspace) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from text2ct.errors import UserError
 from text2ct.evaluation.fidelity import fid_2p5d, fid_between, fid_floor, fid_views
-from text2ct.evaluation.frechet import frechet_distance, frechet_of_rows
+from text2ct.evaluation.frechet import frechet_distance
 from text2ct.evaluation.slices import PLANES, VIEWS, grey_channels, slice_statistics, slices_of
 from text2ct.volumes.windows import WINDOWS
 

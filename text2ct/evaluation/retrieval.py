@@ -153,8 +153,21 @@ def clip_score(first: ArrayLike, second: ArrayLike) -> float:
     Raises:
         UserError: Shapes differ, there is no row, or rows are not of length 1.
     """
+    return float(clip_scores(first, second).mean())
+
+
+def clip_scores(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
+    """What :func:`clip_score` is the mean of: (n,) values in [0, 100].
+
+    Args:
+        first: As for :func:`clip_score`.
+        second: As for :func:`clip_score`.
+
+    Raises:
+        UserError: As :func:`clip_score`.
+    """
     a, b = _pairs(first, second)
-    return float(100 * np.clip((a * b).sum(axis=1), 0, 1).mean())
+    return np.asarray(100 * np.clip((a * b).sum(axis=1), 0, 1))
 
 
 def _pairs(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -14,13 +14,15 @@ from torch import Tensor
 from text2ct.errors import UserError
 from text2ct.evaluation._inputs import check_same_grid, checked_volume
 from text2ct.volumes.volume import hu_to_unit
-from text2ct.volumes.windows import WINDOWS, apply_window
+from text2ct.volumes.windows import WINDOWS, Window, apply_window
 
 PLANES = ("axial", "coronal", "sagittal")
 COLOUR = ("lung", "soft_tissue", "bone")
 """The windows that are the three channels of the view ``colour``."""
 VIEWS = ("colour", "full_range", *WINDOWS)
 """How HU become grey: three windows as three channels, [-1000, 1000] HU, or one window."""
+View = str | Window
+"""One of ``VIEWS``, or a window of one's own."""
 _BATCH = 256
 
 
@@ -69,18 +71,18 @@ def slices_of(grey: NDArray[np.float32], plane: str, every: int = 1) -> NDArray[
     raise ValueError(f"there is no plane '{plane}'; expected one of {', '.join(PLANES)}")
 
 
-def grey_channels(volume_hu: NDArray[Any], view: str, channels: int) -> NDArray[np.float32]:
+def grey_channels(volume_hu: NDArray[Any], view: View, channels: int) -> NDArray[np.float32]:
     """(X, Y, Z) HU to (channels, X, Y, Z) float32 in [0, 1].
 
     Args:
         volume_hu: HU.
-        view: One of ``VIEWS``.
+        view: One of ``VIEWS``, or a window.
         channels: 1 or 3.
 
     Raises:
         UserError: There is no such view, or it has more channels than the encoder reads.
     """
-    if view not in VIEWS:
+    if isinstance(view, str) and view not in VIEWS:
         raise UserError(f"there is no view '{view}'; use one of {', '.join(VIEWS)}")
     if view == "colour":
         if channels != len(COLOUR):
@@ -200,14 +202,14 @@ class StatisticsOfSet:
 
 @torch.inference_mode()
 def slice_features(
-    volume_hu: NDArray[Any], encoder: SliceEncoder, view: str, every: int = 1, device: str | torch.device = "cpu"
+    volume_hu: NDArray[Any], encoder: SliceEncoder, view: View, every: int = 1, device: str | torch.device = "cpu"
 ) -> Features:
     """What the encoder says of a volume's slices.
 
     Args:
         volume_hu: (X, Y, Z) in [-1000, 1000] HU.
         encoder: Describes slices; a module must be in evaluation mode.
-        view: One of ``VIEWS``.
+        view: One of ``VIEWS``, or a window.
         every: Every how manyth slice of each plane.
         device: Where the encoder is.
 

@@ -41,7 +41,7 @@ _SHARES = {
 
 def evaluation_rows(found: Mapping[str, Any]) -> list[Row]:
     """All figures of ``evaluate --json``, in the order in which they are published."""
-    return [*_alignment(found), *_fidelity(found), *_factual(found), *_private(found)]
+    return [*_alignment(found), *_fidelity(found), *_volumes(found), *_factual(found), *_private(found)]
 
 
 def _alignment(found: Mapping[str, Any]) -> list[Row]:
@@ -50,7 +50,10 @@ def _alignment(found: Mapping[str, Any]) -> list[Row]:
         scores = found["clip_score"]
         own = "; this CLIP conditioned the generator" if scores["scores_its_own"] else ""
         for key, name in (("text_image", "text to image"), ("image_image", "image to image")):
-            rows.append(Row("Alignment", f"CLIP score, {name} (0 to 100)", scores[key], 2, None, scores["clip"] + own))
+            rows.append(
+                Row("Alignment", f"CLIP score, {name} (0 to 100)", scores[key], 2, scores.get(f"{key}_ci"),
+                    scores["clip"] + own)
+            )  # fmt: skip
     if "zero_shot" in found:
         zero = found["zero_shot"]
         rows += [
@@ -72,6 +75,20 @@ def _alignment(found: Mapping[str, Any]) -> list[Row]:
             beside = f"chance {chance:.3f}, gallery of {found[key]['gallery']}"
             rows.append(Row("3D CLIP", name.format(k=k), found[key][k], 3, None, beside))
     return rows
+
+
+def _volumes(found: Mapping[str, Any]) -> list[Row]:
+    """The 3D distance."""
+    if "fid_3d" not in found:
+        return []
+    rests = found["fid_3d_rests_on"]
+    beside = rests["backbone"]
+    if rests["floor"] is not None:
+        at, each = rests["at_n_each"], rests["n_each"]
+        beside += f"; of {each} volumes each: {at:.4g}, real against real {rests['floor']:.4g}"
+    if rests["rank_deficient"]:
+        beside += "; no more volumes than features: very biased"
+    return [Row("Fidelity", "FID 3D", found["fid_3d"], 4, rests["ci"], beside)]
 
 
 def _fidelity(found: Mapping[str, Any]) -> list[Row]:
@@ -129,7 +146,8 @@ def _factual(found: Mapping[str, Any]) -> list[Row]:
                 beside,
             )
         )
-    rows.append(Row("Factual correctness", "macro AUC, synthetic over real", facts["ratio"], 3, None, ""))
+    name = f"mean AUC of {facts['findings_compared']} findings, synthetic over real"
+    rows.append(Row("Factual correctness", name, facts["ratio"], 3, facts["ratio_ci"], ""))
     return rows
 
 
@@ -138,6 +156,7 @@ def _private(found: Mapping[str, Any]) -> list[Row]:
     if "privacy" in found:
         one = found["privacy"]
         beside = f"nearer than {one['threshold_hu']:.0f} HU to one of {one['n_training']} training volumes"
+        beside += f"; of new patients {one['rule']['false_positive_rate']:.1%} at most"
         rows.append(Row("Privacy", "memorised volumes", one["memorised"], 0, None, beside))
         if "membership_auc" in one:
             compared = (

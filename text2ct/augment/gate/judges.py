@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from text2ct.augment._scans import label_matrix
 from text2ct.augment.gate import geometry, intensity, label, memorised
-from text2ct.augment.gate.base import Score, Test
+from text2ct.augment.gate.base import ENOUGH, Score, Test, evenly
 from text2ct.augment.gate.config import GateConfig
 from text2ct.augment.gate.record import Thresholds
 from text2ct.console import progress
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from text2ct.evaluation.memorisation import TrainingVolumes
 
 Predict = Callable[..., pd.DataFrame]
-# Real volumes whose histograms make the reference, and real pairs that calibrate the search for copies: with more, a
-# mean or a 95% quantile moves by less than it differs between two data sets.
-_ENOUGH = 500
 # Real validation scans on which the whole verdict is tried: their files are read in full, and a share of a hundred is
 # known to 5%.
 _TRIED = 100
@@ -136,18 +132,20 @@ class Judges:
             found["label"] = label.calibrate(probabilities, labels, config.label)
         new = self._read(self.validation, "real validation")
         if "intensity" in tests:
-            some = [self._grids[i] for i in _evenly(len(self._grids), _ENOUGH)]
+            some = [self._grids[i] for i in evenly(len(self._grids), ENOUGH)]
             known = [intensity.histogram(hu, geometry.anatomy(hu).body) for hu in some]
             fresh = [intensity.histogram(hu, geometry.anatomy(hu).body) for hu in new]
             found["intensity"] = intensity.calibrate(known, fresh, config.intensity)
         if "memorised" in tests:
             self._search = self._training_volumes()
-            found["memorised"] = memorised.calibrate(self._search, new, self._pairs(), config.memorised)
+            found["memorised"] = memorised.calibrate(
+                self._search, new, memorised.pairs(self.training, self._grids), config.memorised
+            )
         return Thresholds(**found)
 
     def _real_rejected(self) -> dict[Test, float]:
         """Test to the share of real validation scans that it rejects, judged as synthetic volumes are."""
-        judged = self.judge(self.validation.iloc[_evenly(len(self.validation), _TRIED)])
+        judged = self.judge(self.validation.iloc[evenly(len(self.validation), _TRIED)])
         return {test: float(np.mean([test in one.failed for one in judged])) for test in self._config.tests}
 
     def _training_volumes(self) -> TrainingVolumes:
@@ -157,18 +155,6 @@ class Judges:
         return TrainingVolumes(
             self._grids, embed=self._embed, candidates=settings.candidates, max_shift=settings.max_shift
         )
-
-    def _pairs(self) -> dict[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
-        """Pairs of real training volumes of one patient: of one scan, and of two."""
-        pairs: dict[str, list[tuple[int, int]]] = {"reconstructions": [], "repeat scans": []}
-        scans = self.training["scan"].tolist()
-        for _, rows in self.training.groupby(["dataset", "patient"], sort=True):
-            for a, b in combinations(rows.index.tolist(), 2):
-                pairs["reconstructions" if scans[a] == scans[b] else "repeat scans"].append((a, b))
-        return {
-            kind: [(self._grids[a], self._grids[b]) for a, b in (given[i] for i in _evenly(len(given), _ENOUGH))]
-            for kind, given in pairs.items()
-        }
 
     def judge(self, rows: pd.DataFrame) -> list[Judged]:
         """Judge synthetic volumes, each by itself: the verdict does not depend on the others.
@@ -251,11 +237,6 @@ def _cache(workspace: Workspace, config: GateConfig) -> VolumeCache:
 
     grid = Preprocessing(size=config.size, spacing_mm=config.spacing_mm)
     return VolumeCache(workspace.path / "cache" / "volumes", grid)
-
-
-def _evenly(n: int, most: int) -> list[int]:
-    """At most ``most`` of ``n`` places, evenly spread."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist() if n else []
 
 
 def _one_line(error: Exception) -> str:

@@ -10,16 +10,19 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from text2ct.augment.gate.base import Score, Share, Strict
+from text2ct.augment.gate.base import ENOUGH, Score, Share, Strict, evenly
 from text2ct.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from text2ct.evaluation.memorisation import TrainingVolumes
 
 Embed = Callable[[NDArray[Any]], NDArray[Any]]
@@ -109,6 +112,24 @@ def calibrate(
         false_positive_rate=rank / (len(far) + 1),
         strangers=len(far),
     )
+
+
+def pairs(rows: pd.DataFrame, volumes_hu: Sequence[NDArray[Any]]) -> dict[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
+    """Pairs of volumes of one patient, by kind: of one scan, and of two; at most 500 of each.
+
+    Args:
+        rows: Real rows, indexed from 0.
+        volumes_hu: Their volumes, in the same order.
+    """
+    found: dict[str, list[tuple[int, int]]] = {"reconstructions": [], "repeat scans": []}
+    scans = rows["scan"].tolist()
+    for _, of_patient in rows.groupby(["dataset", "patient"], sort=True):
+        for a, b in combinations(of_patient.index.tolist(), 2):
+            found["reconstructions" if scans[a] == scans[b] else "repeat scans"].append((a, b))
+    return {
+        kind: [(volumes_hu[a], volumes_hu[b]) for a, b in (given[i] for i in evenly(len(given), ENOUGH))]
+        for kind, given in found.items()
+    }
 
 
 def notes(found: MemorisedThreshold) -> list[str]:

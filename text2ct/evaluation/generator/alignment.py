@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from text2ct.console import warn
 from text2ct.diffusion.pack import Pack
+from text2ct.evaluation.bootstrap import cluster_weights, interval
 from text2ct.evaluation.generator.kept_features import Arrays, KeptFeatures
 from text2ct.evaluation.generator.sets import MeasuredSet, Volumes
 from text2ct.evaluation.pack_sections import embed_texts, embed_volumes
-from text2ct.evaluation.retrieval import Retrieval, clip_score, report_to_volume_recall, volume_to_volume_map
+from text2ct.evaluation.retrieval import Retrieval, clip_scores, report_to_volume_recall, volume_to_volume_map
 from text2ct.evaluation.zero_shot import zero_shot
 
 
@@ -45,6 +46,9 @@ def alignment_section(
     kept: KeptFeatures,
     device: torch.device,
     conditioned: bool | None,
+    *,
+    n_bootstrap: int,
+    seed: int,
 ) -> dict[str, Any]:
     """``clip_score``, and what the 3D CLIP itself is worth on the real volumes: zero-shot, retrieval, with chance.
 
@@ -56,6 +60,8 @@ def alignment_section(
         kept: Features.
         device: Where to compute.
         conditioned: Whether this 3D CLIP conditioned the generator; None where the generator's pack is not known.
+        n_bootstrap: Bootstrap samples, over prompts.
+        seed: Of the bootstrap.
     """
     if conditioned:
         warn(
@@ -69,13 +75,22 @@ def alignment_section(
     told = [number for number, text in enumerate(synthetic.texts) if text]
     prompts = embed_texts(pack, [synthetic.texts[i] for i in told], device) if told else None
     scores: dict[str, Any] = {
-        "text_image": None if prompts is None else clip_score(prompts, image["synthetic"][told]),
+        "text_image": None,
+        "image_image": None,
         "prompts": len(told),
-        "image_image": clip_score(image["real"][pairs[:, 1]], image["synthetic"][pairs[:, 0]]) if len(pairs) else None,
         "pairs": len(pairs),
         "clip": f"{pack.info.name} {pack.info.version} {pack.sha256[:12]}",
         "scores_its_own": conditioned,
     }
+    groups = synthetic.groups
+    if prompts is not None:
+        scores["text_image"], scores["text_image_ci"] = _scored(
+            prompts, image["synthetic"][told], groups[told], n_bootstrap, seed
+        )
+    if len(pairs):
+        scores["image_image"], scores["image_image_ci"] = _scored(
+            image["real"][pairs[:, 1]], image["synthetic"][pairs[:, 0]], groups[pairs[:, 0]], n_bootstrap, seed
+        )
     reported = [number for number, text in enumerate(real.texts) if text]
     found: dict[str, Any] = {"clip_score": scores}
     zero = zero_shot(partial(_texts, pack=pack, device=device), image["real"], real.labels)
@@ -88,6 +103,18 @@ def alignment_section(
         texts = embed_texts(pack, [real.texts[i] for i in reported], device)
         found["report_to_volume_recall"] = _by_k(report_to_volume_recall(texts, image["real"][reported]))
     return found
+
+
+def _scored(
+    first: NDArray[np.floating], second: NDArray[np.floating], groups: NDArray[np.intp], n_bootstrap: int, seed: int
+) -> tuple[float, list[float] | None]:
+    """CLIP score of pairs, and its interval over groups."""
+    each = clip_scores(first, second)
+    if not n_bootstrap:
+        return float(each.mean()), None
+    codes = np.unique(groups, return_inverse=True)[1]
+    weights = cluster_weights(codes, n_bootstrap, np.random.default_rng(seed))
+    return float(each.mean()), interval(each @ weights / weights.sum(axis=0))
 
 
 def _texts(texts: Sequence[str], *, pack: Pack, device: torch.device) -> NDArray[np.float32]:

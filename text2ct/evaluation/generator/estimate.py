@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import time
-from functools import partial
-from pathlib import Path
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from text2ct.classifiers.cache import VolumeCache
+from text2ct.classifiers.config import Preprocessing
 from text2ct.compute import pick_device
-from text2ct.diffusion.pack import Pack
+from text2ct.evaluation.frechet import frechet_distance
 from text2ct.evaluation.generator.alignment import clip_name, describe_by_clip
-from text2ct.evaluation.generator.evaluate import Settings, caches, check_needs, training_rows
-from text2ct.evaluation.generator.fidelity import backbone_name, describer, plain_view
+from text2ct.evaluation.generator.backbones import plain_view
+from text2ct.evaluation.generator.evaluate import (
+    Measures,
+    Settings,
+    caches,
+    check_needs,
+    clip_grid,
+    grid_of,
+    training_rows,
+)
+from text2ct.evaluation.generator.fidelity import DIVISIONS, backbone_name, describer
 from text2ct.evaluation.generator.kept_features import Describe
+from text2ct.evaluation.generator.leading import LEADING
 from text2ct.evaluation.generator.sets import real_rows, synthetic_rows
-from text2ct.evaluation.slices import SliceEncoder
+from text2ct.evaluation.slices import PLANES, View
 from text2ct.manifests import Workspace
-from text2ct.volumes.windows import WINDOWS
+from text2ct.volumes.windows import Window
 
 # What a volume takes when its grid and its features are at hand: copies are looked for at full resolution.
 SECONDS_A_VOLUME = 0.1
 
 
 def estimate(
-    real: pd.DataFrame,
-    synthetic: pd.DataFrame,
-    workspace: Workspace,
-    settings: Settings,
-    *,
-    encoder: SliceEncoder | None = None,
-    pack: Pack | None = None,
-    classifier: Path | None = None,
-    device: str = "auto",
+    real: pd.DataFrame, synthetic: pd.DataFrame, workspace: Workspace, settings: Settings, measures: Measures
 ) -> dict[str, Any]:
     """``seconds`` and ``bytes`` of :func:`text2ct.evaluation.generator.evaluate`; writes nothing.
 
@@ -43,42 +46,64 @@ def estimate(
     Raises:
         UserError: As ``evaluate``, but for volumes that are not read.
     """
-    check_needs(settings, encoder, pack, classifier)
-    where = pick_device(device)
-    cache, kept = caches(workspace, settings, dry_run=True)
-    own, made = real_rows(real, settings.split), synthetic_rows(synthetic)
-    learnt = training_rows(real, settings)
-
-    def keys(rows: pd.DataFrame) -> list[str]:
-        places = rows[["root", "path"]].itertuples(index=False)
-        return [cache.entry(workspace.resolve(root, path)).stem for root, path in places]
-
-    compared, others = keys(pd.concat([own, made], ignore_index=True)), keys(learnt)
-    seconds, size = SECONDS_A_VOLUME * (len(compared) + len(others)), 0
-    if cache.missing:
-        begun = time.perf_counter()
-        cache.preprocess(cache.missing[0])
-        seconds += (time.perf_counter() - begun) * len(cache.missing)
-        size += cache.bytes_per_volume() * len(cache.missing)
-    tasks: list[tuple[str, Describe, list[str]]] = []
+    check_needs(settings, measures)
+    where, kept = pick_device(measures.device), caches(workspace, settings, dry_run=True)[1]
+    own, made, learnt = real_rows(real, settings.split), synthetic_rows(synthetic), training_rows(real, settings)
+    compared, everyone = pd.concat([own, made], ignore_index=True), pd.concat([own, made, learnt], ignore_index=True)
+    common = grid_of(settings)
+    tasks: list[tuple[str, Describe, pd.DataFrame, Preprocessing]] = []
+    seconds, size, to_read = SECONDS_A_VOLUME * len(everyone), 0, 0
+    encoder, encoder_3d, pack = measures.encoder, measures.encoder_3d, measures.pack
     if "fidelity" in settings.metrics and encoder is not None:
-        for view in (plain_view(encoder), *WINDOWS):
+        views: list[View] = [plain_view(encoder), *(Window(one.centre, one.width) for one in settings.windows)]
+        for view in views:
             name = backbone_name(encoder, view, settings.every)
-            tasks.append((name, describer(encoder, view, settings.every, where), compared))
+            tasks.append((name, describer(encoder, view, settings.every, where), compared, common))
+    if "fid_3d" in settings.metrics and encoder_3d is not None:
+        tasks.append((encoder_3d.name, encoder_3d, compared, encoder_3d.grid or common))
     if pack is not None:
-        tasks.append((clip_name(pack), partial(describe_by_clip, pack=pack, device=where), compared + others))
-    for name, describe, of in tasks:
+        tasks.append((clip_name(pack), partial(describe_by_clip, pack=pack, device=where), everyone, clip_grid(pack)))
+    caches_of: dict[Preprocessing, VolumeCache] = {}
+
+    @cache
+    def key(grid: Preprocessing, root: str, path: str) -> str:
+        kept_on = caches_of.setdefault(grid, VolumeCache(workspace.path / "cache" / "volumes", grid, dry_run=True))
+        return kept_on.entry(workspace.resolve(root, path)).stem
+
+    def keys(rows: pd.DataFrame, grid: Preprocessing) -> list[str]:
+        return [key(grid, *at) for at in zip(rows["root"], rows["path"], strict=True)]
+
+    keys(everyone, common)
+    for name, describe, rows, grid in tasks:
         begun = time.perf_counter()
-        arrays = describe(np.zeros(settings.grid, dtype=np.int16))
-        missing = kept.missing(of, name)
+        arrays = describe(np.zeros(grid.size, dtype=np.int16))
+        missing = kept.missing(keys(rows, grid), name)
         seconds += (time.perf_counter() - begun) * missing
         size += sum(array.nbytes for array in arrays) * missing
+        if encoder is not None and describe is not encoder_3d and len(arrays) == len(PLANES):
+            seconds += _resampling(arrays[0].shape[1], settings.n_bootstrap)
+    for volumes in caches_of.values():
+        if volumes.missing:
+            begun = time.perf_counter()
+            volumes.preprocess(volumes.missing[0])
+            seconds += (time.perf_counter() - begun) * len(volumes.missing)
+            size += volumes.bytes_per_volume() * len(volumes.missing)
+            to_read += len(volumes.missing)
     return {
         "dry_run": True,
         "n_real": len(own),
         "n_synthetic": len(made),
         "n_training": len(learnt),
-        "volumes_to_read": len(cache.missing),
+        "volumes_to_read": to_read,
         "seconds": round(seconds, 1),
         "bytes": size,
     }
+
+
+def _resampling(dimension: int, n_bootstrap: int) -> float:
+    """Seconds of a view's resampled distances, in as many features as are resampled."""
+    width = min(dimension, LEADING)
+    covariance, mean = np.eye(width), np.zeros(width)
+    begun = time.perf_counter()
+    frechet_distance(mean, covariance, mean, covariance)
+    return (time.perf_counter() - begun) * len(PLANES) * (n_bootstrap + 2 * DIVISIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,23 +12,52 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from text2ct.classifiers.cache import VolumeCache
-from text2ct.classifiers.config import Preprocessing
+from text2ct.classifiers.config import Preprocessing, WindowSetting
 from text2ct.compute import keep_freed_memory, pick_device
 from text2ct.console import info
 from text2ct.diffusion.pack import Pack
 from text2ct.errors import UserError
 from text2ct.evaluation.generator.alignment import alignment_section, embeddings
+from text2ct.evaluation.generator.backbones_3d import VolumeEncoder
 from text2ct.evaluation.generator.factual import check_reader, factual_section
-from text2ct.evaluation.generator.fidelity import fidelity_section
+from text2ct.evaluation.generator.fidelity import fidelity_section, volume_section
 from text2ct.evaluation.generator.kept_features import KeptFeatures
-from text2ct.evaluation.generator.private import diversity_section, privacy_section
+from text2ct.evaluation.generator.private import diversity_section, membership_section, privacy_section
 from text2ct.evaluation.generator.provenance import conditioned_by, known_rows, makers
 from text2ct.evaluation.generator.sets import MeasuredSet, measured, pairs, real_rows, synthetic_rows
 from text2ct.evaluation.slices import SliceEncoder
-from text2ct.manifests import Workspace
+from text2ct.manifests import Workspace, by_scan
+from text2ct.volumes.windows import WINDOWS
 
-Metric = Literal["fidelity", "alignment", "factual", "privacy", "diversity"]
+Metric = Literal["fidelity", "fid_3d", "alignment", "factual", "privacy", "diversity"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
+
+
+def _usual_windows() -> tuple[WindowSetting, ...]:
+    return tuple(WindowSetting(name=name, centre=one.centre, width=one.width) for name, one in WINDOWS.items())
+
+
+def window_settings(text: str) -> tuple[WindowSetting, ...]:
+    """Windows from words: names of the usual ones, or ``NAME:CENTRE:WIDTH`` in HU, with commas between.
+
+    Raises:
+        UserError: A name is unknown or a number is none.
+    """
+    usual = {one.name: one for one in _usual_windows()}
+    found = []
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        name, *numbers = word.split(":")
+        try:
+            found.append(usual[name] if not numbers else _window(name, *map(float, numbers)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"'{word}' is no window; use {', '.join(usual)}, or NAME:CENTRE:WIDTH in HU with a width above 0"
+            ) from error
+    return tuple(found)
+
+
+def _window(name: str, centre: float, width: float) -> WindowSetting:
+    return WindowSetting(name=name, centre=centre, width=width)
 
 
 class Settings(BaseModel):
@@ -41,8 +71,28 @@ class Settings(BaseModel):
     fit: Literal["crop-pad", "resize"] = "crop-pad"
     split: str = Field(default="test", description="of the real manifest: what the synthetic set is compared with")
     every: int = Field(default=1, ge=1, description="every how manyth slice describes a volume")
+    windows: tuple[WindowSetting, ...] = Field(default_factory=_usual_windows, description="of FIDs by window")
     n_bootstrap: int = Field(default=200, ge=0)
     seed: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """What measures; None for what is not needed.
+
+    Attributes:
+        encoder: Describes slices, for ``fidelity``.
+        encoder_3d: Describes volumes, for ``fid_3d``.
+        pack: Whose 3D CLIP scores, for ``alignment`` and parts of ``privacy`` and ``diversity``.
+        classifier: A run that was trained on real training patients, for ``factual``.
+        device: As for :func:`text2ct.compute.pick_device`.
+    """
+
+    encoder: SliceEncoder | None = None
+    encoder_3d: VolumeEncoder | None = None
+    pack: Pack | None = None
+    classifier: Path | None = None
+    device: str = "auto"
 
 
 def evaluate(
@@ -50,11 +100,7 @@ def evaluate(
     synthetic: pd.DataFrame,
     workspace: Workspace,
     settings: Settings | None = None,
-    *,
-    encoder: SliceEncoder | None = None,
-    pack: Pack | None = None,
-    classifier: Path | None = None,
-    device: str = "auto",
+    measures: Measures | None = None,
 ) -> dict[str, Any]:
     """Measure a synthetic set against a real one; volumes are read one by one, and features are kept on disk.
 
@@ -63,10 +109,7 @@ def evaluate(
         synthetic: Synthetic manifest; what a gate rejected is left out.
         workspace: Resolves roots; holds the cache.
         settings: Which metrics, on which grid.
-        encoder: Describes slices, for ``fidelity``.
-        pack: Whose 3D CLIP scores, for ``alignment`` and parts of ``privacy`` and ``diversity``.
-        classifier: A run that was trained on real training patients, for ``factual``.
-        device: As for :func:`text2ct.compute.pick_device`.
+        measures: What measures them.
 
     Returns:
         What ``evaluate --json`` prints; a metric that could not be measured is absent, and ``notes`` say why.
@@ -74,11 +117,9 @@ def evaluate(
     Raises:
         UserError: A metric lacks what it needs, a set is empty, volumes cannot be read or show nothing, or a leak.
     """
-    settings = settings or Settings()
-    check_needs(settings, encoder, pack, classifier)
+    settings, measures = settings or Settings(), measures or Measures()
+    check_needs(settings, measures)
     keep_freed_memory()
-    where = pick_device(device)
-    cache, kept = caches(workspace, settings)
     rows = real_rows(real, settings.split), synthetic_rows(synthetic)
     training = training_rows(real, settings)
     if known_rows(rows[1], rows[0], workspace):
@@ -86,80 +127,141 @@ def evaluate(
             f"the generator of these volumes has learnt from patients of the {settings.split} split, which it is "
             "compared with; take a pack that has not, or another --split"
         )
-    own, made = (measured(one, workspace, cache, name) for one, name in zip(rows, ("real", "synthetic"), strict=True))
-    matched = pairs(real, own, made)
-    notes: list[str] = []
+    compared = _Compared(real, *rows, training, workspace, settings, measures)
     found: dict[str, Any] = {
-        "n_real": len(own),
-        "n_synthetic": len(made),
-        "pairs": len(matched),
-        "made_by": makers(made.rows),
+        "n_real": len(rows[0]),
+        "n_synthetic": len(rows[1]),
+        "pairs": len(compared.pairs),
+        "made_by": makers(rows[1]),
     }
     if len(found["made_by"]) > 1:
-        notes.append(
-            f"the synthetic set was made in {len(found['made_by'])} ways (packs, guidances, steps): see made_by"
+        ways = len(found["made_by"])
+        compared.notes.append(f"the synthetic set was made in {ways} ways (packs, guidances, steps): see made_by")
+    for metric in METRICS:
+        if metric in settings.metrics:
+            found |= getattr(compared, metric)()
+    for note in compared.notes:
+        info(note)
+    return found | {"settings": settings.model_dump(mode="json"), "notes": compared.notes}
+
+
+class _Compared:
+    """Both sets on the grids that are asked for, and one method for each metric."""
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        real: pd.DataFrame,
+        synthetic: pd.DataFrame,
+        training: pd.DataFrame,
+        workspace: Workspace,
+        settings: Settings,
+        measures: Measures,
+    ) -> None:
+        self.notes: list[str] = []
+        self._frame, self._training = frame, training
+        self._workspace, self._settings, self._measures = workspace, settings, measures
+        self._device = pick_device(measures.device)
+        self._kept = caches(workspace, settings)[1]
+        self._grid = grid_of(settings)
+        self._real, self._synthetic = (
+            self._on(self._grid, rows, name) for rows, name in ((real, "real"), (synthetic, "synthetic"))
         )
-    boot: dict[str, Any] = {"n_bootstrap": settings.n_bootstrap, "seed": settings.seed}
-    if "fidelity" in settings.metrics:
+        self.pairs = pairs(frame, self._real, self._synthetic)
+        self._boot: dict[str, Any] = {"n_bootstrap": settings.n_bootstrap, "seed": settings.seed}
+
+    def _on(self, grid: Preprocessing, rows: pd.DataFrame, name: str) -> MeasuredSet:
+        return measured(rows, self._workspace, VolumeCache(self._workspace.path / "cache" / "volumes", grid), name)
+
+    def _both_on(self, grid: Preprocessing | None) -> tuple[MeasuredSet, MeasuredSet]:
+        if grid is None or grid == self._grid:
+            return self._real, self._synthetic
+        return self._on(grid, self._real.rows, "real"), self._on(grid, self._synthetic.rows, "synthetic")
+
+    def fidelity(self) -> dict[str, Any]:
+        assert self._measures.encoder is not None
+        return fidelity_section(
+            self._real, self._synthetic, self._measures.encoder, self._kept,
+            windows=self._settings.windows, every=self._settings.every, device=self._device, **self._boot,
+        )  # fmt: skip
+
+    def fid_3d(self) -> dict[str, Any]:
+        encoder = self._measures.encoder_3d
         assert encoder is not None
-        found |= fidelity_section(own, made, encoder, kept, every=settings.every, device=where, **boot)
+        return volume_section(*self._both_on(encoder.grid), encoder, self._kept, **self._boot)
 
-    def for_clip(rows: pd.DataFrame, name: str) -> MeasuredSet:
-        """The same volumes on the grid that the 3D CLIP reads."""
+    def alignment(self) -> dict[str, Any]:
+        pack = self._measures.pack
         assert pack is not None
-        grid = settings.model_copy(update={"grid": pack.info.grid, "spacing_mm": pack.info.spacing_mm})
-        return measured(rows, workspace, caches(workspace, grid)[0], name)
-
-    if "alignment" in settings.metrics:
-        assert pack is not None
-        seen = for_clip(rows[0], "real"), for_clip(rows[1], "synthetic")
-        found |= alignment_section(*seen, matched, pack, kept, where, conditioned_by(made.rows, pack, workspace))
-        if len(matched) < len(made):
-            notes.append(
-                f"{len(made) - len(matched)} synthetic volumes have no real volume of their report to compare with"
-            )
-    if "factual" in settings.metrics:
-        assert classifier is not None
-        check_reader(classifier, own.rows, workspace)
-        if len(matched):
-            chosen_on = real[(real["split"] == "validation") & (real["path"] != "") & (real["source"] != "synthetic")]
-            if settings.split == "validation" or chosen_on.empty:
-                chosen_on = chosen_on.iloc[:0]
-                notes.append("no other validation patients to choose thresholds on: precision is at 0.5")
-            found["factual"] = factual_section(
-                own, made, matched, chosen_on, classifier, workspace, device=device, **boot
-            )
-        else:
-            notes.append(_unmatched(settings))
-
-    def embedded(*named: tuple[pd.DataFrame, str]) -> tuple[NDArray[np.float64], ...] | None:
-        if pack is None:
-            return None
-        return tuple(
-            embeddings(pack, for_clip(*one).volumes, kept, where, f"{one[1]} volumes by 3D CLIP") for one in named
+        own = conditioned_by(self._synthetic.rows, pack, self._workspace)
+        found = alignment_section(
+            *self._both_on(clip_grid(pack)), self.pairs, pack, self._kept, self._device, own, **self._boot
         )
+        alone = len(self._synthetic) - len(self.pairs)
+        if alone:
+            self.notes.append(f"{alone} synthetic volumes have no real volume of their report to compare with")
+        return found
 
-    compared = (rows[1], "synthetic"), (rows[0], "real")
-    if "privacy" in settings.metrics:
-        learnt = measured(training, workspace, cache, "training")
-        n_known = known_rows(made.rows, learnt.rows, workspace)
+    def factual(self) -> dict[str, Any]:
+        settings, classifier = self._settings, self._measures.classifier
+        assert classifier is not None
+        check_reader(classifier, self._real.rows, self._workspace)
+        if not len(self.pairs):
+            self.notes.append(
+                f"no synthetic volume was made from a report of the {settings.split} split: factual correctness "
+                "compares volumes of the same reports; synthesize from that split's reports, for evaluation only"
+            )
+            return {}
+        chosen_on = _of_split(self._frame, "validation")
+        if settings.split == "validation" or chosen_on.empty:
+            chosen_on = chosen_on.iloc[:0]
+            self.notes.append("no other validation patients to choose thresholds on: precision is at 0.5")
+        section = factual_section(
+            self._real, self._synthetic, self.pairs, chosen_on, classifier, self._workspace,
+            device=self._measures.device, **self._boot,
+        )  # fmt: skip
+        return {"factual": section}
+
+    def privacy(self) -> dict[str, Any]:
+        learnt = self._on(self._grid, self._training, "training")
+        strangers = _of_split(self._frame, "validation")
+        others = self._on(self._grid, by_scan(strangers)[0], "validation") if len(strangers) else self._real
+        n_known = known_rows(self._synthetic.rows, learnt.rows, self._workspace)
+        found = privacy_section(self._synthetic, learnt, others, n_known=n_known)
+        self.notes += found.pop("rule_notes")
+        vectors = self._embedded("synthetic", "training", "real")
         if not n_known:
-            notes.append(
+            self.notes.append(
                 "the pack of these volumes names none of the training volumes here as learnt from: copies of whom it "
                 "has learnt from cannot be looked for, and membership is not measured"
             )
-        vectors = embedded(compared[0], (training, "training"), compared[1])
-        found["privacy"] = privacy_section(made, learnt, own, vectors, n_known, **boot)  # type: ignore[arg-type]
-    if "diversity" in settings.metrics:
-        both = embedded(compared[1], compared[0])
-        found["diversity"] = diversity_section(own, made, both, settings.seed)  # type: ignore[arg-type]
-    for note in notes:
-        info(note)
-    return found | {"settings": settings.model_dump(mode="json"), "notes": notes}
+        elif vectors is not None:
+            sets = zip((self._synthetic, learnt, self._real), vectors, strict=True)
+            found |= membership_section(*sets, **self._boot)
+        return {"privacy": found}
+
+    def diversity(self) -> dict[str, Any]:
+        vectors = self._embedded("real", "synthetic")
+        both = None if vectors is None else (vectors[0], vectors[1])
+        return {"diversity": diversity_section(self._real, self._synthetic, both, self._settings.seed)}
+
+    def _embedded(self, *names: str) -> tuple[NDArray[np.float64], ...] | None:
+        """Unit vectors by the 3D CLIP, where there is one."""
+        pack = self._measures.pack
+        if pack is None:
+            return None
+        rows = {"real": self._real.rows, "synthetic": self._synthetic.rows, "training": self._training}
+        return tuple(
+            embeddings(
+                pack, self._on(clip_grid(pack), rows[name], name).volumes, self._kept, self._device,
+                f"{name} volumes by 3D CLIP",
+            )
+            for name in names
+        )  # fmt: skip
 
 
 def training_rows(real: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Whom copies are looked for among: the training split, where privacy is measured.
+    """Whom copies are looked for among: all volumes of the training split, where privacy is measured.
 
     Raises:
         UserError: That is the split that is compared, or it has no volumes.
@@ -168,37 +270,50 @@ def training_rows(real: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         return real.iloc[:0]
     if settings.split == "train":
         raise UserError("privacy compares training patients with others; choose another --split, or leave it out")
-    return real_rows(real, "train")
+    rows = _of_split(real, "train")
+    if rows.empty:
+        raise UserError("the real manifest has no train volumes with files")
+    return rows
 
 
-def _unmatched(settings: Settings) -> str:
-    return (
-        f"no synthetic volume was made from a report of the {settings.split} split: factual correctness compares "
-        "volumes of the same reports; synthesize from that split's reports, for evaluation only"
+def _of_split(real: pd.DataFrame, split: str) -> pd.DataFrame:
+    return real[(real["split"] == split) & (real["path"] != "") & (real["source"] != "synthetic")].reset_index(
+        drop=True
     )
+
+
+def grid_of(settings: Settings) -> Preprocessing:
+    """The grid on which the sets are compared."""
+    return Preprocessing(size=settings.grid, spacing_mm=settings.spacing_mm, fit=settings.fit)
+
+
+def clip_grid(pack: Pack) -> Preprocessing:
+    """The grid that a pack's 3D CLIP reads."""
+    return Preprocessing(size=pack.info.grid, spacing_mm=pack.info.spacing_mm)
 
 
 def caches(workspace: Workspace, settings: Settings, *, dry_run: bool = False) -> tuple[VolumeCache, KeptFeatures]:
     """Where volumes on the common grid are kept, and their features."""
-    grid = Preprocessing(size=settings.grid, spacing_mm=settings.spacing_mm, fit=settings.fit)
-    volumes = VolumeCache(workspace.path / "cache" / "volumes", grid, dry_run=dry_run)
+    volumes = VolumeCache(workspace.path / "cache" / "volumes", grid_of(settings), dry_run=dry_run)
     return volumes, KeptFeatures(workspace.path / "cache" / "features")
 
 
-def check_needs(settings: Settings, encoder: SliceEncoder | None, pack: Pack | None, classifier: Path | None) -> None:
+def check_needs(settings: Settings, measures: Measures) -> None:
     """Refuse what cannot be measured, before anything is read.
 
     Raises:
         UserError: All metrics that lack what they need.
     """
+    pack = measures.pack
     needs = {
-        "fidelity": (encoder, "a network that describes slices; name one with --backbone"),
+        "fidelity": (measures.encoder, "a network that describes slices; name one with --backbone"),
+        "fid_3d": (measures.encoder_3d, "a network that describes volumes; name one with --backbone-3d"),
         "alignment": (
             pack if pack is None or pack.has("clip") else None,
             "a pack with a 3D CLIP; name one with --clip",
         ),
         "factual": (
-            classifier,
+            measures.classifier,
             "a classifier of real volumes; train one (`text2ct train`) or name it with --classifier",
         ),
     }

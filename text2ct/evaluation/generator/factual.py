@@ -15,6 +15,7 @@ from text2ct.classifiers import predict
 from text2ct.classifiers.leaks import leaks
 from text2ct.classifiers.runs import known_to_makers, prompt_volumes
 from text2ct.errors import UserError, first_of
+from text2ct.evaluation.bootstrap import auc_samples, cluster_weights, interval, row_mean
 from text2ct.evaluation.classification import choose_thresholds, score
 from text2ct.evaluation.generator.sets import MeasuredSet
 from text2ct.files import sha256_file
@@ -52,7 +53,7 @@ def factual_section(
 
     Returns:
         Each of ``MEASURES`` with ``_real`` and ``_synthetic``, intervals, both AUCs by finding, and ``ratio``: of the
-        mean AUCs over the ``findings_compared``, which have an AUC on both sides.
+        mean AUCs over the ``findings_compared``, which have an AUC on both sides, with ``ratio_ci``.
     """
     thresholds = None
     if len(validation):
@@ -62,13 +63,15 @@ def factual_section(
             groups=_of(validation, "patient"),
             scans=_of(validation, "scan"),
         )
-    results = {}
+    results, scored = {}, {}
     for name, rows, keys in (
         ("real", real.rows.iloc[np.unique(pairs[:, 1])], "scan"),
         ("synthetic", synthetic.rows.iloc[pairs[:, 0]], "volume"),
     ):
+        said = predict(run, rows, workspace, device=device)[list(FINDINGS)]
+        scored[name] = said.to_numpy(dtype=np.float64), _labels(rows).to_numpy(dtype=np.float64)
         results[name] = score(
-            predict(run, rows, workspace, device=device)[list(FINDINGS)],
+            said,
             _labels(rows),
             # Volumes of one report stand or fall together.
             groups=_of(rows, "patient") if name == "real" else _prompt_of(rows),
@@ -82,12 +85,49 @@ def factual_section(
     found["findings"] = {
         finding: {name: results[name]["findings"][finding]["auc"] for name in results} for finding in FINDINGS
     }
-    # The same findings on both sides: labels may be known on one side only.
-    both = [one for one in found["findings"].values() if None not in one.values()]
-    synthetic_auc, real_auc = (float(np.sum([one[name] for one in both])) for name in ("synthetic", "real"))
-    found["ratio"] = synthetic_auc / real_auc if real_auc else None
-    found["findings_compared"] = len(both)
+    reports, patients = np.unique(pairs[:, 1]), _of(real.rows, "patient")
+    codes = np.unique([patients[i] for i in reports], return_inverse=True)[1]
+    of_report = dict(zip(reports.tolist(), codes.tolist(), strict=True))
+    groups = codes, np.array([of_report[i] for i in pairs[:, 1].tolist()])
+    found |= auc_ratio(scored["real"], scored["synthetic"], groups, n_bootstrap=n_bootstrap, seed=seed)
     return found | {"pairs": len(pairs), "reports": len(np.unique(pairs[:, 1])), "classifier": str(run)}
+
+
+Scored = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def auc_ratio(
+    real: Scored,
+    synthetic: Scored,
+    groups: tuple[NDArray[np.integer], NDArray[np.integer]],
+    *,
+    n_bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """``ratio`` of mean AUCs, over the findings that have one on both sides, and its interval.
+
+    Args:
+        real: (n, 18) probabilities and labels of real volumes.
+        synthetic: (m, 18), likewise.
+        groups: (n,) and (m,) codes of the patients behind both, who are drawn once for both sides.
+        n_bootstrap: Bootstrap samples.
+        seed: Of the bootstrap.
+    """
+    aucs = [auc_samples(*side, np.ones((len(side[0]), 1)))[0] for side in (real, synthetic)]
+    both = ~np.isnan(aucs[0]) & ~np.isnan(aucs[1])
+    found: dict[str, Any] = {"ratio": None, "ratio_ci": None, "findings_compared": int(both.sum())}
+    if not both.any():
+        return found
+    found["ratio"] = float(aucs[1][both].mean() / aucs[0][both].mean())
+    if n_bootstrap:
+        whole = np.arange(int(max(groups[0].max(), groups[1].max())) + 1)
+        drawn = cluster_weights(whole, n_bootstrap, np.random.default_rng(seed))
+        means = [
+            row_mean(auc_samples(scores[:, both], labels[:, both], drawn[codes]))
+            for (scores, labels), codes in zip((real, synthetic), groups, strict=True)
+        ]
+        found["ratio_ci"] = interval(means[1] / means[0])
+    return found
 
 
 def check_reader(run: Path, held_out: pd.DataFrame, workspace: Workspace) -> None:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from text2ct.classifiers.config import WindowSetting
+from text2ct.evaluation.fid_3d import fid_3d
 from text2ct.evaluation.fid_infinity import FEWEST, fid_infinity
 from text2ct.evaluation.fidelity import Fid2p5d, fid_between, fid_floor
+from text2ct.evaluation.frechet import frechet_distance
+from text2ct.evaluation.generator.backbones import plain_view
+from text2ct.evaluation.generator.backbones_3d import VolumeEncoder
 from text2ct.evaluation.generator.kept_features import Arrays, Describe, Described, KeptFeatures
+from text2ct.evaluation.generator.leading import LEADING, leading_components
 from text2ct.evaluation.generator.sets import MeasuredSet
 from text2ct.evaluation.neighbourhoods import NEAREST_OF_DENSITY, kernel_distance, neighbourhoods
-from text2ct.evaluation.slices import COLOUR, PLANES, SliceEncoder, SliceStatistics, StatisticsOfSet, slice_features
-from text2ct.volumes.windows import WINDOWS
+from text2ct.evaluation.slices import PLANES, SliceEncoder, SliceStatistics, StatisticsOfSet, View, slice_features
+from text2ct.volumes.windows import Window
 
 DIVISIONS = 10
 FEATURES_VERSION = 1
 """Raise it when slices are cut or scaled in another way: what was kept before is then made again."""
+Pair = tuple[Described, Described]
 
 
 def fidelity_section(
@@ -28,33 +36,35 @@ def fidelity_section(
     encoder: SliceEncoder,
     kept: KeptFeatures,
     *,
+    windows: Sequence[WindowSetting],
     every: int,
     n_bootstrap: int,
     seed: int,
     device: torch.device,
 ) -> dict[str, Any]:
-    """``fid_2p5d``, ``fid_window``, ``kid``, ``precision`` and the rest, with all that they depend on."""
-    plain = plain_view(encoder)
-    found: dict[str, Any] = {}
-    described: dict[str, tuple[Described, Described]] = {}
-    statistics: dict[str, tuple[SliceStatistics, SliceStatistics]] = {}
-    for view in (plain, *WINDOWS):
+    """``fid_2p5d``, ``fid_window``, ``kid``, ``precision`` and the rest, with all that they depend on.
+
+    One view is in memory at a time.
+    """
+    groups = real.groups, synthetic.groups
+    how: dict[str, Any] = {"groups": groups, "n_bootstrap": n_bootstrap, "seed": seed}
+
+    def described(name: str, view: View) -> Pair:
         pair = [
             kept.of(
                 one.volumes,
                 backbone_name(encoder, view, every),
                 describer(encoder, view, every, device),
-                f"{name} slices, {view}",
+                f"{side} slices, {name}",
             )
-            for name, one in (("real", real), ("synthetic", synthetic))
+            for side, one in (("real", real), ("synthetic", synthetic))
         ]
-        described[view] = pair[0], pair[1]
-        grid = real.volumes[0].shape
-        first = _statistics(pair[0], encoder, view, every, grid)
-        statistics[view] = first, _statistics(pair[1], encoder, view, every, grid, origin=first)
-    main = statistics[plain]
-    fid = fid_between(*main, n_bootstrap=n_bootstrap, seed=seed)
-    found["fid_2p5d"] = _planes(fid) | _rests_on(fid)
+        return pair[0], pair[1]
+
+    plain = plain_view(encoder)
+    pair = described(plain, plain)
+    fid, main, leading = _distance(pair, encoder, plain, every, real.volumes[0].shape, how)
+    found: dict[str, Any] = {"fid_2p5d": _planes(fid) | _rests_on(fid) | leading}
     # Distances fall as volumes are added, so floor and distance are compared at one number of volumes.
     each = min(main[0].n // 2, main[1].n)
     if each >= 2:
@@ -66,17 +76,83 @@ def fidelity_section(
         }
     if min(one.n for one in main) >= FEWEST:
         found["fid_2p5d"]["infinity"] = asdict(fid_infinity(*main, seed=seed))
-    found["fid_window"] = {
-        view: _planes(fid_between(*statistics[view], n_bootstrap=n_bootstrap, seed=seed))
-        | {"low_hu": WINDOWS[view].low_hu, "high_hu": WINDOWS[view].high_hu}
-        for view in WINDOWS
-    }
-    vectors = [np.stack([_mean_slice(one[i]) for i in range(len(one))]) for one in described[plain]]
-    found["kid"] = asdict(kernel_distance(*vectors))
+    vectors = [np.stack([_mean_slice(one[i]) for i in range(len(one))]) for one in pair]
+    found["kid"] = asdict(kernel_distance(*vectors, groups=groups))
     if min(len(one) for one in vectors) > NEAREST_OF_DENSITY:
-        near = asdict(neighbourhoods(*vectors, n_bootstrap=n_bootstrap, seed=seed))
+        near = asdict(neighbourhoods(*vectors, **how))
         found |= {name: near[name] for name in ("precision", "recall", "density", "coverage")}
+    del main
+    found["fid_window"] = {}
+    for one in windows:
+        window = Window(one.centre, one.width)
+        fid = _distance(described(one.name, window), encoder, one.name, every, real.volumes[0].shape, how)[0]
+        found["fid_window"][one.name] = _planes(fid) | {"low_hu": window.low_hu, "high_hu": window.high_hu}
     return found
+
+
+def volume_section(
+    real: MeasuredSet,
+    synthetic: MeasuredSet,
+    encoder: VolumeEncoder,
+    kept: KeptFeatures,
+    *,
+    n_bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """``fid_3d``, and what it rests on; the sets are on the encoder's grid."""
+    features = []
+    for name, one in (("real", real), ("synthetic", synthetic)):
+        described = kept.of(one.volumes, encoder.name, encoder, f"{name} volumes, 3D backbone")
+        features.append(np.stack([described[i][0] for i in range(len(described))]).astype(np.float64))
+    groups = real.groups, synthetic.groups
+    found = asdict(fid_3d(*features, groups=groups, n_bootstrap=n_bootstrap, seed=seed))
+    return {"fid_3d": found.pop("value"), "fid_3d_rests_on": found | {"backbone": encoder.name}}
+
+
+def backbone_name(encoder: SliceEncoder, view: View, every: int) -> str:
+    """What decides a volume's features besides the volume."""
+    scale = f"{view.low_hu:g} to {view.high_hu:g} HU" if isinstance(view, Window) else view
+    return f"{encoder.name} {scale} every {every}, version {FEATURES_VERSION}"
+
+
+def describer(encoder: SliceEncoder, view: View, every: int, device: torch.device) -> Describe:
+    """A volume to the features of its slices."""
+    return lambda volume_hu: slice_features(volume_hu, encoder, view, every, device)
+
+
+def _distance(
+    pair: Pair, encoder: SliceEncoder, view: str, every: int, grid: tuple[int, ...], how: dict[str, Any]
+) -> tuple[Fid2p5d, tuple[SliceStatistics, SliceStatistics], dict[str, Any]]:
+    """The distance, statistics by volume to resample, and what was left out of these.
+
+    Of a network with more than ``LEADING`` features a volume's statistics would not fit into memory, nor a resampled
+    distance into an hour: the distance is that of all features, its spread and floor those of the leading components.
+    """
+    leading = leading_components(pair) if pair[0][0][0].shape[1] > LEADING else None
+
+    def statistics(described: Described, origin: SliceStatistics | None = None) -> SliceStatistics:
+        collected = StatisticsOfSet(encoder.name, view, every, origin)
+        for index in range(len(described)):
+            planes = described[index] if leading is None else leading.of(described[index])
+            collected.add((planes[0], planes[1], planes[2]))
+        return collected.statistics(grid)
+
+    first = statistics(pair[0])
+    both = first, statistics(pair[1], first)
+    fid = fid_between(*both, **how)
+    if leading is None:
+        return fid, both, {"components": None}
+    planes = [frechet_distance(*a, *b) for a, b in zip(*leading.moments, strict=True)]
+    mean = float(np.mean(planes))
+    ci = None if fid.ci is None else (max(0.0, mean + fid.ci[0] - fid.mean), mean + fid.ci[1] - fid.mean)
+    fewest = min(one.n for one in both)
+    few = tuple(p for p, each in zip(PLANES, fid.slices, strict=True) if fewest * each <= leading.dimension)
+    whole: dict[str, Any] = dict(zip(PLANES, planes, strict=True)) | {
+        "dimension": leading.dimension,
+        "rank_deficient": few,
+    }
+    fid = replace(fid, mean=mean, ci=ci, **whole)
+    return fid, both, {"components": LEADING, "variance_kept": leading.variance_kept}
 
 
 def _at(real: SliceStatistics, synthetic: SliceStatistics, each: int, seed: int) -> float:
@@ -85,37 +161,6 @@ def _at(real: SliceStatistics, synthetic: SliceStatistics, each: int, seed: int)
     parts = ((real.subset(rng.permutation(real.n)[:each]), synthetic.subset(rng.permutation(synthetic.n)[:each]))
              for _ in range(DIVISIONS))  # fmt: skip
     return float(np.mean([fid_between(*pair, n_bootstrap=0).mean for pair in parts]))
-
-
-def plain_view(encoder: SliceEncoder) -> str:
-    """The grey scale of FIDs that name no window."""
-    return "colour" if encoder.channels == len(COLOUR) else "full_range"
-
-
-def backbone_name(encoder: SliceEncoder, view: str, every: int) -> str:
-    """What decides a volume's features besides the volume."""
-    scale = f"{WINDOWS[view].low_hu:g} to {WINDOWS[view].high_hu:g} HU" if view in WINDOWS else view
-    return f"{encoder.name} {scale} every {every}, version {FEATURES_VERSION}"
-
-
-def describer(encoder: SliceEncoder, view: str, every: int, device: torch.device) -> Describe:
-    """A volume to the features of its slices."""
-    return lambda volume_hu: slice_features(volume_hu, encoder, view, every, device)
-
-
-def _statistics(
-    described: Described,
-    encoder: SliceEncoder,
-    view: str,
-    every: int,
-    grid: tuple[int, ...],
-    origin: SliceStatistics | None = None,
-) -> SliceStatistics:
-    collected = StatisticsOfSet(encoder.name, view, every, origin)
-    for index in range(len(described)):
-        axial, coronal, sagittal = described[index]
-        collected.add((axial, coronal, sagittal))
-    return collected.statistics(grid)
 
 
 def _mean_slice(planes: Arrays) -> NDArray[np.float64]:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from text2ct.augment.gate.memorised import MemorisedSettings, calibrate, notes, pairs
+from text2ct.console import progress
 from text2ct.evaluation.generator.sets import MeasuredSet
-from text2ct.evaluation.memorisation import find_memorised
+from text2ct.evaluation.memorisation import TrainingVolumes
 from text2ct.evaluation.privacy import privacy
 from text2ct.evaluation.similarity import SETTINGS, diversity
 from text2ct.findings import FINDINGS
@@ -23,51 +25,70 @@ _GROUP, _PAIRS = 12, 60
 def privacy_section(
     synthetic: MeasuredSet,
     training: MeasuredSet,
-    held_out: MeasuredSet,
-    embedded: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None,
+    strangers: MeasuredSet,
+    *,
     n_known: int,
+) -> dict[str, Any]:
+    """``memorised`` volumes, by the gate's rule with its usual settings, and the nearest pairs.
+
+    Args:
+        synthetic: Generated volumes.
+        training: All real volumes that a generator of this workspace may have learnt from.
+        strangers: Real volumes of other patients, which say how near those come.
+        n_known: How many of ``training`` the generator has learnt from, as far as its pack says.
+    """
+    settings = MemorisedSettings()
+    search = TrainingVolumes(training.volumes, candidates=settings.candidates, max_shift=settings.max_shift)
+    rule = calibrate(search, strangers.volumes, pairs(training.rows, training.volumes), settings)
+    near = []
+    with progress("looking for copies", len(synthetic)) as advance:
+        for number, volume_hu in enumerate(synthetic.volumes):
+            near.append(search.nearest(volume_hu, f"synthetic volume {number}"))
+            advance(1)
+    distances = np.array([one.distance_hu for one in near])
+    return {
+        "memorised": int((distances < rule.distance_hu).sum()),
+        "threshold_hu": rule.distance_hu,
+        "rule": rule.model_dump(mode="json"),
+        "rule_notes": notes(rule),
+        "n_training": len(training),
+        "n_known_training": n_known,
+        "nearest": [
+            {
+                "synthetic": str(synthetic.rows["volume"][i]),
+                "training": str(training.rows["volume"][near[i].index]),
+                "distance_hu": near[i].distance_hu,
+                "ratio": near[i].ratio,
+                "memorised": bool(distances[i] < rule.distance_hu),
+                "rows": [i, near[i].index],
+            }
+            for i in map(int, np.argsort(distances, kind="stable")[:MOST_SUSPICIOUS])
+        ],
+    }
+
+
+def membership_section(
+    synthetic: tuple[MeasuredSet, NDArray[np.float64]],
+    training: tuple[MeasuredSet, NDArray[np.float64]],
+    held_out: tuple[MeasuredSet, NDArray[np.float64]],
     *,
     n_bootstrap: int,
     seed: int,
 ) -> dict[str, Any]:
-    """``memorised`` volumes and the nearest pairs; with embeddings also ratios, authenticity and membership.
+    """Ratios, authenticity and membership inference, by embeddings; one scan a patient, since another is no stranger.
 
     Args:
-        synthetic: Generated volumes.
-        training: Real volumes that a generator of this workspace may have learnt from.
-        held_out: Real volumes that it has not.
-        embedded: (m, d), (n, d) and (h, d) unit vectors of the three, or None.
-        n_known: How many of ``training`` the generator has learnt from, as far as its pack says: without any, only
-            copies are looked for.
+        synthetic: Generated volumes, and their (m, d) unit vectors.
+        training: Volumes that the generator has learnt from, and theirs.
+        held_out: Volumes of other patients, and theirs.
         n_bootstrap: Bootstrap samples.
         seed: Of the bootstrap.
     """
-    result = find_memorised(synthetic.volumes, training.volumes, held_out.volumes)
-    order = np.argsort(result.distances_hu, kind="stable")[:MOST_SUSPICIOUS]
-    found: dict[str, Any] = {
-        "memorised": result.memorised,
-        "threshold_hu": result.threshold_hu,
-        "false_positive_rate_at_most": result.false_positive_rate,
-        "n_training": result.n_training,
-        "nearest": [
-            {
-                "synthetic": str(synthetic.rows["volume"][i]),
-                "training": str(training.rows["volume"][result.neighbours[i].index]),
-                "distance_hu": float(result.distances_hu[i]),
-                "ratio": float(result.ratios[i]),
-                "memorised": bool(result.distances_hu[i] < result.threshold_hu),
-            }
-            for i in map(int, order)
-        ],
-    }
-    found["n_known_training"] = n_known
-    if embedded is not None and n_known:
-        # One scan a patient: another scan of the same one is no stranger to it.
-        made, learnt, others = embedded
-        alone = [~side.rows.duplicated(["dataset", "patient"]).to_numpy() for side in (training, held_out)]
-        distances = privacy(made, learnt[alone[0]], others[alone[1]], n_bootstrap=n_bootstrap, seed=seed)
-        found |= {name: value for name, value in asdict(distances).items() if not name.startswith("n_")}
-    return found
+    learnt, others = (
+        vectors[~side.rows.duplicated(["dataset", "patient"]).to_numpy()] for side, vectors in (training, held_out)
+    )
+    found = asdict(privacy(synthetic[1], learnt, others, n_bootstrap=n_bootstrap, seed=seed))
+    return {name: value for name, value in found.items() if not name.startswith("n_")}
 
 
 def diversity_section(

@@ -78,6 +78,13 @@ class MeasuredSet:
         return self.rows[list(FINDINGS)].to_numpy(dtype=np.float64)
 
     @property
+    def groups(self) -> NDArray[np.intp]:
+        """(n,) codes of what is not independent: volumes of one prompt, or else of one patient."""
+        prompts = self.rows["prompt"] if "prompt" in self.rows else pd.Series("", index=self.rows.index)
+        patients = self.rows["dataset"].astype(str) + "/" + self.rows["patient"].astype(str)
+        return pd.factorize(prompts.where(prompts != "", patients))[0].astype(np.intp)
+
+    @property
     def texts(self) -> list[str]:
         """Each row's prompt, or its report where it has none."""
         prompts = self.rows["prompt"] if "prompt" in self.rows else pd.Series("", index=self.rows.index)
