@@ -93,10 +93,11 @@ def alignment_section(
         )
     reported = [number for number, text in enumerate(real.texts) if text]
     found: dict[str, Any] = {"clip_score": scores}
-    zero = zero_shot(partial(_texts, pack=pack, device=device), image["real"], real.labels)
-    found["zero_shot"] = {
-        "auc": zero.macro_auc, "accuracy": zero.macro_accuracy, "precision": zero.macro_precision, "n": zero.n,
-    }  # fmt: skip
+    if not np.isnan(real.labels).all():
+        zero = zero_shot(partial(_texts, pack=pack, device=device), image["real"], real.labels)
+        found["zero_shot"] = {
+            "auc": zero.macro_auc, "accuracy": zero.macro_accuracy, "precision": zero.macro_precision, "n": zero.n,
+        }  # fmt: skip
     if (real.labels == 1).any(axis=1).sum() >= 2:
         found["volume_to_volume_map"] = _by_k(volume_to_volume_map(image["real"], real.labels))
     if len(reported) >= 2:

@@ -18,10 +18,11 @@ from text2ct.evaluation.generator.backbones import plain_view
 from text2ct.evaluation.generator.evaluate import (
     Measures,
     Settings,
-    caches,
+    cache_of,
     check_needs,
     clip_grid,
     grid_of,
+    kept_features,
     training_rows,
 )
 from text2ct.evaluation.generator.fidelity import DIVISIONS, backbone_name, describer
@@ -47,7 +48,7 @@ def estimate(
         UserError: As ``evaluate``, but for volumes that are not read.
     """
     check_needs(settings, measures)
-    where, kept = pick_device(measures.device), caches(workspace, settings, dry_run=True)[1]
+    where, kept = pick_device(measures.device), kept_features(workspace)
     own, made, learnt = real_rows(real, settings.split), synthetic_rows(synthetic), training_rows(real, settings)
     compared, everyone = pd.concat([own, made], ignore_index=True), pd.concat([own, made, learnt], ignore_index=True)
     common = grid_of(settings)
@@ -67,7 +68,7 @@ def estimate(
 
     @cache
     def key(grid: Preprocessing, root: str, path: str) -> str:
-        kept_on = caches_of.setdefault(grid, VolumeCache(workspace.path / "cache" / "volumes", grid, dry_run=True))
+        kept_on = caches_of.setdefault(grid, cache_of(workspace, grid, dry_run=True))
         return kept_on.entry(workspace.resolve(root, path)).stem
 
     def keys(rows: pd.DataFrame, grid: Preprocessing) -> list[str]:

@@ -162,7 +162,7 @@ class _Compared:
         self._frame, self._training = frame, training
         self._workspace, self._settings, self._measures = workspace, settings, measures
         self._device = pick_device(measures.device)
-        self._kept = caches(workspace, settings)[1]
+        self._kept = kept_features(workspace)
         self._grid = grid_of(settings)
         self._real, self._synthetic = (
             self._on(self._grid, rows, name) for rows, name in ((real, "real"), (synthetic, "synthetic"))
@@ -171,7 +171,7 @@ class _Compared:
         self._boot: dict[str, Any] = {"n_bootstrap": settings.n_bootstrap, "seed": settings.seed}
 
     def _on(self, grid: Preprocessing, rows: pd.DataFrame, name: str) -> MeasuredSet:
-        return measured(rows, self._workspace, VolumeCache(self._workspace.path / "cache" / "volumes", grid), name)
+        return measured(rows, self._workspace, cache_of(self._workspace, grid), name)
 
     def _both_on(self, grid: Preprocessing | None) -> tuple[MeasuredSet, MeasuredSet]:
         if grid is None or grid == self._grid:
@@ -292,10 +292,14 @@ def clip_grid(pack: Pack) -> Preprocessing:
     return Preprocessing(size=pack.info.grid, spacing_mm=pack.info.spacing_mm)
 
 
-def caches(workspace: Workspace, settings: Settings, *, dry_run: bool = False) -> tuple[VolumeCache, KeptFeatures]:
-    """Where volumes on the common grid are kept, and their features."""
-    volumes = VolumeCache(workspace.path / "cache" / "volumes", grid_of(settings), dry_run=dry_run)
-    return volumes, KeptFeatures(workspace.path / "cache" / "features")
+def cache_of(workspace: Workspace, grid: Preprocessing, *, dry_run: bool = False) -> VolumeCache:
+    """Where volumes on a grid are kept."""
+    return VolumeCache(workspace.path / "cache" / "volumes", grid, dry_run=dry_run)
+
+
+def kept_features(workspace: Workspace) -> KeptFeatures:
+    """Where features are kept."""
+    return KeptFeatures(workspace.path / "cache" / "features")
 
 
 def check_needs(settings: Settings, measures: Measures) -> None:

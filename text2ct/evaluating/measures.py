@@ -1,0 +1,92 @@
+"""The networks that measure, by the names that users give them, and which metrics can be measured here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from text2ct.errors import UserError
+from text2ct.findings import FINDINGS
+from text2ct.workflow import BUNDLED_PACK, find_pack
+
+if TYPE_CHECKING:
+    from text2ct.evaluation.generator import Measures, Settings
+    from text2ct.manifests import Workspace
+
+
+@dataclass(frozen=True)
+class Names:
+    """What users name.
+
+    Attributes:
+        backbone: As for :func:`text2ct.evaluation.generator.backbones.slice_encoder`; by default the bundled one.
+        backbone_3d: As for :func:`text2ct.evaluation.generator.backbones_3d.volume_encoder`; by default the 3D CLIP.
+        clip: The pack whose 3D CLIP scores; by default the bundled one.
+        classifier: A run; by default the newest.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+    """
+
+    backbone: str | None = None
+    backbone_3d: str | None = None
+    clip: str | None = None
+    classifier: Path | None = None
+    device: str = "auto"
+
+
+def find_measures(workspace: Workspace, settings: Settings, names: Names) -> Measures:
+    """The networks that the metrics of ``settings`` need.
+
+    Raises:
+        UserError: Something that is named or needed does not exist.
+    """
+    from text2ct.compute import pick_device
+    from text2ct.diffusion import load_pack
+    from text2ct.evaluation.generator import Measures
+    from text2ct.evaluation.generator.backbones import BUNDLED, slice_encoder
+    from text2ct.evaluation.generator.backbones_3d import CLIP, volume_encoder
+
+    metrics, where, whole = {*settings.metrics}, pick_device(names.device), names.backbone_3d or CLIP
+    by_clip = {"alignment", "privacy", "diversity"} | ({"fid_3d"} if whole == CLIP else set())
+    pack = load_pack(find_pack(workspace, names.clip or BUNDLED_PACK)) if by_clip & metrics else None
+    if whole.startswith("classifier:"):
+        whole = f"classifier:{find_classifier(workspace, Path(whole.removeprefix('classifier:')))}"
+    return Measures(
+        encoder=slice_encoder(names.backbone or BUNDLED, device=where) if "fidelity" in metrics else None,
+        encoder_3d=volume_encoder(whole, pack=pack, device=where) if "fid_3d" in metrics else None,
+        pack=pack,
+        classifier=find_classifier(workspace, names.classifier) if "factual" in metrics else None,
+        device=names.device,
+    )
+
+
+def find_classifier(workspace: Workspace, given: Path | None) -> Path:
+    """A run by its folder or name, else the newest.
+
+    Raises:
+        UserError: There is none.
+    """
+    if given is None:
+        return workspace.newest("classifiers")
+    named = workspace.run_dir("classifiers") / given
+    for folder in (given, named):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"'{given}' is neither a run's folder nor a run in {workspace.run_dir('classifiers')}")
+
+
+def left_out(real: pd.DataFrame, workspace: Workspace, names: Names) -> dict[str, str]:
+    """Metrics that lack what they need here, and why."""
+    found = {}
+    if real[list(FINDINGS)].isna().all(axis=None):
+        found["factual"] = "no label of the real volumes is known"
+    elif names.classifier is None:
+        try:
+            workspace.newest("classifiers")
+        except UserError as error:
+            found["factual"] = str(error)
+    if not ((real["split"] == "train") & (real["path"] != "") & (real["source"] != "synthetic")).any():
+        found["privacy"] = "the real manifest has no training volumes with files"
+    return found
