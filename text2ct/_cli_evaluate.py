@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,7 @@ from text2ct._cli_shared import (
     command_line,
     emit,
     guarded,
+    numbers,
     say,
     three,
     would,
@@ -25,11 +28,22 @@ from text2ct._cli_shared import (
 from text2ct.errors import UserError
 
 evaluate_app = typer.Typer(rich_markup_mode=None)
+# Options that decide what is measured; the others say where it is shown.
+_REPEATED = (
+    "real", "compare", "guidance", "profile", "prompts", "metrics", "split", "grid", "spacing", "backbone",
+    "backbone_3d", "clip", "classifier", "model", "count", "every", "windows", "bootstrap", "device", "run",
+    "workspace", "seed",
+)  # fmt: skip
 
 
 @evaluate_app.command()
 @guarded
 def evaluate(
+    runs: Annotated[list[str] | None, typer.Argument(help="Synthetic runs or manifests, with --compare.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Compare sets of the same prompts: RUN1 RUN2 ...")] = False,
+    guidance: Annotated[
+        str, typer.Option("--guidance", help="Make --count volumes of the split's reports at each: 0,1.5,3,5.")
+    ] = "",
     real: Annotated[
         Path | None, typer.Option("--real", help="Real manifest, or a folder of volumes; default the workspace's.")
     ] = None,
@@ -59,6 +73,10 @@ def evaluate(
     classifier: Annotated[
         Path | None, typer.Option("--classifier", help="Run that reads findings; default the newest.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Pack that generates, with --guidance; default the bundled one.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=2, help="Volumes at each scale, with --guidance.")] = 100,
     every: Annotated[int, typer.Option("--every", min=1, help="Describe every how manyth slice.")] = 1,
     windows: Annotated[
         str, typer.Option("--windows", help="Of FIDs by window: lung,bone or NAME:CENTRE:WIDTH in HU; default four.")
@@ -72,14 +90,22 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Fidelity, alignment, factual correctness, privacy and diversity of a synthetic set beside a real one."""
+    given = dict(locals())
+
     from text2ct import evaluating
     from text2ct.augment.gate import newest_ungated
     from text2ct.diffusion.training import parse_config
     from text2ct.evaluation.generator import METRICS, Settings
     from text2ct.evaluation.generator.evaluate import window_settings
     from text2ct.manifests import Workspace
-    from text2ct.tables import evaluation_table
+    from text2ct.tables import comparison_table, evaluation_table, guidance_table
 
+    kinds = (("--compare", compare), ("--guidance", guidance), ("--profile vlm3d", profile == "vlm3d"))
+    asked = [name for name, on in kinds if on]
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} are different questions; ask one at a time")
+    if runs and not compare:
+        raise UserError(f"'{runs[0]}' stands alone: name a set with --synthetic, or compare several with --compare")
     way = evaluating.profile(profile, backbone)
     where: dict[str, Any] = {
         "grid": three(grid, int, "--grid") if grid else way.grid,
@@ -90,18 +116,11 @@ def evaluate(
     if profile == "vlm3d":
         if real is None or synthetic is None:
             raise UserError("the profile 'vlm3d' compares two folders of volumes: give --synthetic and --real")
-        scores = evaluating.evaluate_vlm3d(
+        result = evaluating.evaluate_vlm3d(
             space, synthetic, real, prompts=prompts, names=names, run=run, dry_run=dry_run, **where
         )
-        _show(scores, as_json, dry_run, lambda: say(*_lines(scores)))
+        _show(result, as_json, dry_run, None)
         return
-    source = None if synthetic is None else synthetic.resolve()
-    again = command_line(
-        "evaluate", real=real, synthetic=source or newest_ungated(space).resolve(), profile=profile, prompts=prompts,
-        metrics=metrics or None, split=split, grid=grid, spacing=spacing, backbone=backbone, backbone_3d=backbone_3d,
-        clip=clip, classifier=classifier, every=every, windows=windows or None, bootstrap=bootstrap, device=device,
-        run=run, workspace=workspace, seed=seed,
-    )  # fmt: skip
     chosen: dict[str, Any] = where | {
         "metrics": tuple(name.strip() for name in metrics.split(",") if name.strip()) or METRICS,
         "split": split,
@@ -110,32 +129,43 @@ def evaluate(
         "n_bootstrap": bootstrap,
         "seed": seed,
     }
-    result = evaluating.evaluate_sets(
-        space,
-        parse_config(Settings, chosen, "the options"),
-        names,
-        real=real,
-        synthetic=source,
-        prompts=prompts,
-        run=run,
-        command=again,
-        whole=not metrics,
-        dry_run=dry_run,
-    )
+    settings = parse_config(Settings, chosen, "the options")
+    source = None if synthetic is None else synthetic.resolve()
+    if not (compare or guidance):
+        source = source or newest_ungated(space).resolve()
+    common: dict[str, Any] = {
+        "real": real, "run": run, "command": _again(given, source), "whole": not metrics, "dry_run": dry_run
+    }  # fmt: skip
+    if compare:
+        result = evaluating.compare_sets(space, settings, runs or [], names, **common)
+        _show(result, as_json, dry_run, comparison_table)
+    elif guidance:
+        scales = numbers(guidance, "--guidance")
+        result = evaluating.sweep_guidance(space, settings, scales, names, count=count, model=model, **common)
+        _show(result, as_json, dry_run, guidance_table)
+    else:
+        result = evaluating.evaluate_sets(space, settings, names, synthetic=source, prompts=prompts, **common)
+        _show(result, as_json, dry_run, evaluation_table)
 
+
+def _again(given: dict[str, Any], source: Path | None) -> str:
+    """The command line that asks the same."""
+    kept = {name: value for name, value in given.items() if name in _REPEATED and value not in ("", None, [])}
+    line = command_line("evaluate", **(kept | {"synthetic": source}))
+    return " ".join([line, *map(shlex.quote, given["runs"] or [])])
+
+
+def _show(result: dict[str, Any], as_json: bool, dry_run: bool, table: Callable[[dict[str, Any]], Any] | None) -> None:
     def show() -> None:
-        notes = [f"note: {note}" for note in result["notes"]]
-        say(evaluation_table(result), *notes, f"report: {result['report']}")
+        if dry_run:
+            what = f"measure {result['n_synthetic']} synthetic volumes beside {result['n_real']} real ones"
+            say(would(what, result))
+            return
+        notes = [f"note: {note}" for note in result.get("notes", [])]
+        if table is not None:
+            say(table(result), *notes, f"report: {result['report']}")
+            return
+        scores = [f"{key:<16} {value:.4f}" for key, value in result["metrics"].items()]
+        say(*scores, *notes, f"written: {result['metrics_file']}")
 
-    _show(result, as_json, dry_run, show)
-
-
-def _show(result: dict[str, Any], as_json: bool, dry_run: bool, show: Any) -> None:
-    what = f"measure {result['n_synthetic']} synthetic volumes beside {result['n_real']} real ones"
-    emit(result, as_json, (lambda: say(would(what, result))) if dry_run else show)
-
-
-def _lines(scores: dict[str, Any]) -> list[str]:
-    """What is said of a challenge's scores."""
-    lines = [f"{key:<16} {value:.4f}" for key, value in scores["metrics"].items()]
-    return [*lines, *(f"note: {note}" for note in scores["notes"]), f"written: {scores['metrics_file']}"]
+    emit(result, as_json, show)

@@ -159,3 +159,37 @@ def evaluation_table(found: Mapping[str, Any]) -> Table:
     for row in evaluation_rows(found):
         table.add_row(row.name, number(row.value, row.digits), span(row.ci, row.digits), row.beside)
     return table
+
+
+def comparison_table(found: Mapping[str, Any]) -> Table:
+    """Differences of sets of the same prompts.
+
+    Args:
+        found: The numbers of ``evaluate --compare --json``.
+    """
+    title = f"{', '.join(found['sets'])} on {found['prompts']:,} prompts, against {found['against']}"
+    table = _table(title, "measure", "value", found["against"], "difference", "95% interval")
+    for one in found["differences"]:
+        table.add_row(
+            f"{found['measures'][one['measure']]}, {one['set']}",
+            number(one["value"], 4),
+            number(one["base"], 4),
+            number(one["difference"], 4, sign=True),
+            span(one["ci"], 4, sign=True),
+        )
+    return table
+
+
+def guidance_table(found: Mapping[str, Any]) -> Table:
+    """What each guidance scale does.
+
+    Args:
+        found: The numbers of ``evaluate --guidance --json``.
+    """
+    from text2ct.reports.guidance import COLUMNS
+
+    title = f"{found['n_synthetic']:,} volumes of {found['model']} at each scale"
+    table = _table(title, "guidance", *(name for _, name, _ in COLUMNS))
+    for row in found["sweep"]:
+        table.add_row(f"{row['guidance']:g}", *(number(row[key], digits) for key, _, digits in COLUMNS))
+    return table

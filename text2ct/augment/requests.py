@@ -72,6 +72,30 @@ def read_requests(
     return check_requests(requests, str(path))
 
 
+def requests_of_split(frame: pd.DataFrame, split: str, count: int, seed: int = 0) -> pd.DataFrame:
+    """Requests from the own reports of a split, one a scan, to judge a generator by; ``mix`` refuses their volumes.
+
+    Args:
+        frame: A real manifest.
+        split: Its split.
+        count: Most requests; drawn at random where there are more.
+        seed: Of the draw.
+
+    Raises:
+        UserError: The split has no reports, or the count is below 1.
+    """
+    if count < 1:
+        raise UserError(f"the count is {count}; expected 1 or more")
+    rows = frame[(frame["split"] == split) & (frame["source"] != "synthetic")]
+    requests = _rows_as_requests(by_scan(rows)[0]) if len(rows) else pd.DataFrame(columns=["prompt"])
+    requests = requests[requests["prompt"] != ""]
+    if requests.empty:
+        raise UserError(f"the real manifest has no reports in the split '{split}' to generate from")
+    if len(requests) > count:
+        requests = requests.sample(count, random_state=seed).sort_index()
+    return check_requests(requests, f"the split '{split}'")
+
+
 def text_request(text: str, findings: Sequence[str] = ()) -> pd.DataFrame:
     """One request from a sentence; labels are unknown except the findings that the user states."""
     row = {"prompt": text} | {name: 1.0 if name in findings else np.nan for name in NAMES}

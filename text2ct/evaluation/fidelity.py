@@ -108,9 +108,8 @@ def fid_between(
     if n_bootstrap > 0:
         rng = np.random.default_rng(seed)
         together = groups or (np.arange(real.n), np.arange(synthetic.n))
-        draws = [cluster_weights(codes, n_bootstrap, rng).T for codes in together]
-        samples = np.array([np.mean(_planes(real, synthetic, a, b)) for a, b in zip(*draws, strict=True)])
-        ci = spread_around(mean, samples)
+        draws = [cluster_weights(codes, n_bootstrap, rng) for codes in together]
+        ci = spread_around(mean, fid_means(real, synthetic, draws[0], draws[1]))
     fewest = min(real.n, synthetic.n)
     return Fid2p5d(
         axial=planes[0],
@@ -132,6 +131,24 @@ def fid_between(
         n_bootstrap=max(0, n_bootstrap),
         seed=seed,
     )
+
+
+def fid_means(
+    real: SliceStatistics, synthetic: SliceStatistics, of_real: NDArray[np.float64], of_synthetic: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Mean distance of the three planes for many weightings of the volumes.
+
+    Args:
+        real: As for :func:`fid_between`.
+        synthetic: As for :func:`fid_between`.
+        of_real: (n, B) how often each real volume counts.
+        of_synthetic: (m, B).
+
+    Returns:
+        (B,).
+    """
+    weights = zip(of_real.T, of_synthetic.T, strict=True)
+    return np.array([np.mean(_planes(real, synthetic, a, b)) for a, b in weights])
 
 
 def _planes(

@@ -11,7 +11,6 @@ from typing import Any
 
 from text2ct import __version__
 from text2ct.files import atomic_path, write_json, write_text
-from text2ct.findings import FINDINGS
 from text2ct.reports import evidence, viewer
 from text2ct.reports.charts import (
     Chart,
@@ -22,9 +21,8 @@ from text2ct.reports.charts import (
     mix_chart,
     seeds_chart,
 )
-from text2ct.reports.figures import slice_montage
 from text2ct.reports.headline import benchmark_headline, outcome_of, primary_comparison
-from text2ct.reports.page import png_uri, render, write_charts
+from text2ct.reports.page import render, write_charts
 
 SCORE_KEYS = ("weighted_auc", "macro_average_precision", "macro_precision", "macro_f1", "crg")
 ENDPOINT_KEYS = (
@@ -35,38 +33,6 @@ DEFAULT_LIMITATIONS = (
     "The test set is one sample of patients of one source; other hospitals may differ.",
     "No evidence is not evidence of no effect: the intervals say how large an effect could hide.",
 )
-
-
-def _volume(index: int, volume: Mapping[str, Any], window: str) -> tuple[dict[str, Any], bytes]:
-    """A volume as the page shows it, yet without its voxels, and its still picture."""
-    spacing = volume.get("spacing_mm", (1.0, 1.0, 1.0))
-    png = volume.get("png") or slice_montage(volume["hu"], spacing, window)
-    labels = volume["labels"]
-    if isinstance(labels, Mapping):
-        labels = [name for name in FINDINGS if labels.get(name) == 1]
-    shown = {
-        "image": png_uri(png),
-        "file": f"volume-{index + 1:02d}.png",
-        "prompt": volume["prompt"],
-        "labels": list(labels),
-        "seed": volume.get("seed"),
-        "name": volume.get("name", ""),
-        "encoded": None,
-    }
-    return shown, png
-
-
-def _add_voxels(shown: Sequence[dict[str, Any]], volumes: Sequence[Mapping[str, Any]]) -> viewer.Bundle | None:
-    """Give the first dozen volumes their voxels; returns the viewer, None where it has nothing to show."""
-    browsed = [k for k, volume in enumerate(volumes) if "hu" in volume][: viewer.MAX_VOLUMES]
-    bundle = viewer.bundle() if browsed else None
-    if bundle is None:
-        return None
-    left = viewer.MAX_ENCODED_BYTES - sum(len(one["image"]) for one in shown)
-    for k in browsed:
-        spacing = volumes[k].get("spacing_mm", (1.0, 1.0, 1.0))
-        shown[k]["encoded"] = viewer.encode_volume(volumes[k]["hu"], spacing, left // len(browsed))
-    return bundle
 
 
 def _tiles(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -191,8 +157,8 @@ def write_benchmark_report(
     ]
     charts["calibration"] = calibration_chart({name: calibrated[name] for name in drawn}) if drawn else None
     ceilings = evidence.ceilings(result)
-    pictures = [_volume(k, volume, window) for k, volume in enumerate(volumes)]
-    bundle = _add_voxels([shown for shown, _ in pictures], volumes)
+    pictures = [viewer.shown_volume(k, volume, window) for k, volume in enumerate(volumes)]
+    bundle = viewer.add_voxels([shown for shown, _ in pictures], volumes)
     context = {
         **charts,
         "title": title,

@@ -6,16 +6,20 @@ import base64
 import gzip
 import importlib.metadata
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from text2ct.console import warn
+from text2ct.findings import FINDINGS
+from text2ct.reports.figures import slice_montage
+from text2ct.reports.page import png_uri
 from text2ct.volumes import HU_MAX, HU_MIN, WINDOWS
 
 MAX_VOLUMES = 12
@@ -140,3 +144,41 @@ def _nifti(hu: NDArray[np.floating], spacing_mm: NDArray[np.floating]) -> bytes:
 def windows() -> dict[str, list[float]]:
     """Display windows by name: lowest and highest HU."""
     return {name: [window.low_hu, window.low_hu + window.width] for name, window in WINDOWS.items()}
+
+
+def shown_volume(index: int, volume: Mapping[str, Any], window: str) -> tuple[dict[str, Any], bytes]:
+    """A volume as a page shows it, yet without its voxels, and its still picture as PNG.
+
+    Args:
+        index: From 0; names the picture's file.
+        volume: ``hu`` (X, Y, Z) with ``spacing_mm``, or ``png``; ``prompt``, ``labels``, ``seed``, ``name``.
+        window: Of the picture.
+    """
+    spacing = volume.get("spacing_mm", (1.0, 1.0, 1.0))
+    png = volume.get("png") or slice_montage(volume["hu"], spacing, window)
+    labels = volume["labels"]
+    if isinstance(labels, Mapping):
+        labels = [name for name in FINDINGS if labels.get(name) == 1]
+    shown = {
+        "image": png_uri(png),
+        "file": f"volume-{index + 1:02d}.png",
+        "prompt": volume["prompt"],
+        "labels": list(labels),
+        "seed": volume.get("seed"),
+        "name": volume.get("name", ""),
+        "encoded": None,
+    }
+    return shown, png
+
+
+def add_voxels(shown: Sequence[dict[str, Any]], volumes: Sequence[Mapping[str, Any]]) -> Bundle | None:
+    """Give the first dozen volumes their voxels; returns the viewer, None where it has nothing to show."""
+    browsed = [k for k, volume in enumerate(volumes) if "hu" in volume][:MAX_VOLUMES]
+    found = bundle() if browsed else None
+    if found is None:
+        return None
+    left = MAX_ENCODED_BYTES - sum(len(one["image"]) for one in shown)
+    for k in browsed:
+        spacing = volumes[k].get("spacing_mm", (1.0, 1.0, 1.0))
+        shown[k]["encoded"] = encode_volume(volumes[k]["hu"], spacing, left // len(browsed))
+    return found

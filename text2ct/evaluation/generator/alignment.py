@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -72,25 +72,19 @@ def alignment_section(
         name: embeddings(pack, one.volumes, kept, device, f"{name} volumes by 3D CLIP")
         for name, one in (("real", real), ("synthetic", synthetic))
     }
-    told = [number for number, text in enumerate(synthetic.texts) if text]
-    prompts = embed_texts(pack, [synthetic.texts[i] for i in told], device) if told else None
+    by_row = clip_scores_by_row(synthetic, image, pairs, pack, device)
     scores: dict[str, Any] = {
         "text_image": None,
         "image_image": None,
-        "prompts": len(told),
+        "prompts": len(by_row["text_image"][0]),
         "pairs": len(pairs),
         "clip": f"{pack.info.name} {pack.info.version} {pack.sha256[:12]}",
         "scores_its_own": conditioned,
     }
-    groups = synthetic.groups
-    if prompts is not None:
-        scores["text_image"], scores["text_image_ci"] = _scored(
-            prompts, image["synthetic"][told], groups[told], n_bootstrap, seed
-        )
-    if len(pairs):
-        scores["image_image"], scores["image_image_ci"] = _scored(
-            image["real"][pairs[:, 1]], image["synthetic"][pairs[:, 0]], groups[pairs[:, 0]], n_bootstrap, seed
-        )
+    for name, (rows, each) in by_row.items():
+        if len(rows):
+            scores[name] = float(each.mean())
+            scores[f"{name}_ci"] = _interval(each, synthetic.groups[rows], n_bootstrap, seed)
     reported = [number for number, text in enumerate(real.texts) if text]
     found: dict[str, Any] = {"clip_score": scores}
     if not np.isnan(real.labels).all():
@@ -106,16 +100,46 @@ def alignment_section(
     return found
 
 
-def _scored(
-    first: NDArray[np.floating], second: NDArray[np.floating], groups: NDArray[np.intp], n_bootstrap: int, seed: int
-) -> tuple[float, list[float] | None]:
-    """CLIP score of pairs, and its interval over groups."""
-    each = clip_scores(first, second)
+ByRow = tuple[NDArray[np.intp], NDArray[np.float64]]
+
+
+def clip_scores_by_row(
+    synthetic: MeasuredSet,
+    image: Mapping[str, NDArray[np.float64]],
+    pairs: NDArray[np.intp],
+    pack: Pack,
+    device: torch.device,
+) -> dict[str, ByRow]:
+    """Scores of single volumes: rows of the synthetic set that have one, and the values in [0, 100].
+
+    Args:
+        synthetic: Synthetic volumes with prompts.
+        image: Unit vectors of the ``real`` and the ``synthetic`` volumes.
+        pairs: As for :func:`alignment_section`.
+        pack: Whose 3D CLIP scores.
+        device: Where to compute.
+
+    Returns:
+        ``text_image`` and ``image_image``; without prompts or pairs there are no rows.
+    """
+    told = np.array([number for number, text in enumerate(synthetic.texts) if text], dtype=np.intp)
+    none = np.zeros(0)
+    text, between = none, none
+    if len(told):
+        prompts = embed_texts(pack, [synthetic.texts[i] for i in told], device)
+        text = clip_scores(prompts, image["synthetic"][told])
+    if len(pairs):
+        between = clip_scores(image["real"][pairs[:, 1]], image["synthetic"][pairs[:, 0]])
+    return {"text_image": (told, text), "image_image": (pairs[:, 0], between)}
+
+
+def _interval(each: NDArray[np.float64], groups: NDArray[np.intp], n_bootstrap: int, seed: int) -> list[float] | None:
+    """Of a mean over rows, whose groups are drawn whole."""
     if not n_bootstrap:
-        return float(each.mean()), None
+        return None
     codes = np.unique(groups, return_inverse=True)[1]
     weights = cluster_weights(codes, n_bootstrap, np.random.default_rng(seed))
-    return float(each.mean()), interval(each @ weights / weights.sum(axis=0))
+    return interval(each @ weights / weights.sum(axis=0))
 
 
 def _texts(texts: Sequence[str], *, pack: Pack, device: torch.device) -> NDArray[np.float32]:

@@ -127,7 +127,7 @@ def evaluate(
             f"the generator of these volumes has learnt from patients of the {settings.split} split, which it is "
             "compared with; take a pack that has not, or another --split"
         )
-    compared = _Compared(real, *rows, training, workspace, settings, measures)
+    compared = Compared(real, *rows, training, workspace, settings, measures)
     found: dict[str, Any] = {
         "n_real": len(rows[0]),
         "n_synthetic": len(rows[1]),
@@ -145,8 +145,18 @@ def evaluate(
     return found | {"settings": settings.model_dump(mode="json"), "notes": compared.notes}
 
 
-class _Compared:
-    """Both sets on the grids that are asked for, and one method for each metric."""
+class Compared:
+    """Both sets on the grids that are asked for, and one method for each metric.
+
+    Args:
+        frame: The whole real manifest.
+        real: Its rows that are compared.
+        synthetic: Synthetic rows.
+        training: Real rows that copies are looked for among.
+        workspace: Resolves roots; holds the caches.
+        settings: How they are compared.
+        measures: What measures them.
+    """
 
     def __init__(
         self,
@@ -159,75 +169,81 @@ class _Compared:
         measures: Measures,
     ) -> None:
         self.notes: list[str] = []
-        self._frame, self._training = frame, training
-        self._workspace, self._settings, self._measures = workspace, settings, measures
-        self._device = pick_device(measures.device)
-        self._kept = kept_features(workspace)
+        self.frame, self._training = frame, training
+        self.workspace, self.settings, self.measures = workspace, settings, measures
+        self.device = pick_device(measures.device)
+        self.kept = kept_features(workspace)
         self._grid = grid_of(settings)
-        self._real, self._synthetic = (
+        self.real, self.synthetic = (
             self._on(self._grid, rows, name) for rows, name in ((real, "real"), (synthetic, "synthetic"))
         )
-        self.pairs = pairs(frame, self._real, self._synthetic)
+        self.pairs = pairs(frame, self.real, self.synthetic)
         self._boot: dict[str, Any] = {"n_bootstrap": settings.n_bootstrap, "seed": settings.seed}
 
     def _on(self, grid: Preprocessing, rows: pd.DataFrame, name: str) -> MeasuredSet:
-        return measured(rows, self._workspace, cache_of(self._workspace, grid), name)
+        return measured(rows, self.workspace, cache_of(self.workspace, grid), name)
 
-    def _both_on(self, grid: Preprocessing | None) -> tuple[MeasuredSet, MeasuredSet]:
+    def both_on(self, grid: Preprocessing | None) -> tuple[MeasuredSet, MeasuredSet]:
+        """Real and synthetic volumes on a grid; the common one if None."""
         if grid is None or grid == self._grid:
-            return self._real, self._synthetic
-        return self._on(grid, self._real.rows, "real"), self._on(grid, self._synthetic.rows, "synthetic")
+            return self.real, self.synthetic
+        return self._on(grid, self.real.rows, "real"), self._on(grid, self.synthetic.rows, "synthetic")
 
     def fidelity(self) -> dict[str, Any]:
-        assert self._measures.encoder is not None
+        """Distances of slices, and neighbourhoods."""
+        assert self.measures.encoder is not None
         return fidelity_section(
-            self._real, self._synthetic, self._measures.encoder, self._kept,
-            windows=self._settings.windows, every=self._settings.every, device=self._device, **self._boot,
+            self.real, self.synthetic, self.measures.encoder, self.kept,
+            windows=self.settings.windows, every=self.settings.every, device=self.device, **self._boot,
         )  # fmt: skip
 
     def fid_3d(self) -> dict[str, Any]:
-        encoder = self._measures.encoder_3d
+        """The distance of whole volumes."""
+        encoder = self.measures.encoder_3d
         assert encoder is not None
-        return volume_section(*self._both_on(encoder.grid), encoder, self._kept, **self._boot)
+        return volume_section(*self.both_on(encoder.grid), encoder, self.kept, **self._boot)
 
     def alignment(self) -> dict[str, Any]:
-        pack = self._measures.pack
+        """CLIP scores, zero-shot, retrieval."""
+        pack = self.measures.pack
         assert pack is not None
-        own = conditioned_by(self._synthetic.rows, pack, self._workspace)
+        own = conditioned_by(self.synthetic.rows, pack, self.workspace)
         found = alignment_section(
-            *self._both_on(clip_grid(pack)), self.pairs, pack, self._kept, self._device, own, **self._boot
+            *self.both_on(clip_grid(pack)), self.pairs, pack, self.kept, self.device, own, **self._boot
         )
-        alone = len(self._synthetic) - len(self.pairs)
+        alone = len(self.synthetic) - len(self.pairs)
         if alone:
             self.notes.append(f"{alone} synthetic volumes have no real volume of their report to compare with")
         return found
 
     def factual(self) -> dict[str, Any]:
-        settings, classifier = self._settings, self._measures.classifier
+        """What a classifier reads."""
+        settings, classifier = self.settings, self.measures.classifier
         assert classifier is not None
-        check_reader(classifier, self._real.rows, self._workspace)
+        check_reader(classifier, self.real.rows, self.workspace)
         if not len(self.pairs):
             self.notes.append(
                 f"no synthetic volume was made from a report of the {settings.split} split: factual correctness "
                 "compares volumes of the same reports; synthesize from that split's reports, for evaluation only"
             )
             return {}
-        chosen_on = _of_split(self._frame, "validation")
+        chosen_on = _of_split(self.frame, "validation")
         if settings.split == "validation" or chosen_on.empty:
             chosen_on = chosen_on.iloc[:0]
             self.notes.append("no other validation patients to choose thresholds on: precision is at 0.5")
         section = factual_section(
-            self._real, self._synthetic, self.pairs, chosen_on, classifier, self._workspace,
-            device=self._measures.device, **self._boot,
+            self.real, self.synthetic, self.pairs, chosen_on, classifier, self.workspace,
+            device=self.measures.device, **self._boot,
         )  # fmt: skip
         return {"factual": section}
 
     def privacy(self) -> dict[str, Any]:
+        """Copies and membership."""
         learnt = self._on(self._grid, self._training, "training")
-        strangers = _of_split(self._frame, "validation")
-        others = self._on(self._grid, by_scan(strangers)[0], "validation") if len(strangers) else self._real
-        n_known = known_rows(self._synthetic.rows, learnt.rows, self._workspace)
-        found = privacy_section(self._synthetic, learnt, others, n_known=n_known)
+        strangers = _of_split(self.frame, "validation")
+        others = self._on(self._grid, by_scan(strangers)[0], "validation") if len(strangers) else self.real
+        n_known = known_rows(self.synthetic.rows, learnt.rows, self.workspace)
+        found = privacy_section(self.synthetic, learnt, others, n_known=n_known)
         self.notes += found.pop("rule_notes")
         vectors = self._embedded("synthetic", "training", "real")
         if not n_known:
@@ -236,24 +252,25 @@ class _Compared:
                 "has learnt from cannot be looked for, and membership is not measured"
             )
         elif vectors is not None:
-            sets = zip((self._synthetic, learnt, self._real), vectors, strict=True)
+            sets = zip((self.synthetic, learnt, self.real), vectors, strict=True)
             found |= membership_section(*sets, **self._boot)
         return {"privacy": found}
 
     def diversity(self) -> dict[str, Any]:
+        """Likeness within a prompt."""
         vectors = self._embedded("real", "synthetic")
         both = None if vectors is None else (vectors[0], vectors[1])
-        return {"diversity": diversity_section(self._real, self._synthetic, both, self._settings.seed)}
+        return {"diversity": diversity_section(self.real, self.synthetic, both, self.settings.seed)}
 
     def _embedded(self, *names: str) -> tuple[NDArray[np.float64], ...] | None:
         """Unit vectors by the 3D CLIP, where there is one."""
-        pack = self._measures.pack
+        pack = self.measures.pack
         if pack is None:
             return None
-        rows = {"real": self._real.rows, "synthetic": self._synthetic.rows, "training": self._training}
+        rows = {"real": self.real.rows, "synthetic": self.synthetic.rows, "training": self._training}
         return tuple(
             embeddings(
-                pack, self._on(clip_grid(pack), rows[name], name).volumes, self._kept, self._device,
+                pack, self._on(clip_grid(pack), rows[name], name).volumes, self.kept, self.device,
                 f"{name} volumes by 3D CLIP",
             )
             for name in names

@@ -90,6 +90,24 @@ def fidelity_section(
     return found
 
 
+def statistics_of_sets(
+    real: MeasuredSet,
+    synthetic: MeasuredSet,
+    encoder: SliceEncoder,
+    kept: KeptFeatures,
+    *,
+    every: int,
+    device: torch.device,
+) -> tuple[SliceStatistics, SliceStatistics] | None:
+    """Statistics by volume under the encoder's own grey scale, to resample; None for a network that is too wide."""
+    plain = plain_view(encoder)
+    name, describe = backbone_name(encoder, plain, every), describer(encoder, plain, every, device)
+    pair = [kept.of(one.volumes, name, describe, f"slices, {plain}") for one in (real, synthetic)]
+    if pair[0][0][0].shape[1] > LEADING:
+        return None
+    return _distance((pair[0], pair[1]), encoder, plain, every, real.volumes[0].shape, {"n_bootstrap": 0})[1]
+
+
 def volume_section(
     real: MeasuredSet,
     synthetic: MeasuredSet,

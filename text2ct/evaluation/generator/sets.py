@@ -87,8 +87,13 @@ class MeasuredSet:
     @property
     def texts(self) -> list[str]:
         """Each row's prompt, or its report where it has none."""
-        prompts = self.rows["prompt"] if "prompt" in self.rows else pd.Series("", index=self.rows.index)
-        reports = map(report_prompt, self.rows["findings_text"], self.rows["impression_text"])
+        return self.texts_of(self.rows)
+
+    @staticmethod
+    def texts_of(rows: pd.DataFrame) -> list[str]:
+        """:attr:`texts` of rows whose volumes are not read yet."""
+        prompts = rows["prompt"] if "prompt" in rows else pd.Series("", index=rows.index)
+        reports = map(report_prompt, rows["findings_text"], rows["impression_text"])
         return [prompt or report for prompt, report in zip(prompts, reports, strict=True)]
 
 

@@ -3,6 +3,7 @@
 from text2ct.reports.charts._base import Chart
 from text2ct.reports.charts.arms import Gain, calibration_chart, gain_chart, seeds_chart
 from text2ct.reports.charts.findings import acceptance_chart, forest_chart, mix_chart
+from text2ct.reports.charts.guidance import guidance_chart
 from text2ct.reports.charts.labels import cooccurrence_chart, prevalence_chart
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "cooccurrence_chart",
     "forest_chart",
     "gain_chart",
+    "guidance_chart",
     "mix_chart",
     "prevalence_chart",
     "seeds_chart",

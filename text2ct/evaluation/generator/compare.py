@@ -1,0 +1,152 @@
+"""Several synthetic sets of the same prompts beside one real set: differences, with the same patients drawn for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from text2ct.classifiers import predict
+from text2ct.console import info
+from text2ct.errors import UserError
+from text2ct.evaluation.bootstrap import auc_samples, cluster_weights, interval, row_mean
+from text2ct.evaluation.fidelity import fid_means
+from text2ct.evaluation.generator.alignment import clip_scores_by_row, embeddings
+from text2ct.evaluation.generator.evaluate import Compared, Measures, Metric, Settings, clip_grid, evaluate
+from text2ct.evaluation.generator.fidelity import statistics_of_sets
+from text2ct.evaluation.generator.sets import MeasuredSet, real_rows, synthetic_rows
+from text2ct.findings import FINDINGS
+from text2ct.manifests import Workspace
+
+COMPARED: tuple[Metric, ...] = ("fidelity", "fid_3d", "alignment", "factual")
+"""What sets are compared by; privacy and diversity are asked of each by itself."""
+NAMES = {
+    "fid_2p5d": "FID 2.5D, mean",
+    "text_image": "CLIP score, text to image",
+    "image_image": "CLIP score, image to image",
+    "macro_auc": "macro AUC of the classifier",
+}
+BETTER_BELOW = {"fid_2p5d"}
+
+
+def compare(
+    real: pd.DataFrame,
+    sets: Mapping[str, pd.DataFrame],
+    workspace: Workspace,
+    settings: Settings,
+    measures: Measures,
+) -> dict[str, Any]:
+    """Evaluate each set on the prompts that all have, and the differences from the first.
+
+    Intervals are of a bootstrap that draws real patients and prompts once for all sets: what makes a prompt hard, or a
+    patient odd, is in both and falls out of the difference.
+
+    Args:
+        real: Real manifest.
+        sets: Name to synthetic manifest, 2 or more.
+        workspace: Resolves roots; holds the caches.
+        settings: How they are compared.
+        measures: What measures them.
+
+    Returns:
+        ``prompts`` in common, ``sets`` (name to what :func:`evaluate` found), ``differences`` (a row for each measure
+        and set but the first) and ``notes``.
+
+    Raises:
+        UserError: Fewer than 2 sets, or no 2 prompts in common; or as :func:`evaluate`.
+    """
+    if len(sets) < 2:
+        raise UserError(f"{len(sets)} set is nothing to compare; give 2 or more")
+    rows = {name: synthetic_rows(frame) for name, frame in sets.items()}
+    told = [set(MeasuredSet.texts_of(frame)) - {""} for frame in rows.values()]
+    common = set.intersection(*told)
+    if len(common) < 2:
+        raise UserError(f"the sets have {len(common)} prompts in common; make them from the same prompts")
+    notes = []
+    for name, frame in rows.items():
+        kept = frame[[text in common for text in MeasuredSet.texts_of(frame)]].reset_index(drop=True)
+        if len(kept) < len(frame):
+            notes.append(f"{name}: {len(frame) - len(kept)} volumes of other prompts are left out")
+        rows[name] = kept
+    found = {name: evaluate(real, frame, workspace, settings, measures) for name, frame in rows.items()}
+    samples = {}
+    for name, frame in rows.items():
+        samples[name] = _samples(real, frame, sorted(common), workspace, settings, measures)
+    first = next(iter(samples))
+    differences = [
+        _difference(key, first, name, samples)
+        for name in list(samples)[1:]
+        for key in samples[first]
+        if key in samples[name]
+    ]
+    for note in notes:
+        info(note)
+    return {"prompts": len(common), "against": first, "sets": found, "differences": differences, "notes": notes}
+
+
+Sample = tuple[float, NDArray[np.float64]]
+
+
+def _difference(key: str, first: str, name: str, samples: Mapping[str, Mapping[str, Sample]]) -> dict[str, Any]:
+    (value, drawn), (base, base_drawn) = samples[name][key], samples[first][key]
+    apart = drawn - base_drawn
+    ci = interval(apart) if len(apart) else None
+    if ci is not None and key in BETTER_BELOW:
+        # Resampling makes distances larger: the spread is theirs, the place the estimate's.
+        shift = (value - base) - float(np.nanmedian(apart))
+        ci = [ci[0] + shift, ci[1] + shift]
+    return {
+        "set": name,
+        "against": first,
+        "measure": key,
+        "value": value,
+        "base": base,
+        "difference": value - base,
+        "ci": ci,
+        "better": "lower" if key in BETTER_BELOW else "higher",
+    }
+
+
+def _samples(
+    real: pd.DataFrame,
+    synthetic: pd.DataFrame,
+    prompts: list[str],
+    workspace: Workspace,
+    settings: Settings,
+    measures: Measures,
+) -> dict[str, Sample]:
+    """Of each measure its value, and its values when patients and prompts are drawn."""
+    rows = real_rows(real, settings.split)
+    both = Compared(real, rows, synthetic, real.iloc[:0], workspace, settings, measures)
+    rng = np.random.default_rng(settings.seed)
+    number = {text: code for code, text in enumerate(prompts)}
+    codes = np.array([number[text] for text in both.synthetic.texts])
+    of_patients = cluster_weights(both.real.groups, settings.n_bootstrap, rng)
+    of_prompts = cluster_weights(np.arange(len(prompts)), settings.n_bootstrap, rng)[codes]
+    found: dict[str, Sample] = {}
+    if "fidelity" in settings.metrics and measures.encoder is not None:
+        statistics = statistics_of_sets(
+            both.real, both.synthetic, measures.encoder, both.kept, every=settings.every, device=both.device
+        )
+        if statistics is not None:
+            value = fid_means(*statistics, np.ones((len(both.real), 1)), np.ones((len(codes), 1)))[0]
+            found["fid_2p5d"] = float(value), fid_means(*statistics, of_patients, of_prompts)
+    if "alignment" in settings.metrics and measures.pack is not None:
+        pack = measures.pack
+        image = {
+            name: embeddings(pack, one.volumes, both.kept, both.device, f"{name} volumes by 3D CLIP")
+            for name, one in zip(("real", "synthetic"), both.both_on(clip_grid(pack)), strict=True)
+        }
+        for name, (at, each) in clip_scores_by_row(both.synthetic, image, both.pairs, pack, both.device).items():
+            if len(at):
+                found[name] = float(each.mean()), each @ of_prompts[at] / of_prompts[at].sum(axis=0)
+    if "factual" in settings.metrics and measures.classifier is not None and len(both.pairs):
+        asked = both.synthetic.rows.iloc[both.pairs[:, 0]]
+        said = predict(measures.classifier, asked, workspace, device=measures.device)[list(FINDINGS)].to_numpy()
+        labels = asked[list(FINDINGS)].to_numpy(dtype=np.float64)
+        value = row_mean(auc_samples(said, labels, np.ones((len(asked), 1))))[0]
+        found["macro_auc"] = float(value), row_mean(auc_samples(said, labels, of_prompts[both.pairs[:, 0]]))
+    return found
