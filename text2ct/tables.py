@@ -189,7 +189,8 @@ def guidance_table(found: Mapping[str, Any]) -> Table:
     from text2ct.reports.guidance import COLUMNS
 
     title = f"{found['n_synthetic']:,} volumes of {found['model']} at each scale"
-    table = _table(title, "guidance", *(name for _, name, _ in COLUMNS))
+    columns = [one for one in COLUMNS if any(row[one[0]] is not None for row in found["sweep"])]
+    table = _table(title, "guidance", *(name for _, name, _ in columns))
     for row in found["sweep"]:
-        table.add_row(f"{row['guidance']:g}", *(number(row[key], digits) for key, _, digits in COLUMNS))
+        table.add_row(f"{row['guidance']:g}", *(number(row[key], digits) for key, _, digits in columns))
     return table

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from text2ct.diffusion import Pack, init_pack
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
 
 from .benchmark_fakes import make_real, make_synthetic
+from .evaluated_sets import make_sets
 
 
 def make_tables(
@@ -64,3 +66,15 @@ def real() -> pd.DataFrame:
 @pytest.fixture
 def synthetic(workspace: Workspace) -> pd.DataFrame:
     return make_synthetic(workspace)
+
+
+@pytest.fixture
+def sets(workspace: Workspace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A real and a synthetic manifest of stand-in volumes."""
+    return make_sets(workspace)
+
+
+@pytest.fixture(scope="session")
+def tiny_pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    """A pack with random weights."""
+    return init_pack(tmp_path_factory.mktemp("pack") / "tiny")

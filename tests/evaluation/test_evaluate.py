@@ -12,94 +12,30 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from text2ct import manifests
 from text2ct.classifiers.cache import VolumeCache
 from text2ct.classifiers.config import Preprocessing
 from text2ct.cli import app
-from text2ct.diffusion import Pack, init_pack
 from text2ct.errors import UserError
 from text2ct.evaluation.generator import Measures, Settings, evaluate, factual
 from text2ct.evaluation.generator.backbones import TimmEncoder, slice_encoder
 from text2ct.evaluation.generator.sets import measured, pairs, real_rows, synthetic_rows
 from text2ct.evaluation.slice_network import SliceNetwork
-from text2ct.files import sha256_file, write_json
+from text2ct.files import write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, validate
 from text2ct.reports.evaluation import evaluation_rows
-from text2ct.volumes import Volume, write
 
-from .volumes import stand_in
+from .evaluated_sets import SETTINGS, SIZE, Encoder, N, row
 
-SIZE, N = 16, 12
 WHOLE = "text2ct.evaluation.generator.evaluate"
-FOLDERS = {"simulated": "real", "synthetic": "synthetic/r/volumes"}
-SETTINGS = Settings(
-    metrics=("fidelity", "alignment", "privacy", "diversity"), grid=(SIZE,) * 3, spacing_mm=(20.0,) * 3, n_bootstrap=20
-)
 
 
-class Encoder(nn.Module):
-    """Random weights, and how often it was asked."""
-
-    channels = 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU())
-        self.name = "a test's"
-        self.asked = 0
-
-    def forward(self, slices: Tensor) -> Tensor:
-        self.asked += 1
-        return self.body(slices).mean(dim=(-2, -1))
-
-
-def row(workspace: Workspace, name: str, hu: np.ndarray, split: str, source: str, **more: object) -> dict:
-    path = f"{FOLDERS[source]}/{name}.nii.gz"
-    write(Volume(hu.astype(np.float32), np.diag([20.0, 20.0, 20.0, 1.0])), workspace.path / path)
-    labels = np.zeros(len(FINDINGS))
-    labels[len(name) % 2], labels[2] = 1, int(name[-1]) % 2
-    return {
-        "dataset": "clinic" if source == "simulated" else "synthetic-r",
-        "volume": f"{name}.nii.gz", "patient": name, "scan": name, "split": split, "source": source,
-        "root": "workspace", "path": path, "findings_text": f"Report of {name}.",
-    } | dict(zip(FINDINGS, labels, strict=True)) | more  # fmt: skip
-
-
-@pytest.fixture
-def sets(workspace: Workspace) -> tuple[pd.DataFrame, pd.DataFrame]:
-    splits = {"train": 0, "validation": 100, "test": 200}
-    real = [
-        row(workspace, f"{split}{i}", stand_in(first + i, SIZE), split, "simulated")
-        for split, first in splits.items()
-        for i in range(N)
-    ]
-    learnt = {"trained_on": [{"dataset": "clinic", "patients": ["train*"]}], "files": {}}
-    record = workspace.path / "synthetic" / "r" / "pack.json"
-    write_json(record, learnt)
-    made = [
-        row(
-            workspace, f"s{i}", stand_in(300 + i, SIZE), "train", "synthetic",
-            prompt=f"Report of test{i % 6}.", prompt_dataset="clinic", prompt_volume=f"test{i % 6}.nii.gz",
-            pack="a test's", pack_sha256=sha256_file(record),
-        )
-        for i in range(N)
-    ]  # fmt: skip
-    return validate(pd.DataFrame(real), "the test"), validate(pd.DataFrame(made), "the test")
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
-    return init_pack(tmp_path_factory.mktemp("pack") / "tiny")
-
-
-def test_every_row_is_there_with_what_it_rests_on(sets, workspace, pack) -> None:
+def test_every_row_is_there_with_what_it_rests_on(sets, workspace, tiny_pack) -> None:
     real, made = sets
-    found = evaluate(real, made, workspace, SETTINGS, Measures(encoder=Encoder(), pack=pack, device="cpu"))
+    found = evaluate(real, made, workspace, SETTINGS, Measures(encoder=Encoder(), pack=tiny_pack, device="cpu"))
     assert (found["n_real"], found["n_synthetic"], found["pairs"]) == (N, N, N)
     fid = found["fid_2p5d"]
     assert fid["mean"] == pytest.approx(np.mean([fid[plane] for plane in ("axial", "coronal", "sagittal")]))
@@ -122,7 +58,7 @@ def test_every_row_is_there_with_what_it_rests_on(sets, workspace, pack) -> None
     assert found["diversity"]["one_prompt"]["embedding_spread"] > 0
 
 
-def test_a_set_is_no_distance_from_itself_and_its_copies_are_found(sets, workspace, pack) -> None:
+def test_a_set_is_no_distance_from_itself_and_its_copies_are_found(sets, workspace, tiny_pack) -> None:
     """Synthetic volumes that are the test patients: no distance. That are the training patients: copies."""
     real, made = sets
     settings = SETTINGS.model_copy(update={"metrics": ("fidelity", "privacy")})
@@ -137,7 +73,9 @@ def test_a_set_is_no_distance_from_itself_and_its_copies_are_found(sets, workspa
             assert found["fid_2p5d"]["mean"] == pytest.approx(0, abs=1e-6)
             assert found["precision"]["value"] == found["coverage"]["value"] == 1
         else:
-            found = evaluate(real, copies, workspace, settings, Measures(encoder=Encoder(), pack=pack, device="cpu"))
+            found = evaluate(
+                real, copies, workspace, settings, Measures(encoder=Encoder(), pack=tiny_pack, device="cpu")
+            )
             assert found["privacy"]["memorised"] == N
             assert found["privacy"]["nearest"][0]["distance_hu"] == 0
             assert found["privacy"]["authenticity"] == 0
@@ -262,7 +200,7 @@ def test_sets_that_cannot_be_compared_are_refused(sets, workspace, change, messa
         evaluate(*change(*sets), workspace, settings, Measures(encoder=Encoder(), device="cpu"))
 
 
-def test_a_volume_of_air_is_refused_by_name(sets, workspace, pack) -> None:
+def test_a_volume_of_air_is_refused_by_name(sets, workspace, tiny_pack) -> None:
     real, made = sets
     air = row(workspace, "s0", np.full((SIZE,) * 3, -1000), "train", "synthetic")
     made = pd.concat([validate(pd.DataFrame([air]), "the test"), made.iloc[1:]], ignore_index=True)
@@ -279,7 +217,7 @@ def test_what_a_metric_needs_is_said_at_once(sets, workspace) -> None:
         evaluate(*sets, workspace, Settings(metrics=()))
 
 
-def test_the_command_writes_a_page_and_takes_names(sets, workspace, pack, tmp_path) -> None:
+def test_the_command_writes_a_page_and_takes_names(sets, workspace, tiny_pack, tmp_path) -> None:
     """With a network's folder as backbone: the page holds every measure, and the same command again says the same."""
     real, made = sets
     SliceNetwork().save(tmp_path / "network")
@@ -287,7 +225,7 @@ def test_the_command_writes_a_page_and_takes_names(sets, workspace, pack, tmp_pa
         (workspace.path / name).mkdir(parents=True, exist_ok=True)
         manifests.write_manifest(frame, workspace.path / name / "manifest.csv")
     words = ["evaluate", "--workspace", str(workspace.path), "--grid", str(SIZE), "--spacing", "20", "--json"]
-    words += ["--clip", str(pack.path), "--backbone", str(tmp_path / "network"), "--bootstrap", "20"]
+    words += ["--clip", str(tiny_pack.path), "--backbone", str(tmp_path / "network"), "--bootstrap", "20"]
     words += ["--metrics", "fidelity,alignment,privacy,diversity"]
     before = {path: path.stat().st_mtime_ns for path in workspace.path.rglob("*")}
     would = json.loads(CliRunner().invoke(app, [*words, "--dry-run"]).stdout)
@@ -300,8 +238,8 @@ def test_the_command_writes_a_page_and_takes_names(sets, workspace, pack, tmp_pa
     assert (later["volumes_to_read"], later["bytes"]) == (0, 0)
     found = json.loads(result.stdout)
     page = Path(found["report"]).read_text()
-    for row in evaluation_rows(found):
-        assert row.name in html.unescape(page)
+    for one in evaluation_rows(found):
+        assert one.name in html.unescape(page)
     assert "text2ct evaluate" in page
     assert found["fid_2p5d"]["backbone"] in page
     assert json.loads(CliRunner().invoke(app, words).stdout) == found

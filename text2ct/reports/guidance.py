@@ -10,14 +10,15 @@ from text2ct.files import write_text
 from text2ct.reports.charts import guidance_chart
 from text2ct.reports.page import render, write_charts
 
+# Key, name, decimals.
 COLUMNS = (
     ("fid_2p5d", "FID 2.5D", 4),
-    ("floor_ratio", "over the floor", 2),
+    ("floor_ratio", "FID/floor", 2),
     ("fid_3d", "FID 3D", 4),
-    ("macro_precision", "macro precision", 3),
-    ("macro_auc", "macro AUC", 3),
-    ("ratio", "AUC, synthetic over real", 3),
-    ("text_image", "CLIP score, text to image", 2),
+    ("macro_precision", "precision", 3),
+    ("macro_auc", "AUC", 3),
+    ("ratio", "AUC/real", 3),
+    ("text_image", "CLIP score", 2),
 )
 
 

@@ -1,0 +1,144 @@
+"""Sets of the same prompts beside one another, and guidance scales: laws of paired differences, and the commands."""
+
+from __future__ import annotations
+
+import html
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from text2ct import manifests
+from text2ct.cli import app
+from text2ct.errors import UserError
+from text2ct.evaluation.generator import Measures
+from text2ct.evaluation.generator.compare import compare
+from text2ct.manifests import Workspace
+from text2ct.reports.guidance import guidance_chart
+from text2ct.volumes import Volume, read, write
+
+from .evaluated_sets import SETTINGS, SIZE, Encoder, N
+
+PLAIN = SETTINGS.model_copy(update={"metrics": ("fidelity", "alignment"), "n_bootstrap": 50})
+
+
+def noisier(made: pd.DataFrame, workspace: Workspace, hu: float) -> pd.DataFrame:
+    """The same set in another run, with noise on its volumes."""
+    rng = np.random.default_rng(0)
+    moved = made.assign(path=made["path"].str.replace("/r/", f"/n{hu:g}/"))
+    for source, target in zip(made["path"], moved["path"], strict=True):
+        volume = read(workspace.path / source)
+        (workspace.path / target).parent.mkdir(parents=True, exist_ok=True)
+        write(Volume(volume.hu + hu * rng.normal(size=volume.hu.shape).astype(np.float32), volume.affine),
+              workspace.path / target)  # fmt: skip
+    shutil.copy(workspace.path / "synthetic/r/pack.json", workspace.path / f"synthetic/n{hu:g}/pack.json")
+    return moved
+
+
+def test_a_set_differs_from_itself_by_nothing_and_from_noise_by_more(sets, workspace, tiny_pack) -> None:
+    real, made = sets
+    measures = Measures(encoder=Encoder(), pack=tiny_pack, device="cpu")
+    others = {"made": made, "again": made, "noisy": noisier(made, workspace, 300.0)}
+    found = compare(real, others, workspace, PLAIN, measures)
+    assert found["prompts"] == 6
+    assert (found["against"], list(found["sets"])) == ("made", ["made", "again", "noisy"])
+    of = {(one["set"], one["measure"]): one for one in found["differences"]}
+    assert {measure for _, measure in of} == {"fid_2p5d", "text_image", "image_image"}
+    for measure in ("fid_2p5d", "text_image", "image_image"):
+        same = of["again", measure]
+        assert same["difference"] == 0
+        assert same["ci"] == pytest.approx([0, 0], abs=1e-9)
+        assert of["noisy", measure]["base"] == same["value"]
+    fid = of["noisy", "fid_2p5d"]
+    assert fid["value"] == pytest.approx(found["sets"]["noisy"]["fid_2p5d"]["mean"], rel=1e-9)
+    assert fid["ci"][0] <= fid["difference"] <= fid["ci"][1]
+    assert fid["difference"] > 0
+    assert fid["better"] == "lower"
+
+
+def test_prompts_that_not_all_have_are_left_out_and_said(sets, workspace, tiny_pack) -> None:
+    real, made = sets
+    some = made[made["prompt"] != "Report of test0."]
+    measures = Measures(encoder=Encoder(), pack=tiny_pack, device="cpu")
+    found = compare(real, {"all": made, "some": some}, workspace, PLAIN, measures)
+    assert found["prompts"] == 5
+    assert found["notes"] == ["all: 2 volumes of other prompts are left out"]
+    with pytest.raises(UserError, match="1 set is nothing to compare"):
+        compare(real, {"all": made}, workspace, PLAIN, measures)
+    with pytest.raises(UserError, match="0 prompts in common"):
+        compare(real, {"a": made, "b": made.assign(prompt="Another.")}, workspace, PLAIN, measures)
+
+
+@pytest.fixture
+def stored(sets, workspace, tiny_pack) -> list[str]:
+    real, made = sets
+    for name, frame in (("real", real), ("synthetic/r", made), ("synthetic/n50", noisier(made, workspace, 50.0))):
+        manifests.write_manifest(frame, workspace.path / name / "manifest.csv")
+    words = ["evaluate", "--workspace", str(workspace.path), "--grid", str(SIZE), "--spacing", "20"]
+    return [*words, "--clip", str(tiny_pack.path), "--bootstrap", "20", "--json"]
+
+
+def test_the_command_shows_the_same_prompts_side_by_side(stored, workspace) -> None:
+    tried = json.loads(CliRunner().invoke(app, [*stored, "--compare", "r", "n50", "--dry-run"]).stdout)
+    assert (tried["n_real"], tried["n_synthetic"]) == (N, 2 * N)
+    assert not (workspace.path / "reports").exists()
+    result = CliRunner().invoke(app, [*stored, "--compare", "r", "n50"])
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    page = html.unescape(Path(found["report"]).read_text())
+    assert page.count('<article class="card volume"') == 2 * 6
+    assert "text2ct evaluate" in page
+    assert "n50" in page
+    assert "factual was not compared" in page
+    assert "CLIP score, text to image" in Path(found["report"]).with_suffix(".md").read_text()
+    table = CliRunner().invoke(app, [word for word in [*stored, "--compare", "r", "n50"] if word != "--json"])
+    assert "difference" in table.stdout
+    for words, message in (
+        (["--compare", "r"], "1 set is nothing to compare"),
+        (["--compare", "r", "r"], "give each its own"),
+        (["--compare", "r", "nobody"], "'nobody' is neither"),
+        (["r"], "'r' stands alone"),
+        (["--compare", "r", "n50", "--guidance", "1"], "ask one at a time"),
+    ):
+        refused = CliRunner().invoke(app, [*stored, *words])
+        assert refused.exit_code == 2
+        assert message in refused.stderr
+
+
+def test_guidance_scales_are_measured_on_the_splits_own_reports(stored, workspace, tiny_pack) -> None:
+    words = [*stored, "--guidance", "3,1", "--count", "6", "--model", str(tiny_pack.path), "--run", "g"]
+    words += ["--metrics", "fidelity,alignment"]
+    tried = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert tried.exit_code == 0, tried.stderr
+    assert json.loads(tried.stdout)["n_synthetic"] == 12
+    assert not (workspace.path / "synthetic" / "g").exists()
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [row["guidance"] for row in found["sweep"]] == [1, 3]
+    assert found["sweep"][0]["fid_2p5d"] != found["sweep"][1]["fid_2p5d"]
+    made = [manifests.read_manifest(workspace.path / f"synthetic/g/{scale}/manifest.csv") for scale in (1, 3)]
+    assert made[0]["prompt"].tolist() == made[1]["prompt"].tolist()
+    assert made[0]["seed"].tolist() == made[1]["seed"].tolist(), "from the same noise"
+    assert set(made[0]["prompt_volume"]) < {f"test{i}.nii.gz" for i in range(N)}
+    assert "guidance" in Path(found["report"]).read_text()
+    assert json.loads(CliRunner().invoke(app, words).stdout) == found
+    table = CliRunner().invoke(app, [word for word in words if word != "--json"])
+    assert "FID/floor" in table.stdout
+    for more, message in ((["--guidance", "-1"], "0 and more"), (["--guidance", "a"], "expected numbers"),
+                          (["--split", "nowhere"], "no reports in the split")):  # fmt: skip
+        refused = CliRunner().invoke(app, [*words, *more])
+        assert refused.exit_code == 2
+        assert message in refused.stderr
+
+
+def test_the_plot_has_both_figures_of_each_scale() -> None:
+    rows = [{"guidance": g, "fid_2p5d": 1 + g, "macro_precision": 0.5 - g / 10} for g in (0.0, 1.0, 2.0)]
+    chart = guidance_chart(rows)
+    assert chart is not None
+    assert [row["guidance"] for row in chart.rows] == [0, 1, 2]
+    assert guidance_chart([rows[0] | {"macro_precision": None}, *rows[1:2]]) is None
