@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from text2ct.errors import UserError
 from text2ct.evaluation import read_labels, read_pair, read_predictions, score
 from text2ct.evaluation.alignment import align
+from text2ct.evaluation.predictions import volume_key
 from text2ct.findings import FINDINGS
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
@@ -154,3 +156,31 @@ def test_a_column_of_patients_counts_whether_or_not_there_is_one_of_scans(tables
         read_labels(tmp_path / "labels.csv")
     labels.assign(patient="").to_csv(tmp_path / "none.csv", index=False)
     assert "patient" not in read_labels(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_challenges_json_scores_as_the_table_does(tables, tmp_path, wrapped: bool) -> None:
+    predictions, labels = tables
+    entries = [
+        {"input_image_name": f"{volume_key(row['VolumeName'])}.mha", "probabilities": {f: row[f] for f in FINDINGS}}
+        for row in predictions.to_dict("records")
+    ]
+    content = [{"outputs": [{"value": {"predictions": entries}}]}] if wrapped else entries
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    predictions.to_csv(tmp_path / "p.csv", index=False)
+    labels.to_csv(tmp_path / "l.csv", index=False)
+    scores = [score(*read_pair(tmp_path / name, tmp_path / "l.csv"), n_bootstrap=0) for name in ("p.json", "p.csv")]
+    assert scores[0] == scores[1]
+    decided = predictions[list(FINDINGS)] >= 0.5
+    truth = labels[list(FINDINGS)] == 1
+    by_scan = scores[0]["findings"][FINDINGS[0]]
+    assert by_scan["accuracy"] is not None
+    assert scores[0]["macro_accuracy"] == pytest.approx((decided == truth).to_numpy().mean(), abs=0.02)
+    entries[0]["probabilities"].pop(FINDINGS[3])
+    (tmp_path / "p.json").write_text(json.dumps(entries))
+    with pytest.raises(UserError, match=FINDINGS[3]):
+        read_pair(tmp_path / "p.json", tmp_path / "l.csv")
+    for wrong in ("[]", "{}", '[{"input_image_name": 3}]', "[1, 2]"):
+        (tmp_path / "p.json").write_text(wrong)
+        with pytest.raises(UserError, match="is no list of predictions"):
+            read_pair(tmp_path / "p.json", tmp_path / "l.csv")

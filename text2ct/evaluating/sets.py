@@ -68,10 +68,10 @@ def evaluate_sets(
     measures = find_measures(workspace, settings, names)
     if dry_run:
         return estimate(own, made, workspace, settings, measures)
-    found = evaluate(own, made, workspace, settings, measures)
-    found["notes"] += [f"{metric} was not measured: {reason}" for metric, reason in absent.items()]
     name = name_of(source)
     folder = workspace.run_dir("reports", run or f"evaluation-{name}")
+    found = evaluate(own, made, workspace, settings, measures, pictures=folder / "pairs")
+    found["notes"] += [f"{metric} was not measured: {reason}" for metric, reason in absent.items()]
     found |= {"real": str(real or workspace.run_dir("real") / "manifest.csv"), "synthetic": str(source)}
     write_json(folder / "evaluation.json", found)
     page = write_evaluation_report(found, folder, title=f"Evaluation of {name}", command=command)

@@ -146,6 +146,8 @@ def score(
         "weighted_precision": _mean(precision, weight),
         "macro_average_precision": _mean([entry["average_precision"] for entry in scored]),
         "macro_f1": _mean([entry["f1"] for entry in scored]),
+        "macro_recall": _mean([entry["recall"] for entry in scored]),
+        "macro_accuracy": _mean([entry["accuracy"] for entry in scored]),
         "crg": crg(cases.labels, decided),
         "findings": findings,
         "weighted_auc_ci": interval(row_mean(samples, positives)) if n_bootstrap > 0 else None,
@@ -197,6 +199,7 @@ def _finding(
         "threshold": threshold,
         "precision": true_positive / predicted if predicted else None,
         "recall": true_positive / present if present else None,
+        "accuracy": float((hit == positive).mean()) if len(positive) else None,
         "f1": 2.0 * true_positive / (predicted + present) if present else None,
         "average_precision": (
             float(average_precision_score(positive, cases.scores[known, column])) if defined else None

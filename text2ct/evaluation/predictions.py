@@ -1,15 +1,17 @@
-"""Predictions and labels as CSV: reading, checking, and lining them up by volume."""
+"""Predictions and labels as CSV or a challenge's JSON: reading, checking, and lining them up by volume."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from text2ct.errors import UserError
+from text2ct.files import read_json
 from text2ct.findings import FINDINGS
 
 ID_COLUMNS = ("VolumeName", "AccessionNo", "volume")
@@ -33,12 +35,38 @@ def _some(problems: Sequence[str], what: str) -> list[str]:
 
 
 def _load(path: Path) -> pd.DataFrame:
+    if Path(path).suffix.lower() == ".json":
+        return _load_challenge(Path(path))
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path} cannot be read as CSV: {error}; expected a header and one row a volume") from error
+
+
+def _load_challenge(path: Path) -> pd.DataFrame:
+    """Probabilities as VLM3D's classification task exchanges them: a list of images, wrapped or not, as text cells."""
+    content: Any = read_json(path)
+    # The platform wraps the list: [{"outputs": [{"value": {"predictions": [...]}}]}].
+    for key in ("outputs", "value", "predictions"):
+        only = content[0] if isinstance(content, list) and len(content) == 1 else content
+        if isinstance(only, dict) and key in only:
+            content = only[key]
+    entries = content if isinstance(content, list) else []
+    rows = []
+    for entry in entries:
+        fields = entry if isinstance(entry, dict) else {}
+        values = fields.get("probabilities")
+        if not isinstance(values, dict) or not isinstance(fields.get("input_image_name"), str):
+            break
+        rows.append({"VolumeName": fields["input_image_name"], **{str(key): str(one) for key, one in values.items()}})
+    if not rows or len(rows) < len(entries):
+        raise UserError(
+            f"{path} is no list of predictions: expected {{'input_image_name': ..., 'probabilities': {{finding: p}}}} "
+            "for each image"
+        )
+    return pd.DataFrame(rows).fillna("")
 
 
 def _probability(text: str) -> float | None:
@@ -110,6 +138,8 @@ def _parse_labels(path: Path) -> tuple[pd.DataFrame, list[str]]:
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """Read probabilities: an id column (``VolumeName`` or ``AccessionNo``, optional) and 18 findings.
+
+    A file that ends in ``.json`` is read as the VLM3D challenge's classification task writes it.
 
     Raises:
         UserError: Every problem of the file: missing columns, duplicates, values outside [0, 1].

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from text2ct.files import write_text
-from text2ct.reports.page import render
+from text2ct.reports.page import png_uri, render
 
 
 class Row(NamedTuple):
@@ -186,6 +186,16 @@ def _private(found: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def _pictures(found: Mapping[str, Any], out_dir: Path) -> list[tuple[str, str]]:
+    """Captions and pictures of the pairs that are most alike, where pictures were made."""
+    return [
+        (f"{one['synthetic']} above {one['training']}: {one['distance_hu']:.0f} HU apart",
+         png_uri((out_dir / "pairs" / one["picture"]).read_bytes()))
+        for one in found.get("privacy", {}).get("nearest", [])
+        if one["picture"]
+    ]  # fmt: skip
+
+
 def write_evaluation_report(found: Mapping[str, Any], out_dir: Path, *, title: str, command: str) -> Path:
     """Write ``report.html`` and ``report.md``.
 
@@ -207,6 +217,7 @@ def write_evaluation_report(found: Mapping[str, Any], out_dir: Path, *, title: s
         "fid": fid,
         "findings": found.get("factual", {}).get("findings", {}),
         "nearest": found.get("privacy", {}).get("nearest", []),
+        "pictures": _pictures(found, out_dir),
         "notes": found["notes"],
         "command": command,
     }  # fmt: skip

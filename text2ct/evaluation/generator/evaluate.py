@@ -101,6 +101,8 @@ def evaluate(
     workspace: Workspace,
     settings: Settings | None = None,
     measures: Measures | None = None,
+    *,
+    pictures: Path | None = None,
 ) -> dict[str, Any]:
     """Measure a synthetic set against a real one; volumes are read one by one, and features are kept on disk.
 
@@ -110,6 +112,7 @@ def evaluate(
         workspace: Resolves roots; holds the cache.
         settings: Which metrics, on which grid.
         measures: What measures them.
+        pictures: Folder for pictures of the pairs that are most alike; none are made without.
 
     Returns:
         What ``evaluate --json`` prints; a metric that could not be measured is absent, and ``notes`` say why.
@@ -127,7 +130,7 @@ def evaluate(
             f"the generator of these volumes has learnt from patients of the {settings.split} split, which it is "
             "compared with; take a pack that has not, or another --split"
         )
-    compared = Compared(real, *rows, training, workspace, settings, measures)
+    compared = Compared(real, *rows, training, workspace, settings, measures, pictures)
     found: dict[str, Any] = {
         "n_real": len(rows[0]),
         "n_synthetic": len(rows[1]),
@@ -156,6 +159,7 @@ class Compared:
         workspace: Resolves roots; holds the caches.
         settings: How they are compared.
         measures: What measures them.
+        pictures: As for :func:`evaluate`.
     """
 
     def __init__(
@@ -167,7 +171,9 @@ class Compared:
         workspace: Workspace,
         settings: Settings,
         measures: Measures,
+        pictures: Path | None = None,
     ) -> None:
+        self.pictures = pictures
         self.notes: list[str] = []
         self.frame, self._training = frame, training
         self.workspace, self.settings, self.measures = workspace, settings, measures
@@ -243,7 +249,9 @@ class Compared:
         strangers = _of_split(self.frame, "validation")
         others = self._on(self._grid, by_scan(strangers)[0], "validation") if len(strangers) else self.real
         n_known = known_rows(self.synthetic.rows, learnt.rows, self.workspace)
-        found = privacy_section(self.synthetic, learnt, others, n_known=n_known)
+        found = privacy_section(
+            self.synthetic, learnt, others, n_known=n_known, spacing_mm=self.settings.spacing_mm, pictures=self.pictures
+        )
         self.notes += found.pop("rule_notes")
         vectors = self._embedded("synthetic", "training", "real")
         if not n_known:

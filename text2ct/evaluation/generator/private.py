@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from text2ct.augment.gate.memorised import MemorisedSettings, calibrate, notes, pairs
+from text2ct.augment.gate.memorised import MemorisedSettings, calibrate, notes, pair_picture, pairs
 from text2ct.console import progress
 from text2ct.evaluation.generator.sets import MeasuredSet
 from text2ct.evaluation.memorisation import TrainingVolumes
 from text2ct.evaluation.privacy import privacy
 from text2ct.evaluation.similarity import SETTINGS, diversity
+from text2ct.files import atomic_path
 from text2ct.findings import FINDINGS
 
 MOST_SUSPICIOUS = 8
@@ -28,6 +30,8 @@ def privacy_section(
     strangers: MeasuredSet,
     *,
     n_known: int,
+    spacing_mm: Sequence[float],
+    pictures: Path | None = None,
 ) -> dict[str, Any]:
     """``memorised`` volumes, by the gate's rule with its usual settings, and the nearest pairs.
 
@@ -36,6 +40,8 @@ def privacy_section(
         training: All real volumes that a generator of this workspace may have learnt from.
         strangers: Real volumes of other patients, which say how near those come.
         n_known: How many of ``training`` the generator has learnt from, as far as its pack says.
+        spacing_mm: Of the grid, for pictures.
+        pictures: Folder for pictures of the nearest pairs; none are made without.
     """
     settings = MemorisedSettings()
     search = TrainingVolumes(training.volumes, candidates=settings.candidates, max_shift=settings.max_shift)
@@ -60,11 +66,23 @@ def privacy_section(
                 "distance_hu": near[i].distance_hu,
                 "ratio": near[i].ratio,
                 "memorised": bool(distances[i] < rule.distance_hu),
-                "rows": [i, near[i].index],
+                "picture": _picture(pictures, k, synthetic.volumes[i], training.volumes[near[i].index], spacing_mm),
             }
-            for i in map(int, np.argsort(distances, kind="stable")[:MOST_SUSPICIOUS])
+            for k, i in enumerate(map(int, np.argsort(distances, kind="stable")[:MOST_SUSPICIOUS]))
         ],
     }
+
+
+def _picture(
+    folder: Path | None, k: int, made: NDArray[np.int16], learnt: NDArray[np.int16], spacing_mm: Sequence[float]
+) -> str | None:
+    """File name of the two volumes one above the other, if there is a folder for it."""
+    if folder is None:
+        return None
+    name = f"pair-{k + 1}.png"
+    with atomic_path(folder / name) as temporary:
+        temporary.write_bytes(pair_picture(np.asarray(made), np.asarray(learnt), spacing_mm))
+    return name
 
 
 def membership_section(
