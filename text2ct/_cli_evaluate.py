@@ -68,7 +68,8 @@ def evaluate(
         str | None, typer.Option("--backbone-3d", help="Of 3D FID: clip, classifier:RUN, medicalnet:FILE or DEPTH.")
     ] = None,
     clip: Annotated[
-        str | None, typer.Option("--clip", help="Pack whose 3D CLIP scores; default the bundled one.")
+        str | None,
+        typer.Option("--clip", help="Pack whose 3D CLIP scores, or ctclip:FOLDER; default the bundled."),
     ] = None,
     classifier: Annotated[
         Path | None, typer.Option("--classifier", help="Run that reads findings; default the newest.")

@@ -37,7 +37,7 @@ def medicalnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_medicalnets_depth_is_known_by_its_weights(medicalnet: Path) -> None:
-    encoder = volume_encoder(f"medicalnet:{medicalnet}", pack=None, device=CPU)
+    encoder = volume_encoder(f"medicalnet:{medicalnet}", scorer=None, device=CPU)
     assert encoder.name.startswith("MedicalNet ResNet-10 (")
     assert encoder.grid is None
     volume = np.random.default_rng(0).integers(-1000, 1000, (32, 32, 32)).astype(np.int16)
@@ -67,7 +67,7 @@ def test_files_that_are_something_else_are_refused(medicalnet: Path, tmp_path: P
         MedicalNet("11", CPU)
     for name, message in (("clip", "name one with --clip"), ("resnet", "is no 3D backbone")):
         with pytest.raises(UserError, match=message):
-            volume_encoder(name, pack=None, device=CPU)
+            volume_encoder(name, scorer=None, device=CPU)
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:

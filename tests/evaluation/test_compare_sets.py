@@ -17,11 +17,12 @@ from text2ct.cli import app
 from text2ct.errors import UserError
 from text2ct.evaluation.generator import Measures
 from text2ct.evaluation.generator.compare import compare
+from text2ct.evaluation.generator.scorers import PackScorer
 from text2ct.manifests import Workspace
 from text2ct.reports.guidance import guidance_chart
 from text2ct.volumes import Volume, read, write
 
-from .evaluated_sets import SETTINGS, SIZE, Encoder, N
+from .evaluated_sets import CPU, SETTINGS, SIZE, Encoder, N
 
 PLAIN = SETTINGS.model_copy(update={"metrics": ("fidelity", "alignment"), "n_bootstrap": 50})
 
@@ -41,7 +42,7 @@ def noisier(made: pd.DataFrame, workspace: Workspace, hu: float) -> pd.DataFrame
 
 def test_a_set_differs_from_itself_by_nothing_and_from_noise_by_more(sets, workspace, tiny_pack) -> None:
     real, made = sets
-    measures = Measures(encoder=Encoder(), pack=tiny_pack, device="cpu")
+    measures = Measures(encoder=Encoder(), scorer=PackScorer(tiny_pack, CPU), device="cpu")
     others = {"made": made, "again": made, "noisy": noisier(made, workspace, 300.0)}
     found = compare(real, others, workspace, PLAIN, measures)
     assert found["prompts"] == 6
@@ -63,7 +64,7 @@ def test_a_set_differs_from_itself_by_nothing_and_from_noise_by_more(sets, works
 def test_prompts_that_not_all_have_are_left_out_and_said(sets, workspace, tiny_pack) -> None:
     real, made = sets
     some = made[made["prompt"] != "Report of test0."]
-    measures = Measures(encoder=Encoder(), pack=tiny_pack, device="cpu")
+    measures = Measures(encoder=Encoder(), scorer=PackScorer(tiny_pack, CPU), device="cpu")
     found = compare(real, {"all": made, "some": some}, workspace, PLAIN, measures)
     assert found["prompts"] == 5
     assert found["notes"] == ["all: 2 volumes of other prompts are left out"]

@@ -21,6 +21,7 @@ from text2ct.cli import app
 from text2ct.errors import UserError
 from text2ct.evaluation.generator import Measures, Settings, evaluate, factual
 from text2ct.evaluation.generator.backbones import TimmEncoder, slice_encoder
+from text2ct.evaluation.generator.scorers import PackScorer
 from text2ct.evaluation.generator.sets import measured, pairs, real_rows, synthetic_rows
 from text2ct.evaluation.slice_network import SliceNetwork
 from text2ct.files import write_json
@@ -28,14 +29,16 @@ from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, validate
 from text2ct.reports.evaluation import evaluation_rows
 
-from .evaluated_sets import SETTINGS, SIZE, Encoder, N, row
+from .evaluated_sets import CPU, SETTINGS, SIZE, Encoder, N, row
 
 WHOLE = "text2ct.evaluation.generator.evaluate"
 
 
 def test_every_row_is_there_with_what_it_rests_on(sets, workspace, tiny_pack) -> None:
     real, made = sets
-    found = evaluate(real, made, workspace, SETTINGS, Measures(encoder=Encoder(), pack=tiny_pack, device="cpu"))
+    found = evaluate(
+        real, made, workspace, SETTINGS, Measures(encoder=Encoder(), scorer=PackScorer(tiny_pack, CPU), device="cpu")
+    )
     assert (found["n_real"], found["n_synthetic"], found["pairs"]) == (N, N, N)
     fid = found["fid_2p5d"]
     assert fid["mean"] == pytest.approx(np.mean([fid[plane] for plane in ("axial", "coronal", "sagittal")]))
@@ -74,7 +77,11 @@ def test_a_set_is_no_distance_from_itself_and_its_copies_are_found(sets, workspa
             assert found["precision"]["value"] == found["coverage"]["value"] == 1
         else:
             found = evaluate(
-                real, copies, workspace, settings, Measures(encoder=Encoder(), pack=tiny_pack, device="cpu")
+                real,
+                copies,
+                workspace,
+                settings,
+                Measures(encoder=Encoder(), scorer=PackScorer(tiny_pack, CPU), device="cpu"),
             )
             assert found["privacy"]["memorised"] == N
             assert found["privacy"]["nearest"][0]["distance_hu"] == 0

@@ -14,6 +14,7 @@ from text2ct.workflow import BUNDLED_PACK, find_pack
 
 if TYPE_CHECKING:
     from text2ct.evaluation.generator import Measures, Settings
+    from text2ct.evaluation.generator.scorers import Scorer
     from text2ct.manifests import Workspace
 
 
@@ -24,7 +25,7 @@ class Names:
     Attributes:
         backbone: As for :func:`text2ct.evaluation.generator.backbones.slice_encoder`; by default the bundled one.
         backbone_3d: As for :func:`text2ct.evaluation.generator.backbones_3d.volume_encoder`; by default the 3D CLIP.
-        clip: The pack whose 3D CLIP scores; by default the bundled one.
+        clip: The pack whose 3D CLIP scores, or ``ctclip:FOLDER``; by default the bundled pack.
         classifier: A run; by default the newest.
         device: ``auto``, ``cpu``, ``cuda``, ...
     """
@@ -43,23 +44,38 @@ def find_measures(workspace: Workspace, settings: Settings, names: Names) -> Mea
         UserError: Something that is named or needed does not exist.
     """
     from text2ct.compute import pick_device
-    from text2ct.diffusion import load_pack
     from text2ct.evaluation.generator import Measures
     from text2ct.evaluation.generator.backbones import BUNDLED, slice_encoder
     from text2ct.evaluation.generator.backbones_3d import CLIP, volume_encoder
 
     metrics, where, whole = {*settings.metrics}, pick_device(names.device), names.backbone_3d or CLIP
     by_clip = {"alignment", "privacy", "diversity"} | ({"fid_3d"} if whole == CLIP else set())
-    pack = load_pack(find_pack(workspace, names.clip or BUNDLED_PACK)) if by_clip & metrics else None
+    scorer = find_scorer(workspace, names) if by_clip & metrics else None
     if whole.startswith("classifier:"):
         whole = f"classifier:{find_classifier(workspace, Path(whole.removeprefix('classifier:')))}"
     return Measures(
         encoder=slice_encoder(names.backbone or BUNDLED, device=where) if "fidelity" in metrics else None,
-        encoder_3d=volume_encoder(whole, pack=pack, device=where) if "fid_3d" in metrics else None,
-        pack=pack,
+        encoder_3d=volume_encoder(whole, scorer=scorer, device=where) if "fid_3d" in metrics else None,
+        scorer=scorer,
         classifier=find_classifier(workspace, names.classifier) if "factual" in metrics else None,
         device=names.device,
     )
+
+
+def find_scorer(workspace: Workspace, names: Names) -> Scorer:
+    """The 3D CLIP that is named.
+
+    Raises:
+        UserError: There is none.
+    """
+    from text2ct.compute import pick_device
+    from text2ct.diffusion import load_pack
+    from text2ct.evaluation.generator.scorers import CTCLIP, CtClipScorer, PackScorer
+
+    where, name = pick_device(names.device), names.clip or BUNDLED_PACK
+    if name.startswith(CTCLIP):
+        return CtClipScorer(Path(name.removeprefix(CTCLIP)), where)
+    return PackScorer(load_pack(find_pack(workspace, name)), where)
 
 
 def find_classifier(workspace: Workspace, given: Path | None) -> Path:

@@ -9,10 +9,9 @@ import numpy as np
 
 from text2ct.console import info
 from text2ct.errors import UserError
-from text2ct.evaluating.measures import Names, find_classifier
+from text2ct.evaluating.measures import Names, find_classifier, find_scorer
 from text2ct.files import write_json
 from text2ct.findings import FINDINGS
-from text2ct.workflow import BUNDLED_PACK, find_pack
 
 if TYPE_CHECKING:
     from text2ct.manifests import Workspace
@@ -55,9 +54,8 @@ def evaluate_vlm3d(
     from text2ct.classifiers import predict
     from text2ct.classifiers.config import Preprocessing
     from text2ct.compute import keep_freed_memory, pick_device
-    from text2ct.diffusion import load_pack
     from text2ct.evaluation.generator.backbones import BUNDLED, slice_encoder
-    from text2ct.evaluation.generator.evaluate import cache_of, clip_grid
+    from text2ct.evaluation.generator.evaluate import cache_of
     from text2ct.evaluation.generator.folders import estimate_of_folders, frames_of_folders
     from text2ct.evaluation.generator.sets import Volumes, measured
     from text2ct.evaluation.vlm3d import WATER, clip_scores_of, fid_planes, fvd_of_chunks, rounded
@@ -70,9 +68,9 @@ def evaluate_vlm3d(
     keep_freed_memory()
     notes: list[str] = []
     where = pick_device(names.device)
-    pack = load_pack(find_pack(workspace, names.clip or BUNDLED_PACK))
+    scorer = find_scorer(workspace, names)
     encoder = slice_encoder(names.backbone or BUNDLED, device=where)
-    in_water = clip_grid(pack).model_copy(update={"pad_hu": WATER})
+    in_water = scorer.grid.model_copy(update={"pad_hu": WATER})
 
     def on(preprocessing: Preprocessing) -> tuple[Volumes, Volumes]:
         cache = cache_of(workspace, preprocessing)
@@ -82,7 +80,7 @@ def evaluate_vlm3d(
 
     scores: dict[str, float | None] = dict(fid_planes(*on(on_slices), encoder, where))
     texts = frames[1]["prompt"].tolist()
-    scores |= clip_scores_of(*on(in_water), texts, pack, where)
+    scores |= clip_scores_of(*on(in_water), texts, scorer)
     reader = None
     try:
         reader = find_classifier(workspace, names.classifier)
@@ -110,7 +108,7 @@ def evaluate_vlm3d(
         "metrics": metrics,
         "computed_with": {
             "slices": encoder.name,
-            "clip": f"{pack.info.name} {pack.info.version} {pack.sha256[:12]}",
+            "clip": scorer.name,
             "fvd": None if reader is None else str(reader),
             "grid": list(grid),
             "spacing_mm": list(spacing_mm),

@@ -22,11 +22,10 @@ import torch
 from numpy.typing import NDArray
 
 from text2ct.console import progress
-from text2ct.diffusion.pack import Pack
 from text2ct.errors import UserError
 from text2ct.evaluation._inputs import check_same_grid
 from text2ct.evaluation.frechet import frechet_distance
-from text2ct.evaluation.pack_sections import embed_texts, embed_volumes
+from text2ct.evaluation.generator.scorers import Scorer
 from text2ct.evaluation.retrieval import clip_score
 from text2ct.evaluation.slices import PLANES, SliceEncoder, SliceStatistics, StatisticsOfSet, slice_features
 from text2ct.volumes.windows import Window
@@ -105,27 +104,25 @@ def clip_scores_of(
     real: Sequence[NDArray[np.int16]],
     synthetic: Sequence[NDArray[np.int16]],
     prompts: Sequence[str],
-    pack: Pack,
-    device: torch.device,
+    scorer: Scorer,
 ) -> dict[str, float | None]:
     """CLIP scores of text with image and of image with image, and their mean.
 
     Args:
-        real: (X, Y, Z) HU on the pack's grid, filled with :data:`WATER`.
+        real: (X, Y, Z) HU on the scorer's grid, filled with :data:`WATER`.
         synthetic: Likewise, row i the partner of row i.
         prompts: Of the synthetic volumes; all empty where there are none.
-        pack: Whose 3D CLIP scores.
-        device: Where it computes.
+        scorer: The 3D CLIP.
     """
     images = []
     for name, volumes in (("real", real), ("synthetic", synthetic)):
         rows = []
         with progress(f"{name} volumes by 3D CLIP", len(volumes)) as advance:
             for volume_hu in volumes:
-                rows.append(embed_volumes(pack, [volume_hu], device)[0])
+                rows.append(scorer.volumes([volume_hu])[0])
                 advance(1)
         images.append(np.stack(rows))
-    text = clip_score(embed_texts(pack, list(prompts), device), images[1]) if any(prompts) else None
+    text = clip_score(scorer.texts(list(prompts)), images[1]) if any(prompts) else None
     image = clip_score(images[0], images[1])
     mean = None if text is None else (text + image) / 2
     return {"CLIPScore": text, "CLIPScore_I2I": image, "CLIPScore_mean": mean}

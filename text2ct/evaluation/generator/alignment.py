@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from text2ct.console import warn
-from text2ct.diffusion.pack import Pack
 from text2ct.evaluation.bootstrap import cluster_weights, interval
-from text2ct.evaluation.generator.kept_features import Arrays, KeptFeatures
+from text2ct.evaluation.generator.kept_features import Describe, KeptFeatures
+from text2ct.evaluation.generator.scorers import Scorer
 from text2ct.evaluation.generator.sets import MeasuredSet, Volumes
-from text2ct.evaluation.pack_sections import embed_texts, embed_volumes
 from text2ct.evaluation.retrieval import Retrieval, clip_scores, report_to_volume_recall, volume_to_volume_map
 from text2ct.evaluation.zero_shot import zero_shot
 
 
-def embeddings(
-    pack: Pack, volumes: Volumes, kept: KeptFeatures, device: torch.device, what: str
-) -> NDArray[np.float64]:
-    """(n, d) unit vectors of volumes by the pack's 3D CLIP, kept on disk."""
-    described = kept.of(volumes, clip_name(pack), partial(describe_by_clip, pack=pack, device=device), what)
+def embeddings(scorer: Scorer, volumes: Volumes, kept: KeptFeatures, what: str) -> NDArray[np.float64]:
+    """(n, d) unit vectors of volumes, kept on disk."""
+    described = kept.of(volumes, scorer.identity, describer(scorer), what)
     return np.stack([described[i][0] for i in range(len(described))]).astype(np.float64)
 
 
-def clip_name(pack: Pack) -> str:
-    """What decides a volume's embedding besides the volume."""
-    return f"3D CLIP of {pack.sha256}"
-
-
-def describe_by_clip(volume_hu: NDArray[np.int16], *, pack: Pack, device: torch.device) -> Arrays:
-    """A volume's embedding, (d,) alone in a tuple."""
-    return (embed_volumes(pack, [volume_hu], device)[0],)
+def describer(scorer: Scorer) -> Describe:
+    """A volume to its embedding, (d,) alone in a tuple."""
+    return lambda volume_hu: (scorer.volumes([volume_hu])[0],)
 
 
 def alignment_section(
     real: MeasuredSet,
     synthetic: MeasuredSet,
     pairs: NDArray[np.intp],
-    pack: Pack,
+    scorer: Scorer,
     kept: KeptFeatures,
-    device: torch.device,
     conditioned: bool | None,
     *,
     n_bootstrap: int,
@@ -56,29 +45,28 @@ def alignment_section(
         real: Real volumes with reports.
         synthetic: Synthetic volumes with prompts.
         pairs: (k, 2) rows of both that belong to one report.
-        pack: Whose 3D CLIP scores.
+        scorer: The 3D CLIP.
         kept: Features.
-        device: Where to compute.
         conditioned: Whether this 3D CLIP conditioned the generator; None where the generator's pack is not known.
         n_bootstrap: Bootstrap samples, over prompts.
         seed: Of the bootstrap.
     """
     if conditioned:
         warn(
-            f"the 3D CLIP of '{pack.info.name}' scores volumes that it conditioned itself: its scores flatter this "
+            f"the 3D CLIP of '{scorer.name}' scores volumes that it conditioned itself: its scores flatter this "
             "generator, and cannot be compared with those of others"
         )
     image = {
-        name: embeddings(pack, one.volumes, kept, device, f"{name} volumes by 3D CLIP")
+        name: embeddings(scorer, one.volumes, kept, f"{name} volumes by 3D CLIP")
         for name, one in (("real", real), ("synthetic", synthetic))
     }
-    by_row = clip_scores_by_row(synthetic, image, pairs, pack, device)
+    by_row = clip_scores_by_row(synthetic, image, pairs, scorer)
     scores: dict[str, Any] = {
         "text_image": None,
         "image_image": None,
         "prompts": len(by_row["text_image"][0]),
         "pairs": len(pairs),
-        "clip": f"{pack.info.name} {pack.info.version} {pack.sha256[:12]}",
+        "clip": scorer.name,
         "scores_its_own": conditioned,
     }
     for name, (rows, each) in by_row.items():
@@ -88,14 +76,14 @@ def alignment_section(
     reported = [number for number, text in enumerate(real.texts) if text]
     found: dict[str, Any] = {"clip_score": scores}
     if not np.isnan(real.labels).all():
-        zero = zero_shot(partial(_texts, pack=pack, device=device), image["real"], real.labels)
+        zero = zero_shot(scorer.texts, image["real"], real.labels)
         found["zero_shot"] = {
             "auc": zero.macro_auc, "accuracy": zero.macro_accuracy, "precision": zero.macro_precision, "n": zero.n,
         }  # fmt: skip
     if (real.labels == 1).any(axis=1).sum() >= 2:
         found["volume_to_volume_map"] = _by_k(volume_to_volume_map(image["real"], real.labels))
     if len(reported) >= 2:
-        texts = embed_texts(pack, [real.texts[i] for i in reported], device)
+        texts = scorer.texts([real.texts[i] for i in reported])
         found["report_to_volume_recall"] = _by_k(report_to_volume_recall(texts, image["real"][reported]))
     return found
 
@@ -107,8 +95,7 @@ def clip_scores_by_row(
     synthetic: MeasuredSet,
     image: Mapping[str, NDArray[np.float64]],
     pairs: NDArray[np.intp],
-    pack: Pack,
-    device: torch.device,
+    scorer: Scorer,
 ) -> dict[str, ByRow]:
     """Scores of single volumes: rows of the synthetic set that have one, and the values in [0, 100].
 
@@ -116,8 +103,7 @@ def clip_scores_by_row(
         synthetic: Synthetic volumes with prompts.
         image: Unit vectors of the ``real`` and the ``synthetic`` volumes.
         pairs: As for :func:`alignment_section`.
-        pack: Whose 3D CLIP scores.
-        device: Where to compute.
+        scorer: The 3D CLIP.
 
     Returns:
         ``text_image`` and ``image_image``; without prompts or pairs there are no rows.
@@ -126,7 +112,7 @@ def clip_scores_by_row(
     none = np.zeros(0)
     text, between = none, none
     if len(told):
-        prompts = embed_texts(pack, [synthetic.texts[i] for i in told], device)
+        prompts = scorer.texts([synthetic.texts[i] for i in told])
         text = clip_scores(prompts, image["synthetic"][told])
     if len(pairs):
         between = clip_scores(image["real"][pairs[:, 1]], image["synthetic"][pairs[:, 0]])
@@ -140,10 +126,6 @@ def _interval(each: NDArray[np.float64], groups: NDArray[np.intp], n_bootstrap: 
     codes = np.unique(groups, return_inverse=True)[1]
     weights = cluster_weights(codes, n_bootstrap, np.random.default_rng(seed))
     return interval(each @ weights / weights.sum(axis=0))
-
-
-def _texts(texts: Sequence[str], *, pack: Pack, device: torch.device) -> NDArray[np.float32]:
-    return embed_texts(pack, list(texts), device)
 
 
 def _by_k(measure: Retrieval) -> dict[str, Any]:

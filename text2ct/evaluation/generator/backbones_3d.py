@@ -1,4 +1,4 @@
-"""Networks that describe whole volumes, by name: a pack's 3D CLIP, a classifier's run, MedicalNet's ResNets."""
+"""Networks that describe whole volumes, by name: a 3D CLIP, a classifier's run, MedicalNet's ResNets."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from text2ct.classifiers.config import Preprocessing
-from text2ct.diffusion.pack import Pack
 from text2ct.errors import UserError
 from text2ct.evaluation.generator.backbones import fill, read_state, weights_digest
-from text2ct.evaluation.pack_sections import embed_volumes
+from text2ct.evaluation.generator.scorers import Scorer
 
 CLIP = "clip"
 _CLASSIFIER, _MEDICALNET = "classifier:", "medicalnet:"
@@ -43,23 +42,23 @@ class VolumeEncoder(Protocol):
         ...
 
 
-def volume_encoder(name: str, *, pack: Pack | None, device: torch.device) -> VolumeEncoder:
+def volume_encoder(name: str, *, scorer: Scorer | None, device: torch.device) -> VolumeEncoder:
     """A network that describes volumes, ready to be asked.
 
     Args:
-        name: ``clip`` (the 3D CLIP of ``pack``), ``classifier:RUN`` (a run's features before its last layer) or
+        name: ``clip`` (the 3D CLIP ``scorer``), ``classifier:RUN`` (a run's features before its last layer) or
             ``medicalnet:FILE`` (a ResNet of MedicalNet, its depth known by its weights) or ``medicalnet:DEPTH`` for its
             published weights from the hub.
-        pack: For ``clip``.
+        scorer: For ``clip``.
         device: Where it computes.
 
     Raises:
         UserError: There is no such network, or its weights cannot be had: random ones never stand in.
     """
     if name == CLIP:
-        if pack is None or not pack.has("clip"):
+        if scorer is None:
             raise UserError("the 3D backbone 'clip' needs a pack with a 3D CLIP; name one with --clip")
-        return ClipVolumes(pack, device)
+        return ClipVolumes(scorer)
     if name.startswith(_CLASSIFIER):
         return ClassifierFeatures(Path(name.removeprefix(_CLASSIFIER)), device)
     if name.startswith(_MEDICALNET):
@@ -70,16 +69,16 @@ def volume_encoder(name: str, *, pack: Pack | None, device: torch.device) -> Vol
 
 
 class ClipVolumes:
-    """The vision tower of a pack's 3D CLIP: unit vectors."""
+    """The vision tower of a 3D CLIP: unit vectors, the same that ``alignment`` uses."""
 
-    def __init__(self, pack: Pack, device: torch.device) -> None:
-        self._pack, self._device = pack, device
-        self.name = f"3D CLIP of {pack.sha256}"
-        self.grid: Preprocessing | None = Preprocessing(size=pack.info.grid, spacing_mm=pack.info.spacing_mm)
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self.name = scorer.identity
+        self.grid: Preprocessing | None = scorer.grid
 
     def __call__(self, volume_hu: NDArray[np.int16]) -> tuple[NDArray[np.float32], ...]:
         """(X, Y, Z) HU to (d,)."""
-        return (embed_volumes(self._pack, [volume_hu], self._device)[0],)
+        return (self._scorer.volumes([volume_hu])[0],)
 
 
 class ClassifierFeatures:

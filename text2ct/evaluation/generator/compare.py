@@ -15,7 +15,7 @@ from text2ct.errors import UserError
 from text2ct.evaluation.bootstrap import auc_samples, cluster_weights, interval, row_mean
 from text2ct.evaluation.fidelity import fid_means
 from text2ct.evaluation.generator.alignment import clip_scores_by_row, embeddings
-from text2ct.evaluation.generator.evaluate import Compared, Measures, Metric, Settings, clip_grid, evaluate
+from text2ct.evaluation.generator.evaluate import Compared, Measures, Metric, Settings, evaluate
 from text2ct.evaluation.generator.fidelity import statistics_of_sets
 from text2ct.evaluation.generator.sets import MeasuredSet, real_rows, synthetic_rows
 from text2ct.findings import FINDINGS
@@ -134,13 +134,13 @@ def _samples(
         if statistics is not None:
             value = fid_means(*statistics, np.ones((len(both.real), 1)), np.ones((len(codes), 1)))[0]
             found["fid_2p5d"] = float(value), fid_means(*statistics, of_patients, of_prompts)
-    if "alignment" in settings.metrics and measures.pack is not None:
-        pack = measures.pack
+    if "alignment" in settings.metrics and measures.scorer is not None:
+        scorer = measures.scorer
         image = {
-            name: embeddings(pack, one.volumes, both.kept, both.device, f"{name} volumes by 3D CLIP")
-            for name, one in zip(("real", "synthetic"), both.both_on(clip_grid(pack)), strict=True)
+            name: embeddings(scorer, one.volumes, both.kept, f"{name} volumes by 3D CLIP")
+            for name, one in zip(("real", "synthetic"), both.both_on(scorer.grid), strict=True)
         }
-        for name, (at, each) in clip_scores_by_row(both.synthetic, image, both.pairs, pack, both.device).items():
+        for name, (at, each) in clip_scores_by_row(both.synthetic, image, both.pairs, scorer).items():
             if len(at):
                 found[name] = float(each.mean()), each @ of_prompts[at] / of_prompts[at].sum(axis=0)
     if "factual" in settings.metrics and measures.classifier is not None and len(both.pairs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,13 @@ from text2ct.classifiers.cache import VolumeCache
 from text2ct.classifiers.config import Preprocessing
 from text2ct.compute import pick_device
 from text2ct.evaluation.frechet import frechet_distance
-from text2ct.evaluation.generator.alignment import clip_name, describe_by_clip
+from text2ct.evaluation.generator.alignment import describer as describe_by_clip
 from text2ct.evaluation.generator.backbones import plain_view
 from text2ct.evaluation.generator.evaluate import (
     Measures,
     Settings,
     cache_of,
     check_needs,
-    clip_grid,
     grid_of,
     kept_features,
     training_rows,
@@ -54,7 +53,7 @@ def estimate(
     common = grid_of(settings)
     tasks: list[tuple[str, Describe, pd.DataFrame, Preprocessing]] = []
     seconds, size, to_read = SECONDS_A_VOLUME * len(everyone), 0, 0
-    encoder, encoder_3d, pack = measures.encoder, measures.encoder_3d, measures.pack
+    encoder, encoder_3d, scorer = measures.encoder, measures.encoder_3d, measures.scorer
     if "fidelity" in settings.metrics and encoder is not None:
         views: list[View] = [plain_view(encoder), *(Window(one.centre, one.width) for one in settings.windows)]
         for view in views:
@@ -62,8 +61,8 @@ def estimate(
             tasks.append((name, describer(encoder, view, settings.every, where), compared, common))
     if "fid_3d" in settings.metrics and encoder_3d is not None:
         tasks.append((encoder_3d.name, encoder_3d, compared, encoder_3d.grid or common))
-    if pack is not None:
-        tasks.append((clip_name(pack), partial(describe_by_clip, pack=pack, device=where), everyone, clip_grid(pack)))
+    if scorer is not None:
+        tasks.append((scorer.identity, describe_by_clip(scorer), everyone, scorer.grid))
     caches_of: dict[Preprocessing, VolumeCache] = {}
 
     @cache

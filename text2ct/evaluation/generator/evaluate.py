@@ -15,7 +15,6 @@ from text2ct.classifiers.cache import VolumeCache
 from text2ct.classifiers.config import Preprocessing, WindowSetting
 from text2ct.compute import keep_freed_memory, pick_device
 from text2ct.console import info
-from text2ct.diffusion.pack import Pack
 from text2ct.errors import UserError
 from text2ct.evaluation.generator.alignment import alignment_section, embeddings
 from text2ct.evaluation.generator.backbones_3d import VolumeEncoder
@@ -24,6 +23,7 @@ from text2ct.evaluation.generator.fidelity import fidelity_section, volume_secti
 from text2ct.evaluation.generator.kept_features import KeptFeatures
 from text2ct.evaluation.generator.private import diversity_section, membership_section, privacy_section
 from text2ct.evaluation.generator.provenance import conditioned_by, known_rows, makers
+from text2ct.evaluation.generator.scorers import Scorer
 from text2ct.evaluation.generator.sets import MeasuredSet, measured, pairs, real_rows, synthetic_rows
 from text2ct.evaluation.slices import SliceEncoder
 from text2ct.manifests import Workspace, by_scan
@@ -83,14 +83,14 @@ class Measures:
     Attributes:
         encoder: Describes slices, for ``fidelity``.
         encoder_3d: Describes volumes, for ``fid_3d``.
-        pack: Whose 3D CLIP scores, for ``alignment`` and parts of ``privacy`` and ``diversity``.
+        scorer: The 3D CLIP, for ``alignment`` and parts of ``privacy`` and ``diversity``.
         classifier: A run that was trained on real training patients, for ``factual``.
         device: As for :func:`text2ct.compute.pick_device`.
     """
 
     encoder: SliceEncoder | None = None
     encoder_3d: VolumeEncoder | None = None
-    pack: Pack | None = None
+    scorer: Scorer | None = None
     classifier: Path | None = None
     device: str = "auto"
 
@@ -211,12 +211,10 @@ class Compared:
 
     def alignment(self) -> dict[str, Any]:
         """CLIP scores, zero-shot, retrieval."""
-        pack = self.measures.pack
-        assert pack is not None
-        own = conditioned_by(self.synthetic.rows, pack, self.workspace)
-        found = alignment_section(
-            *self.both_on(clip_grid(pack)), self.pairs, pack, self.kept, self.device, own, **self._boot
-        )
+        scorer = self.measures.scorer
+        assert scorer is not None
+        own = conditioned_by(self.synthetic.rows, scorer, self.workspace)
+        found = alignment_section(*self.both_on(scorer.grid), self.pairs, scorer, self.kept, own, **self._boot)
         alone = len(self.synthetic) - len(self.pairs)
         if alone:
             self.notes.append(f"{alone} synthetic volumes have no real volume of their report to compare with")
@@ -272,17 +270,14 @@ class Compared:
 
     def _embedded(self, *names: str) -> tuple[NDArray[np.float64], ...] | None:
         """Unit vectors by the 3D CLIP, where there is one."""
-        pack = self.measures.pack
-        if pack is None:
+        scorer = self.measures.scorer
+        if scorer is None:
             return None
         rows = {"real": self.real.rows, "synthetic": self.synthetic.rows, "training": self._training}
         return tuple(
-            embeddings(
-                pack, self._on(clip_grid(pack), rows[name], name).volumes, self.kept, self.device,
-                f"{name} volumes by 3D CLIP",
-            )
+            embeddings(scorer, self._on(scorer.grid, rows[name], name).volumes, self.kept, f"{name} volumes by 3D CLIP")
             for name in names
-        )  # fmt: skip
+        )
 
 
 def training_rows(real: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -312,11 +307,6 @@ def grid_of(settings: Settings) -> Preprocessing:
     return Preprocessing(size=settings.grid, spacing_mm=settings.spacing_mm, fit=settings.fit)
 
 
-def clip_grid(pack: Pack) -> Preprocessing:
-    """The grid that a pack's 3D CLIP reads."""
-    return Preprocessing(size=pack.info.grid, spacing_mm=pack.info.spacing_mm)
-
-
 def cache_of(workspace: Workspace, grid: Preprocessing, *, dry_run: bool = False) -> VolumeCache:
     """Where volumes on a grid are kept."""
     return VolumeCache(workspace.path / "cache" / "volumes", grid, dry_run=dry_run)
@@ -333,14 +323,10 @@ def check_needs(settings: Settings, measures: Measures) -> None:
     Raises:
         UserError: All metrics that lack what they need.
     """
-    pack = measures.pack
     needs = {
         "fidelity": (measures.encoder, "a network that describes slices; name one with --backbone"),
         "fid_3d": (measures.encoder_3d, "a network that describes volumes; name one with --backbone-3d"),
-        "alignment": (
-            pack if pack is None or pack.has("clip") else None,
-            "a pack with a 3D CLIP; name one with --clip",
-        ),
+        "alignment": (measures.scorer, "a 3D CLIP; name a pack that has one with --clip"),
         "factual": (
             measures.classifier,
             "a classifier of real volumes; train one (`text2ct train`) or name it with --classifier",

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from text2ct.augment._refusals import known_to_makers, pack_folder, trained_on
-from text2ct.diffusion.pack import Pack
+from text2ct.evaluation.generator.scorers import Scorer
 from text2ct.files import read_json
 from text2ct.manifests import Workspace
 
@@ -29,15 +29,14 @@ def makers(made: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def conditioned_by(made: pd.DataFrame, pack: Pack, workspace: Workspace) -> bool | None:
-    """Whether the 3D CLIP of ``pack`` conditioned any of these rows; None where their packs are not at hand."""
+def conditioned_by(made: pd.DataFrame, scorer: Scorer, workspace: Workspace) -> bool | None:
+    """Whether this 3D CLIP conditioned any of these rows; None where their packs are not at hand."""
     digests = set()
     for digest, rows in made.groupby("pack_sha256" if "pack_sha256" in made else "source", sort=True):
         folder = pack_folder(rows, str(digest), workspace) if "pack_sha256" in made else None
         record = {} if folder is None else read_json(folder / "pack.json")
         digests.add(record.get("files", {}).get(_CLIP_WEIGHTS))
-    own = pack.info.files.get(_CLIP_WEIGHTS)
-    return True if own in digests else None if None in digests else False
+    return True if scorer.weights in digests - {None} else None if None in digests else False
 
 
 def known_rows(made: pd.DataFrame, rows: pd.DataFrame, workspace: Workspace) -> int:
