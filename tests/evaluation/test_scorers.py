@@ -69,8 +69,8 @@ def test_it_scores_sets_and_conditioned_none(folder: Path, sets, workspace, tiny
 
 
 def test_folders_that_lack_something_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds 0 .pt files"):
+    with pytest.raises(UserError, match=r"holds 0 \.pt files"):
         CtClipScorer(tmp_path / "nowhere", CPU, CONFIG)
     (folder / "other.pt").write_bytes(b"")
-    with pytest.raises(UserError, match="holds 2 .pt files"):
+    with pytest.raises(UserError, match=r"holds 2 \.pt files"):
         CtClipScorer(folder, CPU, CONFIG)
