@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--synthetic", type=Path, required=True, help="manifest of volumes of test reports")
     parser.add_argument("--classifier", type=Path, required=True)
     parser.add_argument("--volumes", type=int, default=300, help="of each set")
+    parser.add_argument("--out", type=Path, help="keep the report here")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -68,7 +70,9 @@ def main() -> None:
             [sys.executable, "-c", program, "evaluate", *words], stdout=subprocess.PIPE, text=True, check=True
         )
         seconds = time.perf_counter() - begun
-    found = json.loads(done.stdout)
+        found = json.loads(done.stdout)
+        if given.out is not None:
+            shutil.copytree(Path(found["report"]).parent, given.out, dirs_exist_ok=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     measured = {key: found[key] for key in ("n_real", "n_synthetic", "pairs")}
     print(json.dumps(measured | {"seconds": round(seconds, 1), "peak_gb": round(peak, 2)}))
