@@ -29,7 +29,8 @@ class Privacy:
             from its own nearest training volume (Alaa et al. 2022, arXiv 2102.08921, section 4.3).
         authenticity_held_out: The same of patients that the generator never met.
         membership_auc: AUC with which nearness to the synthetic set tells training patients from others
-            (Chen et al. 2020, "GAN-Leaks", arXiv 1909.03935, section 4.2, the attack that sees generated samples alone): 0.5 tells nothing.
+            (Chen et al. 2020, "GAN-Leaks", arXiv 1909.03935, the attack that sees generated samples alone): 0.5 tells
+            nothing.
         membership_auc_ci: Its interval, over patients of both kinds.
         n_training: Training volumes.
         n_held_out: Volumes of other patients.
