@@ -127,6 +127,8 @@ def test_guidance_scales_are_measured_on_the_splits_own_reports(stored, workspac
     assert made[0]["seed"].tolist() == made[1]["seed"].tolist(), "from the same noise"
     assert set(made[0]["prompt_volume"]) < {f"test{i}.nii.gz" for i in range(N)}
     assert "guidance" in Path(found["report"]).read_text()
+    rows = Path(found["report"]).with_suffix(".md").read_text().split("\n\n")
+    assert sum(part.count("\n|") for part in rows if part.startswith("| guidance")) == 3, "one table, without gaps"
     assert json.loads(CliRunner().invoke(app, words).stdout) == found
     table = CliRunner().invoke(app, [word for word in words if word != "--json"])
     assert "FID/floor" in table.stdout

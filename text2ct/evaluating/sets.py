@@ -68,7 +68,7 @@ def evaluate_sets(
     measures = find_measures(workspace, settings, names)
     if dry_run:
         return estimate(own, made, workspace, settings, measures)
-    name = name_of(source)
+    name = run or name_of(source)
     folder = workspace.run_dir("reports", run or f"evaluation-{name}")
     found = evaluate(own, made, workspace, settings, measures, pictures=folder / "pairs")
     found["notes"] += [f"{metric} was not measured: {reason}" for metric, reason in absent.items()]

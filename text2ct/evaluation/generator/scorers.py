@@ -64,7 +64,7 @@ class PackScorer:
         self._pack, self._device = pack, device
         self.name = f"{pack.info.name} {pack.info.version} {pack.sha256[:12]}"
         self.weights = pack.info.files.get("clip/model.safetensors")
-        self.identity = f"3D CLIP {self.weights} of {pack.sha256}"
+        self.identity = f"3D CLIP of {pack.info.name} {pack.info.version} {pack.sha256[:16]}"
         self.grid = Preprocessing(size=pack.info.grid, spacing_mm=pack.info.spacing_mm)
 
     def volumes(self, volumes_hu: Sequence[NDArray[np.generic]]) -> NDArray[np.float32]:
@@ -104,7 +104,7 @@ class CtClipScorer:
         self._device = device
         self.weights = sha256_file(files[0])
         self.name = f"CT-CLIP {self.weights[:12]}"
-        self.identity = f"CT-CLIP {self.weights}"
+        self.identity = f"CT-CLIP {self.weights[:16]}"
         self.grid = Preprocessing(size=self._network.config.vision.image_size, spacing_mm=_CTCLIP_SPACING_MM)
 
     @torch.inference_mode()
