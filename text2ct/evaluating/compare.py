@@ -11,9 +11,9 @@ import pandas as pd
 from text2ct import manifests
 from text2ct.errors import UserError
 from text2ct.evaluating.measures import Names, find_measures, left_out
-from text2ct.evaluating.sets import name_of
+from text2ct.evaluating.sets import name_of, read_real
 from text2ct.files import write_json
-from text2ct.workflow import manifest_in, real_rows
+from text2ct.workflow import manifest_in
 
 if TYPE_CHECKING:
     from text2ct.evaluation.generator import Settings
@@ -59,7 +59,7 @@ def compare_sets(
     sources = {name_of(source): source for source in (_source(workspace, given) for given in runs)}
     if len(sources) < len(runs):
         raise UserError(f"{len(runs)} sets have {len(sources)} names ({', '.join(sources)}); give each its own")
-    own = real_rows(workspace, real, dry_run) if real is None else manifests.read(real, workspace=workspace)
+    own = read_real(workspace, real, dry_run)
     sets = {name: manifests.read_manifest(source) for name, source in sources.items()}
     absent = left_out(own, workspace, names) if whole else {}
     metrics = tuple(one for one in settings.metrics if one in COMPARED and one not in absent)

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from text2ct import manifests
 from text2ct.augment.requests import requests_of_split
 from text2ct.console import info
 from text2ct.errors import UserError
 from text2ct.evaluating.measures import Names
-from text2ct.evaluating.sets import evaluate_sets
+from text2ct.evaluating.sets import evaluate_sets, read_real
 from text2ct.files import write_json
-from text2ct.workflow import BUNDLED_PACK, find_pack, real_rows
+from text2ct.workflow import BUNDLED_PACK, find_pack
 
 if TYPE_CHECKING:
     from text2ct.evaluation.generator import Settings
@@ -60,12 +59,13 @@ def sweep_guidance(
     """
     from text2ct.augment import synthesize
     from text2ct.diffusion import load_pack
+    from text2ct.evaluation.generator.sets import real_rows
     from text2ct.reports.guidance import write_guidance_report
 
     scales = sorted(set(guidances))
     if not scales or scales[0] < 0:
         raise UserError("guidance scales are numbers of 0 and more, as 0,1.5,3,5")
-    own = real_rows(workspace, real, dry_run) if real is None else manifests.read(real, workspace=workspace)
+    own = read_real(workspace, real, dry_run)
     requests = requests_of_split(own, settings.split, count, settings.seed)
     pack = load_pack(find_pack(workspace, model or BUNDLED_PACK))
     name = run or f"guidance-{pack.info.name}"
@@ -87,7 +87,12 @@ def sweep_guidance(
         n_real = found["n_real"]
     if dry_run:
         total = {key: sum(one[key] for one in made) for key in ("volumes", "seconds", "bytes")}
-        return {"dry_run": True, "n_real": len(own), "n_synthetic": total.pop("volumes"), **total}
+        return {
+            "dry_run": True,
+            "n_real": len(real_rows(own, settings.split)),
+            "n_synthetic": total.pop("volumes"),
+            **total,
+        }
     folder = workspace.run_dir("reports", name)
     result = {
         "n_real": n_real,

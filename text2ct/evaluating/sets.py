@@ -98,8 +98,14 @@ def read_sets(
         return own, made, synthetic.resolve()
     source = (manifest_in(synthetic) if synthetic else newest_ungated(workspace)).resolve()
     made = manifests.read_manifest(source)
-    own = manifests.read(real, workspace=workspace) if real and not dry_run else real_rows(workspace, real, dry_run)
-    return own, made, source
+    return read_real(workspace, real, dry_run), made, source
+
+
+def read_real(workspace: Workspace, real: Path | None, dry_run: bool) -> pd.DataFrame:
+    """The real manifest, which replaces nothing in the workspace; a dry run writes nothing either."""
+    if real is not None and not dry_run:
+        return manifests.read(real, workspace=workspace)
+    return real_rows(workspace, real, dry_run)
 
 
 def name_of(source: Path) -> str:

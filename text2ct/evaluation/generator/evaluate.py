@@ -251,7 +251,7 @@ class Compared:
             self.synthetic, learnt, others, n_known=n_known, spacing_mm=self.settings.spacing_mm, pictures=self.pictures
         )
         self.notes += found.pop("rule_notes")
-        vectors = self._embedded("synthetic", "training", "real")
+        vectors = self._embedded("synthetic", "training", "real") if n_known else None
         if not n_known:
             self.notes.append(
                 "the pack of these volumes names none of the training volumes here as learnt from: copies of whom it "
