@@ -274,7 +274,7 @@ def test_the_bundled_network_is_there_and_was_trained() -> None:
     assert encoder.config.steps > 0
     assert encoder.config.trained_on
     features = encoder(torch.rand(4, 3, 64, 64))
-    assert features.shape == (4, 64)
+    assert features.shape == (4, 48)
     assert features.std(dim=0).max() > 0
 
 
