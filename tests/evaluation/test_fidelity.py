@@ -5,11 +5,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from text2ct.errors import UserError
 from text2ct.evaluation.fidelity import fid_2p5d, fid_between, fid_floor, fid_views
 from text2ct.evaluation.frechet import frechet_distance
+from text2ct.evaluation.generator.backbones import slice_encoder
 from text2ct.evaluation.slices import PLANES, VIEWS, grey_channels, slice_statistics, slices_of
 from text2ct.volumes.windows import WINDOWS
 
@@ -170,3 +172,30 @@ def test_refusals() -> None:
     one, other = (slice_statistics(volumes, Moments(d=d))["colour"] for d in (5, 6))
     with pytest.raises(UserError, match="backbone: moments-5 and moments-6"):
         fid_between(one, other)
+
+
+def test_it_grows_with_noise_and_with_blur() -> None:
+    """On the bundled network: whatever is done to every volume, more of it is farther away."""
+    network = slice_encoder(device=torch.device("cpu"))
+    real = stand_ins(0, 12, 32)
+    rng = np.random.default_rng(0)
+    noise = [rng.normal(size=volume.shape) for volume in real]
+
+    def distance(made: list[np.ndarray]) -> float:
+        clipped = [np.clip(one, -1000, 1000).astype(np.float32) for one in made]
+        return fid_2p5d(real, clipped, network, n_bootstrap=0).mean
+
+    noisy = [distance([v + hu * n for v, n in zip(real, noise, strict=True)]) for hu in (0, 60, 120, 240)]
+    blurred = [distance([gaussian_filter(v.astype(np.float32), sigma) for v in real]) for sigma in (0, 1, 2, 4)]
+    assert noisy == sorted(noisy)
+    assert blurred == sorted(blurred)
+    assert noisy[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_two_halves_of_one_set_lie_at_the_floor() -> None:
+    network = slice_encoder(device=torch.device("cpu"))
+    volumes = stand_ins(0, 24, 16)
+    whole = slice_statistics(volumes, network)["colour"]
+    floor = fid_floor(whole, divisions=20, seed=1)
+    halves = fid_between(whole.subset(range(0, 24, 2)), whole.subset(range(1, 24, 2)), n_bootstrap=0)
+    assert floor.range[0] * 0.9 <= halves.mean <= floor.range[1] * 1.1
