@@ -29,7 +29,7 @@ def guidance_chart(sweep: Sequence[Mapping[str, Any]]) -> Chart | None:
         axes.plot(at, [row["fid_2p5d"] for row in rows], "o-", color=ACCENT, markersize=5)
         axes.set_xlabel("guidance scale")
         axes.set_ylabel("FID 2.5D", color=ACCENT)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.12 * max(row["fid_2p5d"] for row in rows))
         axes.tick_params(axis="y", colors=ACCENT)
         axes.grid(axis="y", color=LINE, linewidth=0.7)
         other = axes.twinx()
