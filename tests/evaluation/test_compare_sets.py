@@ -67,7 +67,7 @@ def test_prompts_that_not_all_have_are_left_out_and_said(sets, workspace, tiny_p
     measures = Measures(encoder=Encoder(), scorer=PackScorer(tiny_pack, CPU), device="cpu")
     found = compare(real, {"all": made, "some": some}, workspace, PLAIN, measures)
     assert found["prompts"] == 5
-    assert found["notes"] == ["all: 2 volumes of other prompts are left out"]
+    assert found["notes"] == ["all: 2 volumes of other prompts, or more of a prompt, are left out"]
     with pytest.raises(UserError, match="1 set is nothing to compare"):
         compare(real, {"all": made}, workspace, PLAIN, measures)
     with pytest.raises(UserError, match="0 prompts in common"):

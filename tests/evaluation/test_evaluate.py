@@ -24,7 +24,7 @@ from text2ct.evaluation.generator.backbones import TimmEncoder, slice_encoder
 from text2ct.evaluation.generator.scorers import PackScorer
 from text2ct.evaluation.generator.sets import measured, pairs, real_rows, synthetic_rows
 from text2ct.evaluation.slice_network import SliceNetwork
-from text2ct.files import write_json
+from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, validate
 from text2ct.reports.evaluation import evaluation_rows
@@ -89,6 +89,26 @@ def test_a_set_is_no_distance_from_itself_and_its_copies_are_found(sets, workspa
             assert found["privacy"]["membership_auc"] == 1
 
 
+def test_members_are_whom_the_pack_names_and_strangers_gave_no_prompt(sets, workspace, tiny_pack, monkeypatch) -> None:
+    real, made = sets
+    record = workspace.path / "synthetic" / "r" / "pack.json"
+    write_json(record, {"trained_on": [{"dataset": "clinic", "patients": ["train0", "train1"]}], "files": {}})
+    made = made.assign(pack_sha256=sha256_file(record))
+    seen = []
+    monkeypatch.setattr(
+        sys.modules[WHOLE], "membership_section",
+        lambda *sides, **_: seen.append([one.rows["volume"].tolist() for one, _ in sides]) or {},
+    )  # fmt: skip
+    settings = SETTINGS.model_copy(update={"metrics": ("privacy",)})
+    measures = Measures(scorer=PackScorer(tiny_pack, CPU), device="cpu")
+    found = evaluate(real, made, workspace, settings, measures)["privacy"]
+    assert found["n_known_training"] == 2
+    assert seen[0][1] == ["train0.nii.gz", "train1.nii.gz"]
+    assert seen[0][2] == [f"validation{i}.nii.gz" for i in range(N)]
+    without = real[real["split"] != "validation"]
+    assert "membership is not measured" in evaluate(without, made, workspace, settings, measures)["notes"][-1]
+
+
 def test_features_are_computed_once(sets, workspace) -> None:
     settings = SETTINGS.model_copy(update={"metrics": ("fidelity",)})
     encoder = Encoder()
@@ -97,13 +117,19 @@ def test_features_are_computed_once(sets, workspace) -> None:
     assert asked == 5 * 3 * 2 * N, "five views, three planes, two sets"
     assert evaluate(*sets, workspace, settings, Measures(encoder=encoder, device="cpu")) == first
     assert encoder.asked == asked
+    flipped = sorted((workspace.path / "cache" / "features").rglob("*.npz"))[-1]
+    content = bytearray(flipped.read_bytes())
+    content[len(content) // 2] ^= 255
+    flipped.write_bytes(content)
+    assert evaluate(*sets, workspace, settings, Measures(encoder=encoder, device="cpu")) == first
+    asked += 3
     damaged = next((workspace.path / "cache" / "features").rglob("*.npz"))
     damaged.write_bytes(damaged.read_bytes()[:50])
     assert evaluate(*sets, workspace, settings, Measures(encoder=encoder, device="cpu")) == first
     assert encoder.asked == asked + 3, "a half-written file is made again"
     encoder.name = "another's"
     evaluate(*sets, workspace, settings, Measures(encoder=encoder, device="cpu"))
-    assert encoder.asked == 2 * asked + 3
+    assert encoder.asked == 2 * asked
 
 
 def test_factual_correctness_compares_volumes_of_the_same_reports(sets, workspace, monkeypatch) -> None:

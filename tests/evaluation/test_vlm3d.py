@@ -84,7 +84,7 @@ def test_a_zip_is_the_folder_that_it_holds(exchange, tmp_path) -> None:
     with zipfile.ZipFile(tmp_path / "submission.zip", "w") as archive:
         for path in made.iterdir():
             archive.write(path, f"deep/inside/{path.name}")
-        archive.writestr("../../outside.mha.txt", "x")
+        archive.writestr("../../outside.txt", "x")
     assert is_folder_of_volumes(tmp_path / "submission.zip")
     scores = []
     for given in (made, tmp_path / "submission.zip"):

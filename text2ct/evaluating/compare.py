@@ -61,7 +61,7 @@ def compare_sets(
         raise UserError(f"{len(runs)} sets have {len(sources)} names ({', '.join(sources)}); give each its own")
     own = read_real(workspace, real, dry_run)
     sets = {name: manifests.read_manifest(source) for name, source in sources.items()}
-    absent = left_out(own, workspace, names) if whole else {}
+    absent = left_out(own, workspace, names, settings.split) if whole else {}
     metrics = tuple(one for one in settings.metrics if one in COMPARED and one not in absent)
     settings = settings.model_copy(update={"metrics": metrics})
     measures = find_measures(workspace, settings, names)

@@ -65,6 +65,8 @@ def sweep_guidance(
     scales = sorted(set(guidances))
     if not scales or scales[0] < 0:
         raise UserError("guidance scales are numbers of 0 and more, as 0,1.5,3,5")
+    if run is not None and "/" in run:
+        raise UserError(f"'{run}' cannot name a sweep, whose scales are runs inside it; leave the '/' out")
     own = read_real(workspace, real, dry_run)
     requests = requests_of_split(own, settings.split, count, settings.seed)
     pack = load_pack(find_pack(workspace, model or BUNDLED_PACK))

@@ -93,16 +93,19 @@ def find_classifier(workspace: Workspace, given: Path | None) -> Path:
     raise UserError(f"'{given}' is neither a run's folder nor a run in {workspace.run_dir('classifiers')}")
 
 
-def left_out(real: pd.DataFrame, workspace: Workspace, names: Names) -> dict[str, str]:
+def left_out(real: pd.DataFrame, workspace: Workspace, names: Names, split: str) -> dict[str, str]:
     """Metrics that lack what they need here, and why."""
+    from text2ct.evaluation.generator.factual import check_reader
+    from text2ct.evaluation.generator.sets import real_rows
+
     found = {}
     if real[list(FINDINGS)].isna().all(axis=None):
         found["factual"] = "no label of the real volumes is known"
     elif names.classifier is None:
         try:
-            workspace.newest("classifiers")
+            check_reader(workspace.newest("classifiers"), real_rows(real, split), workspace)
         except UserError as error:
-            found["factual"] = str(error)
+            found["factual"] = str(error).splitlines()[0]
     if not ((real["split"] == "train") & (real["path"] != "") & (real["source"] != "synthetic")).any():
         found["privacy"] = "the real manifest has no training volumes with files"
     return found

@@ -63,7 +63,7 @@ def evaluate_sets(
         return estimate_of_folders(synthetic, real, workspace, grid_of(settings))
     own, made, source = read_sets(workspace, real, synthetic, prompts, dry_run=dry_run)
     info(f"{'would measure' if dry_run else 'measuring'} {source}")
-    absent = left_out(own, workspace, names) if whole else {}
+    absent = left_out(own, workspace, names, settings.split) if whole else {}
     settings = settings.model_copy(update={"metrics": tuple(one for one in settings.metrics if one not in absent)})
     measures = find_measures(workspace, settings, names)
     if dry_run:

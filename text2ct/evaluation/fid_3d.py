@@ -80,12 +80,14 @@ def fid_3d(
         together = groups or (np.arange(len(x)), np.arange(len(y)))
         draws = [cluster_weights(codes, n_bootstrap, rng).T for codes in together]
         ci = spread_around(value, np.array([frechet_of_rows(x, y, a, b) for a, b in zip(*draws, strict=True)]))
-    each = min(len(x) // 2, len(y))
+    # One scan a patient: another one is no stranger to it.
+    alone = x if groups is None else x[np.unique(groups[0], return_index=True)[1]]
+    each = min(len(alone) // 2, len(y))
     floors, beside = [], []
     for _ in range(DIVISIONS if each >= 2 else 0):
-        order, other = rng.permutation(len(x)), rng.permutation(len(y))[:each]
-        floors.append(frechet_of_rows(x[order[:each]], x[order[each : 2 * each]]))
-        beside.append(frechet_of_rows(x[order[:each]], y[other]))
+        order, other = rng.permutation(len(alone)), rng.permutation(len(y))[:each]
+        floors.append(frechet_of_rows(alone[order[:each]], alone[order[each : 2 * each]]))
+        beside.append(frechet_of_rows(alone[order[:each]], y[other]))
     floor, at = (float(np.mean(one)) if one else None for one in (floors, beside))
     return Fid3d(
         value=value,

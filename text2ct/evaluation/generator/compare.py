@@ -66,10 +66,17 @@ def compare(
     if len(common) < 2:
         raise UserError(f"the sets have {len(common)} prompts in common; make them from the same prompts")
     notes = []
+    counts = [pd.Series(MeasuredSet.texts_of(frame)).value_counts() for frame in rows.values()]
+    fewest = {text: min(int(one[text]) for one in counts) for text in common}
     for name, frame in rows.items():
-        kept = frame[[text in common for text in MeasuredSet.texts_of(frame)]].reset_index(drop=True)
+        texts = pd.Series(MeasuredSet.texts_of(frame), index=frame.index)
+        # Distances fall as volumes are added: as many of each prompt from every set.
+        place = texts.groupby(texts).cumcount()
+        kept = frame[texts.isin(common) & (place < texts.map(fewest))].reset_index(drop=True)
         if len(kept) < len(frame):
-            notes.append(f"{name}: {len(frame) - len(kept)} volumes of other prompts are left out")
+            notes.append(
+                f"{name}: {len(frame) - len(kept)} volumes of other prompts, or more of a prompt, are left out"
+            )
         rows[name] = kept
     found = {name: evaluate(real, frame, workspace, settings, measures) for name, frame in rows.items()}
     samples = {}
@@ -80,7 +87,7 @@ def compare(
         _difference(key, first, name, samples)
         for name in list(samples)[1:]
         for key in samples[first]
-        if key in samples[name]
+        if key in samples[name] and np.isfinite([samples[name][key][0], samples[first][key][0]]).all()
     ]
     for note in notes:
         info(note)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from text2ct.classifiers.cache import VolumeCache
-from text2ct.classifiers.config import Preprocessing, WindowSetting
+from text2ct.classifiers.config import Axis, Millimetres, Preprocessing, WindowSetting
 from text2ct.compute import keep_freed_memory, pick_device
 from text2ct.console import info
 from text2ct.errors import UserError
@@ -66,8 +66,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     metrics: tuple[Metric, ...] = METRICS
-    grid: tuple[int, int, int] = (64, 64, 64)
-    spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0)
+    grid: tuple[Axis, Axis, Axis] = (64, 64, 64)
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres] = (5.0, 5.0, 5.0)
     fit: Literal["crop-pad", "resize"] = "crop-pad"
     split: str = Field(default="test", description="of the real manifest: what the synthetic set is compared with")
     every: int = Field(default=1, ge=1, description="every how manyth slice describes a volume")
@@ -125,7 +125,9 @@ def evaluate(
     keep_freed_memory()
     rows = real_rows(real, settings.split), synthetic_rows(synthetic)
     training = training_rows(real, settings)
-    if known_rows(rows[1], rows[0], workspace):
+    if "factual" in settings.metrics and measures.classifier is not None:
+        check_reader(measures.classifier, rows[0], workspace)
+    if known_rows(rows[1], rows[0], workspace).any():
         raise UserError(
             f"the generator of these volumes has learnt from patients of the {settings.split} split, which it is "
             "compared with; take a pack that has not, or another --split"
@@ -224,7 +226,6 @@ class Compared:
         """What a classifier reads."""
         settings, classifier = self.settings, self.measures.classifier
         assert classifier is not None
-        check_reader(classifier, self.real.rows, self.workspace)
         if not len(self.pairs):
             self.notes.append(
                 f"no synthetic volume was made from a report of the {settings.split} split: factual correctness "
@@ -246,38 +247,40 @@ class Compared:
         learnt = self._on(self._grid, self._training, "training")
         strangers = _of_split(self.frame, "validation")
         others = self._on(self._grid, by_scan(strangers)[0], "validation") if len(strangers) else self.real
-        n_known = known_rows(self.synthetic.rows, learnt.rows, self.workspace)
+        known = known_rows(self.synthetic.rows, learnt.rows, self.workspace)
         found = privacy_section(
-            self.synthetic, learnt, others, n_known=n_known, spacing_mm=self.settings.spacing_mm, pictures=self.pictures
-        )
+            self.synthetic, learnt, others, n_known=int(known.sum()), spacing_mm=self.settings.spacing_mm,
+            pictures=self.pictures,
+        )  # fmt: skip
         self.notes += found.pop("rule_notes")
-        vectors = self._embedded("synthetic", "training", "real") if n_known else None
-        if not n_known:
+        if not known.any():
             self.notes.append(
                 "the pack of these volumes names none of the training volumes here as learnt from: copies of whom it "
                 "has learnt from cannot be looked for, and membership is not measured"
             )
-        elif vectors is not None:
-            sets = zip((self.synthetic, learnt, self.real), vectors, strict=True)
-            found |= membership_section(*sets, **self._boot)
+        elif strangers.empty or self.settings.split == "validation":
+            self.notes.append("no validation patients whose reports prompted nothing: membership is not measured")
+        elif self.measures.scorer is not None:
+            # Patients of the compared split gave the prompts: they are nearer to the set than strangers are.
+            members = MeasuredSet(learnt.rows[known].reset_index(drop=True), learnt.volumes.of(np.flatnonzero(known)))
+            sets = (self.synthetic, members, others)
+            names = ("synthetic", "training", "validation")
+            vectors = [self._embedded(one.rows, name) for one, name in zip(sets, names, strict=True)]
+            found |= membership_section(*zip(sets, vectors, strict=True), **self._boot)
         return {"privacy": found}
 
     def diversity(self) -> dict[str, Any]:
         """Likeness within a prompt."""
-        vectors = self._embedded("real", "synthetic")
-        both = None if vectors is None else (vectors[0], vectors[1])
+        both = None
+        if self.measures.scorer is not None:
+            both = self._embedded(self.real.rows, "real"), self._embedded(self.synthetic.rows, "synthetic")
         return {"diversity": diversity_section(self.real, self.synthetic, both, self.settings.seed)}
 
-    def _embedded(self, *names: str) -> tuple[NDArray[np.float64], ...] | None:
-        """Unit vectors by the 3D CLIP, where there is one."""
+    def _embedded(self, rows: pd.DataFrame, name: str) -> NDArray[np.float64]:
+        """Unit vectors by the 3D CLIP."""
         scorer = self.measures.scorer
-        if scorer is None:
-            return None
-        rows = {"real": self.real.rows, "synthetic": self.synthetic.rows, "training": self._training}
-        return tuple(
-            embeddings(scorer, self._on(scorer.grid, rows[name], name).volumes, self.kept, f"{name} volumes by 3D CLIP")
-            for name in names
-        )
+        assert scorer is not None
+        return embeddings(scorer, self._on(scorer.grid, rows, name).volumes, self.kept, f"{name} volumes by 3D CLIP")
 
 
 def training_rows(real: pd.DataFrame, settings: Settings) -> pd.DataFrame:

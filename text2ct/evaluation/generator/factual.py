@@ -64,9 +64,14 @@ def factual_section(
             scans=_of(validation, "scan"),
         )
     results, scored = {}, {}
+    # What a report says of its scan is what both sides are asked for.
+    labels = real.rows[list(FINDINGS)]
+    asked = synthetic.rows.iloc[pairs[:, 0]].assign(
+        **{finding: labels[finding].to_numpy()[pairs[:, 1]] for finding in FINDINGS}
+    )
     for name, rows, keys in (
         ("real", real.rows.iloc[np.unique(pairs[:, 1])], "scan"),
-        ("synthetic", synthetic.rows.iloc[pairs[:, 0]], "volume"),
+        ("synthetic", asked, "volume"),
     ):
         said = predict(run, rows, workspace, device=device)[list(FINDINGS)]
         scored[name] = said.to_numpy(dtype=np.float64), _labels(rows).to_numpy(dtype=np.float64)
@@ -116,7 +121,7 @@ def auc_ratio(
     aucs = [auc_samples(*side, np.ones((len(side[0]), 1)))[0] for side in (real, synthetic)]
     both = ~np.isnan(aucs[0]) & ~np.isnan(aucs[1])
     found: dict[str, Any] = {"ratio": None, "ratio_ci": None, "findings_compared": int(both.sum())}
-    if not both.any():
+    if not both.any() or not aucs[0][both].any():
         return found
     found["ratio"] = float(aucs[1][both].mean() / aucs[0][both].mean())
     if n_bootstrap:
@@ -126,7 +131,8 @@ def auc_ratio(
             row_mean(auc_samples(scores[:, both], labels[:, both], drawn[codes]))
             for (scores, labels), codes in zip((real, synthetic), groups, strict=True)
         ]
-        found["ratio_ci"] = interval(means[1] / means[0])
+        ratios = np.divide(means[1], means[0], out=np.full(len(means[0]), np.nan), where=means[0] > 0)
+        found["ratio_ci"] = interval(ratios)
     return found
 
 

@@ -66,10 +66,12 @@ def fidelity_section(
     fid, main, leading = _distance(pair, encoder, plain, every, real.volumes[0].shape, how)
     found: dict[str, Any] = {"fid_2p5d": _planes(fid) | _rests_on(fid) | leading}
     # Distances fall as volumes are added, so floor and distance are compared at one number of volumes.
-    each = min(main[0].n // 2, main[1].n)
+    # One scan a patient: another one is no stranger to it.
+    alone = main[0].subset(np.unique(groups[0], return_index=True)[1])
+    each = min(alone.n // 2, main[1].n)
     if each >= 2:
-        floor = fid_floor(main[0], n_each=each, divisions=DIVISIONS, seed=seed)
-        beside = _at(*main, each, seed)
+        floor = fid_floor(alone, n_each=each, divisions=DIVISIONS, seed=seed)
+        beside = _at(alone, main[1], each, seed)
         found["fid_2p5d"]["floor"] = asdict(floor) | {
             "distance_at_n_each": beside,
             "ratio": beside / floor.mean if floor.mean > 0 else None,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import time
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +22,7 @@ from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, read, validate
 
 SUFFIXES = (".nii.gz", ".nii", ".mha")
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 _ROOM = 1.1  # of the disk that a zip's content takes
 
 
@@ -177,6 +180,14 @@ def _opened(path: Path, workspace: Workspace, *, dry_run: bool = False) -> Path:
                 with opened.open(one) as source, (partial / name).open("wb") as sink:
                     shutil.copyfileobj(source, sink)
             partial.rename(target)
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
         raise UserError(f"{archive} cannot be unpacked: {error}") from error
     return target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from zipfile import BadZipFile
@@ -79,6 +80,7 @@ def _usable(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
-            return bool(kept.files)
-    except (OSError, EOFError, ValueError, BadZipFile):
+            # The whole of it: the directory of a damaged file may be whole.
+            return bool([kept[name] for name in kept.files])
+    except (OSError, EOFError, ValueError, BadZipFile, zlib.error):
         return False

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from text2ct.augment._refusals import known_to_makers, pack_folder, trained_on
 from text2ct.evaluation.generator.scorers import Scorer
@@ -39,7 +41,8 @@ def conditioned_by(made: pd.DataFrame, scorer: Scorer, workspace: Workspace) -> 
     return True if scorer.weights in digests - {None} else None if None in digests else False
 
 
-def known_rows(made: pd.DataFrame, rows: pd.DataFrame, workspace: Workspace) -> int:
-    """How many of ``rows`` are of patients that the packs behind synthetic rows say they have learnt from."""
+def known_rows(made: pd.DataFrame, rows: pd.DataFrame, workspace: Workspace) -> NDArray[np.bool_]:
+    """Which of ``rows`` are of patients that the packs behind synthetic rows say they have learnt from."""
     known = known_to_makers(made, workspace)
-    return sum(trained_on(known, d, p) for d, p in zip(rows["dataset"], rows["patient"], strict=True))
+    people = zip(rows["dataset"], rows["patient"], strict=True)
+    return np.array([trained_on(known, d, p) for d, p in people], dtype=bool)

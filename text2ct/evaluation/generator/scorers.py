@@ -102,9 +102,10 @@ class CtClipScorer:
         self._tokenizer: Any = load_report_tokenizer(inside[0])
         self._network: CtClip = load_ctclip(files[0], config).to(device)
         self._device = device
-        self.weights = sha256_file(files[0])
-        self.name = f"CT-CLIP {self.weights[:12]}"
-        self.identity = f"CT-CLIP {self.weights[:16]}"
+        self.weights: str | None = sha256_file(files[0])
+        digest = str(self.weights)
+        self.name = f"CT-CLIP {digest[:12]}"
+        self.identity = f"CT-CLIP {digest[:16]}"
         self.grid = Preprocessing(size=self._network.config.vision.image_size, spacing_mm=_CTCLIP_SPACING_MM)
 
     @torch.inference_mode()
