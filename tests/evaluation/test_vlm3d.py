@@ -143,6 +143,7 @@ def test_prompts_and_archives_that_are_wrong_are_refused(exchange, tmp_path) -> 
     with pytest.raises(UserError, match="one name in several folders"):
         frames_of_folders(tmp_path / "twice.zip", truth, None, workspace)
     for words, message in (
+        (["--synthetic", str(made)], "give --real, the folder"),
         (["--profile", "vlm3d"], "give --synthetic and --real"),
         (["--profile", "mine"], "there is no profile 'mine'"),
         (["--profile", "paper"], "give --backbone radimagenet:FILE"),

@@ -10,6 +10,7 @@ import pandas as pd
 from text2ct import manifests
 from text2ct.augment.gate import newest_ungated
 from text2ct.console import info
+from text2ct.errors import UserError
 from text2ct.evaluating.measures import Names, find_measures, left_out
 from text2ct.files import write_json
 from text2ct.workflow import manifest_in, real_rows
@@ -93,7 +94,9 @@ def read_sets(
     """
     from text2ct.evaluation.generator.folders import frames_of_folders, is_folder_of_volumes
 
-    if synthetic is not None and real is not None and is_folder_of_volumes(synthetic):
+    if synthetic is not None and is_folder_of_volumes(synthetic):
+        if real is None:
+            raise UserError(f"{synthetic} holds volumes and no manifest: give --real, the folder of the real volumes")
         own, made = frames_of_folders(synthetic, real, prompts, workspace)
         return own, made, synthetic.resolve()
     source = (manifest_in(synthetic) if synthetic else newest_ungated(workspace)).resolve()
