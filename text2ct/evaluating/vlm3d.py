@@ -16,18 +16,15 @@ from text2ct.findings import FINDINGS
 if TYPE_CHECKING:
     from text2ct.manifests import Workspace
 
-GRID, SPACING_MM = (512, 512, 512), (1.0, 1.0, 1.0)
-"""On which the challenge compares slices."""
-
 
 def evaluate_vlm3d(
     workspace: Workspace,
     predictions: Path,
     ground_truth: Path,
     *,
+    grid: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
     prompts: Path | None = None,
-    grid: tuple[int, int, int] = GRID,
-    spacing_mm: tuple[float, float, float] = SPACING_MM,
     names: Names | None = None,
     run: str | None = None,
     dry_run: bool = False,
@@ -38,9 +35,9 @@ def evaluate_vlm3d(
         workspace: Holds caches and the result.
         predictions: A folder of ``.mha`` or NIfTI volumes, or a zip of them.
         ground_truth: A folder of the real volumes of the same names.
-        prompts: ``prompts.json``; without it there is no text score.
         grid: Voxels on which slices are compared.
         spacing_mm: Their size.
+        prompts: ``prompts.json``; without it there is no text score.
         names: What measures: ``classifier`` is the run whose 18 outputs FVD compares; without any there is no FVD.
         run: Name of the report's folder.
         dry_run: Say how much there is to measure, and write nothing.

@@ -19,8 +19,7 @@ from text2ct.evaluation.zero_shot import zero_shot
 
 def embeddings(scorer: Scorer, volumes: Volumes, kept: KeptFeatures, what: str) -> NDArray[np.float64]:
     """(n, d) unit vectors of volumes, kept on disk."""
-    described = kept.of(volumes, scorer.identity, describer(scorer), what)
-    return np.stack([described[i][0] for i in range(len(described))]).astype(np.float64)
+    return kept.of(volumes, scorer.identity, describer(scorer), what).rows()
 
 
 def describer(scorer: Scorer) -> Describe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,18 +50,7 @@ def fidelity_section(
     groups = real.groups, synthetic.groups
     how: dict[str, Any] = {"groups": groups, "n_bootstrap": n_bootstrap, "seed": seed}
 
-    def described(name: str, view: View) -> Pair:
-        pair = [
-            kept.of(
-                one.volumes,
-                backbone_name(encoder, view, every),
-                describer(encoder, view, every, device),
-                f"{side} slices, {name}",
-            )
-            for side, one in (("real", real), ("synthetic", synthetic))
-        ]
-        return pair[0], pair[1]
-
+    described = partial(_described, real, synthetic, encoder, kept, every, device)
     plain = plain_view(encoder)
     pair = described(plain, plain)
     fid, main, leading = _distance(pair, encoder, plain, every, real.volumes[0].shape, how)
@@ -103,11 +93,10 @@ def statistics_of_sets(
 ) -> tuple[SliceStatistics, SliceStatistics] | None:
     """Statistics by volume under the encoder's own grey scale, to resample; None for a network that is too wide."""
     plain = plain_view(encoder)
-    name, describe = backbone_name(encoder, plain, every), describer(encoder, plain, every, device)
-    pair = [kept.of(one.volumes, name, describe, f"slices, {plain}") for one in (real, synthetic)]
+    pair = _described(real, synthetic, encoder, kept, every, device, plain, plain)
     if pair[0][0][0].shape[1] > LEADING:
         return None
-    return _distance((pair[0], pair[1]), encoder, plain, every, real.volumes[0].shape, {"n_bootstrap": 0})[1]
+    return _distance(pair, encoder, plain, every, real.volumes[0].shape, {"n_bootstrap": 0})[1]
 
 
 def volume_section(
@@ -120,10 +109,10 @@ def volume_section(
     seed: int,
 ) -> dict[str, Any]:
     """``fid_3d``, and what it rests on; the sets are on the encoder's grid."""
-    features = []
-    for name, one in (("real", real), ("synthetic", synthetic)):
-        described = kept.of(one.volumes, encoder.name, encoder, f"{name} volumes, 3D backbone")
-        features.append(np.stack([described[i][0] for i in range(len(described))]).astype(np.float64))
+    features = [
+        kept.of(one.volumes, encoder.name, encoder, f"{name} volumes, 3D backbone").rows()
+        for name, one in (("real", real), ("synthetic", synthetic))
+    ]
     groups = real.groups, synthetic.groups
     found = asdict(fid_3d(*features, groups=groups, n_bootstrap=n_bootstrap, seed=seed))
     return {"fid_3d": found.pop("value"), "fid_3d_rests_on": found | {"backbone": encoder.name}}
@@ -138,6 +127,25 @@ def backbone_name(encoder: SliceEncoder, view: View, every: int) -> str:
 def describer(encoder: SliceEncoder, view: View, every: int, device: torch.device) -> Describe:
     """A volume to the features of its slices."""
     return lambda volume_hu: slice_features(volume_hu, encoder, view, every, device)
+
+
+def _described(
+    real: MeasuredSet,
+    synthetic: MeasuredSet,
+    encoder: SliceEncoder,
+    kept: KeptFeatures,
+    every: int,
+    device: torch.device,
+    name: str,
+    view: View,
+) -> Pair:
+    """Features of the slices of both sets under a view, which messages call ``name``."""
+    backbone, describe = backbone_name(encoder, view, every), describer(encoder, view, every, device)
+    first, second = (
+        kept.of(one.volumes, backbone, describe, f"{side} slices, {name}")
+        for side, one in (("real", real), ("synthetic", synthetic))
+    )
+    return first, second
 
 
 def _distance(

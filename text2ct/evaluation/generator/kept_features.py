@@ -74,6 +74,10 @@ class Described:
         with np.load(self._paths[index], allow_pickle=False) as kept:
             return tuple(kept[name] for name in kept.files)
 
+    def rows(self) -> NDArray[np.float64]:
+        """(n, d) the first array of every volume: what describes whole volumes."""
+        return np.stack([self[index][0] for index in range(len(self))]).astype(np.float64)
+
 
 def _usable(path: Path) -> bool:
     if not path.is_file():
