@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stand_in_hub import Hub, serving
 from typer.testing import CliRunner
 
 from text2ct.cli import app
-from text2ct.diffusion import pulling, released, verify_pack
+from text2ct.diffusion import released, verify_pack
 from text2ct.diffusion.pulling import DOWNLOADS
 
-from .released_stand_in import NETWORKS, Hub, checkpoint_files, serve
+from .released_stand_in import NETWORKS, checkpoint_files
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +30,8 @@ def hub(served_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iter
     # The library writes whole chunks, and waits a second before it asks for the rest.
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    hub = Hub(dict(served_files))
-    server, run = serve(hub)
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    yield hub
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Hub(dict(served_files))) as hub:
+        yield hub
 
 
 def pull(hub: Hub, *words: str | Path) -> tuple[int, str]:
@@ -182,7 +176,7 @@ def test_a_full_disk_is_said_before_anything_is_fetched(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(pulling.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     code, message = pull(hub, hub.repository, tmp_path / "pack")
     assert code == 2
     assert "GB free; free some space" in message
