@@ -23,6 +23,7 @@ COMMANDS = [
     *((name,) for name in ("demo", "simulate", "report", "synthesize", "gate", "mix", "preprocess", "train", "score")),
     ("benchmark",),
     ("evaluate",),
+    ("fetch", "ct-rate"),
     *(("models", name) for name in ("list", "info", "verify", "init", "import", "pull", "check-parity")),
     *(("core", name) for name in ("encode", "train-vae", "train-clip", "train-diffusion", "pack")),
 ]

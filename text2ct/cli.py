@@ -10,6 +10,7 @@ import typer
 from text2ct import __version__
 from text2ct._cli_core import core_app
 from text2ct._cli_evaluate import evaluate_app
+from text2ct._cli_fetch import fetch_app
 from text2ct._cli_judge import judge_app
 from text2ct._cli_mix import mix_app
 from text2ct._cli_models import models_app
@@ -44,6 +45,7 @@ app.add_typer(judge_app)
 app.add_typer(evaluate_app)
 app.add_typer(models_app, name="models")
 app.add_typer(core_app, name="core")
+app.add_typer(fetch_app, name="fetch")
 
 
 def _version(value: bool) -> None:

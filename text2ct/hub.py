@@ -238,9 +238,7 @@ def fetch(source: Source, file: RemoteFile, target: Path, partials: Path, *, cou
 def _get(url: str, stream: BinaryIO, have: int, file: RemoteFile) -> None:
     headers = build_hf_headers() | {"Accept-Encoding": "identity"}
     try:
-        http_get(
-            url, stream, resume_size=have, headers=headers, expected_size=file.bytes, displayed_filename=file.name
-        )
+        http_get(url, stream, resume_size=have, headers=headers, expected_size=file.bytes, displayed_filename=file.name)
     except (HfHubHTTPError, ConnectionError):
         raise
     except OSError as error:

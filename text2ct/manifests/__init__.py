@@ -8,7 +8,7 @@ from text2ct.manifests._scans import by_scan
 from text2ct.manifests._schema import validate
 from text2ct.manifests._splits import assign_splits, ct_rate_split_by_name, split_by_patient
 from text2ct.manifests._summary import FindingSummary, Summary, UnderrepresentedRule, summarise
-from text2ct.manifests._tables import read_metadata, read_reports
+from text2ct.manifests._tables import read_metadata, read_names, read_reports
 from text2ct.manifests.readers import READERS, read
 from text2ct.manifests.workspace import Workspace
 
@@ -32,6 +32,7 @@ __all__ = [
     "read",
     "read_manifest",
     "read_metadata",
+    "read_names",
     "read_reports",
     "split_by_patient",
     "summarise",
