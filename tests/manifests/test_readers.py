@@ -15,6 +15,7 @@ from text2ct.manifests import COLUMNS, READERS, SOURCES, SPLITS, Workspace, read
 from text2ct.manifests.readers import _reader_of
 
 from .conftest import label_rows, write_ct_rate
+from .test_rad_chestct import write_rad_chestct
 
 
 def _labels(folder: Path) -> Path:
@@ -56,6 +57,13 @@ def _reports(folder: Path) -> Path:
     return write_ct_rate(folder) / "radiology_text_reports/valid_reports.csv"
 
 
+def _rad_chestct(folder: Path) -> Path:
+    def change(table: pd.DataFrame) -> None:
+        table.loc[2, "emphysema*lung"] = ""
+
+    return write_rad_chestct(folder / "RAD", change)
+
+
 EXAMPLES: dict[str, Callable[[Path], Path]] = {
     "ct-rate": write_ct_rate,
     "manifest": _manifest,
@@ -64,6 +72,7 @@ EXAMPLES: dict[str, Callable[[Path], Path]] = {
     "label-table": _labels,
     "ct-rate-reports": _reports,
     "vlm3d-prompts": _vlm3d,
+    "rad-chestct": _rad_chestct,
 }
 
 
@@ -108,6 +117,8 @@ def test_unknown_stays_unknown(example):
         table.to_csv(labels, index=False)
     frame = read(path)
     expected = len(frame) * 18 if name in ("vlm3d-prompts", "ct-rate-reports") else 1
+    if name == "rad-chestct":  # and what it has no label of
+        expected += len(frame)
     assert int(frame[list(FINDINGS)].isna().to_numpy().sum()) == expected
 
 

@@ -119,7 +119,7 @@ def read_names(path: Path) -> pd.Series:
     return stems(lines[lines != ""])
 
 
-def find_volumes(folder: Path, base: Path) -> dict[str, str]:
+def find_volumes(folder: Path, base: Path, suffixes: tuple[str, ...] = VOLUME_SUFFIXES) -> dict[str, str]:
     """Stem -> path relative to ``base`` (with ``/``) of every volume below ``folder``, in a settled order."""
     found: dict[str, str] = {}
     for current, folders, files in os.walk(folder):
@@ -127,7 +127,7 @@ def find_volumes(folder: Path, base: Path) -> dict[str, str]:
         inside = os.path.relpath(current, base).replace(os.sep, "/")
         prefix = "" if inside == "." else f"{inside}/"
         for name in sorted(files):
-            suffix = next((ending for ending in VOLUME_SUFFIXES if name.lower().endswith(ending)), None)
+            suffix = next((ending for ending in suffixes if name.lower().endswith(ending)), None)
             if suffix is not None and not name.startswith("."):
                 found.setdefault(name[: -len(suffix)], prefix + name)
     return found

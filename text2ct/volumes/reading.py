@@ -26,7 +26,7 @@ def read(
     intercept: float | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
 ) -> Volume:
-    """Read a CT volume: NIfTI, MetaImage (MHA, MHD), NRRD or a folder of DICOM slices.
+    """Read a CT volume: NIfTI, MetaImage (MHA, MHD), NRRD, a folder of DICOM slices or RAD-ChestCT's NPZ.
 
     Axes are flipped and permuted to the nearest of R, A, S; voxels are not interpolated. Padding
     outside the scanner's field of view becomes air (-1000 HU); nothing else is clipped.

@@ -16,6 +16,7 @@ from text2ct.manifests.readers.annotated import ANNOTATED
 from text2ct.manifests.readers.ct_rate import CT_RATE_FOLDER, CT_RATE_REPORTS
 from text2ct.manifests.readers.label_table import LABEL_TABLE
 from text2ct.manifests.readers.prompts import PROMPTS_CSV, VLM3D
+from text2ct.manifests.readers.rad_chestct import RAD_CHESTCT
 from text2ct.manifests.workspace import Workspace
 
 __all__ = ["READERS", "Reader", "Request", "read"]
@@ -51,6 +52,7 @@ READERS: tuple[Reader, ...] = (
     LABEL_TABLE,
     CT_RATE_REPORTS,
     VLM3D,
+    RAD_CHESTCT,
 )
 """Every kind of input; the first that recognises a path reads it."""
 
@@ -69,10 +71,10 @@ def read(
     """Read labels, reports or prompts of any known kind into a manifest.
 
     Args:
-        path: A manifest.csv, a folder in CT-RATE's layout (a simulated cohort too), a label CSV, annotated
-            reports, a prompts.csv or a VLM3D prompts.json; recognised by its content.
+        path: A manifest.csv, a folder in CT-RATE's layout (a simulated cohort too) or RAD-ChestCT's, a label CSV,
+            annotated reports, a prompts.csv or a VLM3D prompts.json; recognised by its content.
         split: train, validation or test, for rows whose origin does not decide it.
-        metadata: A further CT-RATE metadata CSV, for spacing and size.
+        metadata: A further CT-RATE metadata CSV, for spacing and size; RAD-ChestCT's, for patients.
         reports: A further CT-RATE reports CSV.
         names: The annotated reports' table of CT-RATE names, which gives them CT-RATE's identity and split.
         workspace: Declares the folder of the volumes as a root; without one the root is named only.

@@ -8,9 +8,12 @@ from text2ct.errors import UserError
 from text2ct.volumes.readers.dicom import DicomFolder
 from text2ct.volumes.readers.itk import MetaImage, Nrrd
 from text2ct.volumes.readers.nifti import Nifti
+from text2ct.volumes.readers.rad_chestct import RadChestCT
 from text2ct.volumes.readers.stored import HU_MARK, Reader, Stored
 
-READERS: dict[str, Reader] = {reader.name: reader for reader in (Nifti(), MetaImage(), Nrrd(), DicomFolder())}
+READERS: dict[str, Reader] = {
+    reader.name: reader for reader in (Nifti(), MetaImage(), Nrrd(), DicomFolder(), RadChestCT())
+}
 
 
 def find_reader(path: Path) -> Reader:
