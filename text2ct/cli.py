@@ -124,7 +124,8 @@ def simulate(
 @guarded
 def report(
     source: Annotated[
-        Path | None, typer.Argument(help="A manifest, a CT-RATE folder, a label table or annotated reports.")
+        Path | None,
+        typer.Argument(help="A manifest, a CT-RATE or RAD-ChestCT folder, a label table or annotated reports."),
     ] = None,
     labels: Annotated[
         str | None,

@@ -125,6 +125,26 @@ def test_one_table_alone_and_without_patients(tmp_path: Path, capsys: pytest.Cap
     pd.testing.assert_frame_equal(read(table, metadata=metadata), frame)
 
 
+def test_the_documented_map_is_the_one_used() -> None:
+    """Each row of the table in docs/data.md: finding (empty: as above), abnormalities, places."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    finding = ""
+    for line in (Path(__file__).parents[2] / "docs" / "data.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) != 3 or cells[0] in ("finding", "---"):
+            continue
+        finding = cells[0] or finding
+        terms = [] if cells[1] == "none" else cells[1].split(", ")
+        found.setdefault(finding, set()).update((term, cells[2]) for term in terms)
+    used = {
+        finding: {
+            (term.label, "lung" if "lung" in term.places else ", ".join(term.places) or "anywhere") for term in terms
+        }
+        for finding, terms in MAP.items()
+    }
+    assert found == used
+
+
 def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     def change(table: pd.DataFrame) -> None:
         table.loc[1, "nodule*lung"] = 2
