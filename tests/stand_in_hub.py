@@ -24,6 +24,7 @@ class Hub:
         code: The same names to the hub's own word for the error.
         cut: Name of a file to the bytes after which the connection is dropped, once.
         broken_after_cut: Whether a file that was cut is then answered with an error.
+        elsewhere: Where large files really lie, as behind the hub; "" for here.
         tampered: Names of files whose bytes are not those that the hub states.
         asked: (name, Range header or "") of every download.
         tokens: Authorization headers seen.
@@ -36,6 +37,7 @@ class Hub:
     code: dict[str, str] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
     broken_after_cut: bool = False
+    elsewhere: str = ""
     tampered: set[str] = field(default_factory=set)
     asked: list[tuple[str, str]] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
@@ -125,6 +127,9 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def file(self, path: str) -> None:
             name = path.removeprefix(hub.resolve)
             data, asked = hub.files[name], self.headers.get("Range", "")
+            if hub.elsewhere and name not in hub.in_git:
+                self.answer(302, b"", {"Location": hub.elsewhere + self.path})
+                return
             hub.asked.append((name, asked))
             if name in hub.status:
                 self.answer(hub.status[name], b"", {"X-Error-Code": hub.code[name]} if name in hub.code else {})

@@ -205,6 +205,16 @@ def test_a_stopped_download_goes_on_from_its_last_byte(hub: Hub, labels: Path, t
     assert hub.asked == [(target, "bytes=2000-")]
 
 
+def test_the_token_does_not_follow_a_file_to_another_host(hub: Hub, tmp_path: Path) -> None:
+    """Large files lie behind the hub, at an address that signs itself."""
+    with serving(Hub(dict(SERVED), kind="dataset", repository=REPOSITORY)) as store:
+        hub.elsewhere = store.url.replace("127.0.0.1", "localhost")
+        result, _ = fetch(hub, "--limit", "2", "--out", tmp_path)
+    assert result["volumes"] == 2
+    assert {name for name, _ in store.asked} >= {volume_path(name) for name in volumes_in(tmp_path)}
+    assert set(store.tokens) == {""}
+
+
 @pytest.mark.parametrize("wrong", ["gone", "tampered", "not on the hub"])
 def test_one_file_that_fails_is_named_and_the_rest_goes_on(hub: Hub, tmp_path: Path, wrong: str) -> None:
     target = volume_path("valid_3_a_1.nii.gz")
