@@ -36,10 +36,22 @@ _REPEATED = (
 )  # fmt: skip
 
 
+# Options that a way of asking does not know: given all the same, they are refused.
+_UNKNOWN_TO = {
+    "--compare": ("synthetic", "prompts", "model", "count"),
+    "--guidance": ("synthetic", "prompts"),
+    "--profile vlm3d": ("metrics", "split", "backbone_3d", "model", "count", "every", "windows", "bootstrap"),
+    "an evaluation of one set": ("model", "count"),
+}
+
+
 @evaluate_app.command()
 @guarded
 def evaluate(
-    runs: Annotated[list[str] | None, typer.Argument(help="Synthetic runs or manifests, with --compare.")] = None,
+    context: typer.Context,
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Synthetic runs or manifests, or NAME=either, with --compare.")
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Compare sets of the same prompts: RUN1 RUN2 ...")] = False,
     guidance: Annotated[
         str, typer.Option("--guidance", help="Make --count volumes of the split's reports at each: 0,1.5,3,5.")
@@ -62,7 +74,10 @@ def evaluate(
     ] = None,
     spacing: Annotated[str | None, typer.Option("--spacing", help="Its voxel size in mm.")] = None,
     backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Of 2.5D FIDs: simulated, a folder, timm:NAME, radimagenet:FILE.")
+        str | None,
+        typer.Option(
+            "--backbone", help="Of 2.5D FIDs: simulated, a folder, timm:NAME, radimagenet: or squeezenet:FILE."
+        ),
     ] = None,
     backbone_3d: Annotated[
         str | None, typer.Option("--backbone-3d", help="Of 3D FID: clip, classifier:RUN, medicalnet:FILE or DEPTH.")
@@ -91,7 +106,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Fidelity, alignment, factual correctness, privacy and diversity of a synthetic set beside a real one."""
-    given = dict(locals())
+    given = {name: value for name, value in locals().items() if name != "context"}
 
     from text2ct import evaluating
     from text2ct.augment.gate import newest_ungated
@@ -105,9 +120,15 @@ def evaluate(
     asked = [name for name, on in kinds if on]
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)} are different questions; ask one at a time")
+    way_of_asking = asked[0] if asked else "an evaluation of one set"
+    told = [name for name in _UNKNOWN_TO[way_of_asking] if _is_told(context, name)]
+    if told:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in told)
+        raise UserError(f"{way_of_asking} does not know {options}; leave that out")
     if runs and not compare:
         raise UserError(f"'{runs[0]}' stands alone: name a set with --synthetic, or compare several with --compare")
-    way = evaluating.profile(profile, backbone)
+    measured = tuple(name.strip() for name in metrics.split(",") if name.strip()) or METRICS
+    way = evaluating.profile(profile, backbone, measured)
     where: dict[str, Any] = {
         "grid": three(grid, int, "--grid") if grid else way.grid,
         "spacing_mm": three(spacing, float, "--spacing") if spacing else way.spacing_mm,
@@ -123,7 +144,7 @@ def evaluate(
         _show(result, as_json, dry_run, None)
         return
     chosen: dict[str, Any] = where | {
-        "metrics": tuple(name.strip() for name in metrics.split(",") if name.strip()) or METRICS,
+        "metrics": measured,
         "split": split,
         "every": every,
         **({"windows": window_settings(windows)} if windows else {}),
@@ -149,6 +170,12 @@ def evaluate(
         _show(result, as_json, dry_run, evaluation_table)
 
 
+def _is_told(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _again(given: dict[str, Any], source: Path | None) -> str:
     """The command line that asks the same."""
     kept = {name: value for name, value in given.items() if name in _REPEATED and value not in ("", None, [])}
@@ -160,7 +187,7 @@ def _show(result: dict[str, Any], as_json: bool, dry_run: bool, table: Callable[
     def show() -> None:
         if dry_run:
             what = f"measure {result['n_synthetic']} synthetic volumes beside {result['n_real']} real ones"
-            say(would(what, result))
+            say(would(what, result), *(f"note: {note}" for note in result.get("notes", [])))
             return
         notes = [f"note: {note}" for note in result.get("notes", [])]
         if table is not None:

@@ -78,8 +78,7 @@ def train(
     from text2ct import classifiers, manifests
 
     space = manifests.Workspace.open(workspace)
-    if init is not None and not init.exists():
-        init = space.run_dir("classifiers") / init
+    init = None if init is None else space.find_run("classifiers", init)
     path = manifest or _training_manifest(space, dry_run)
     info(f"training {classifier} on {path}")
     name = run or f"{classifier}-{path.parent.name or path.stem}-seed{seed}"

@@ -66,9 +66,7 @@ def score_run(
     from text2ct.classifiers import predict
     from text2ct.evaluation import choose_thresholds, score
 
-    folder = run or workspace.newest("classifiers")
-    if not folder.exists() and (workspace.run_dir("classifiers") / folder).exists():
-        folder = workspace.run_dir("classifiers") / folder
+    folder = workspace.newest("classifiers") if run is None else workspace.find_run("classifiers", run)
     if manifest is None:
         frame, source = real_manifest(workspace)
     else:

@@ -332,7 +332,7 @@ def test_a_finished_run_can_be_the_gate_by_name(space) -> None:
     again = gate(source, real, workspace, run="named", **options)
     assert again["classifier"] == result["classifier"]
     assert again["reasons"] == result["reasons"]
-    with pytest.raises(UserError, match="no trained classifier"):
+    with pytest.raises(UserError, match="neither a run"):
         gate(source, real, workspace, run="x", config=config(), classifier=Path("nothing"))
 
 

@@ -19,7 +19,7 @@ SIZE, N = 16, 12
 CPU = torch.device("cpu")
 FOLDERS = {"simulated": "real", "synthetic": "synthetic/r/volumes"}
 SETTINGS = Settings(
-    metrics=("fidelity", "alignment", "privacy", "diversity"), grid=(SIZE,) * 3, spacing_mm=(20.0,) * 3, n_bootstrap=20
+    metrics=("fidelity", "alignment", "privacy", "diversity"), grid=(SIZE,) * 3, spacing_mm=(20.0,) * 3, n_bootstrap=40
 )
 
 

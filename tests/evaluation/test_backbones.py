@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from monai.networks import nets
-from torchvision.models import resnet50
+from torchvision.models import resnet50, squeezenet1_1
 
 from text2ct.classifiers.config import WindowSetting
 from text2ct.errors import UserError
@@ -105,6 +105,17 @@ def test_radimagenet_is_read_under_both_kinds_of_names(tmp_path: Path) -> None:
         RadImageNet(_saved(tmp_path / "small.pt", {"conv1.weight": torch.zeros(1)}))
 
 
+def test_squeezenet_is_torchvisions_without_imagenets_means(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = squeezenet1_1(weights=None).eval()
+    torch.save(network.state_dict(), tmp_path / "squeeze.pt")
+    encoder = slice_encoder(f"squeezenet:{tmp_path / 'squeeze.pt'}", device=CPU)
+    slices = torch.rand(2, 3, 48, 40)
+    assert torch.allclose(encoder(slices), network(slices - torch.tensor([0.406, 0.456, 0.485]).reshape(1, 3, 1, 1)))
+    with pytest.raises(UserError, match="is not the weights of a SqueezeNet"):
+        slice_encoder(f"squeezenet:{_saved(tmp_path / 'small.pt', {'a': torch.zeros(1)})}", device=CPU)
+
+
 def _saved(path: Path, state: dict) -> Path:
     torch.save(state, path)
     return path
@@ -114,7 +125,7 @@ def test_windows_by_name_and_by_numbers() -> None:
     found = window_settings("lung, vessel:100:600")
     assert found[0] == WindowSetting(name="lung", centre=-600, width=1500)
     assert found[1] == WindowSetting(name="vessel", centre=100, width=600)
-    for text in ("heart", "bone:1", "bone:a:b", "bone:100:0", "bone:1:2:3"):
+    for text in ("heart", "bone:1", "bone:a:b", "bone:100:0", "bone:1:2:3", "lung:nan:100", "lung:1:inf", "a|b:1:2"):
         with pytest.raises(UserError, match="is no window"):
             window_settings(text)
 

@@ -68,6 +68,10 @@ def test_prompts_that_not_all_have_are_left_out_and_said(sets, workspace, tiny_p
     found = compare(real, {"all": made, "some": some}, workspace, PLAIN, measures)
     assert found["prompts"] == 5
     assert found["notes"] == ["all: 2 volumes of other prompts, or more of a prompt, are left out"]
+    told = made.assign(prompt_volume=["", *made["prompt_volume"].iloc[1:]])
+    found = compare(real, {"untold": told, "all": made}, workspace, PLAIN, measures)
+    assert [one["clip_score"]["pairs"] for one in found["sets"].values()] == [N, N], "a prompt's scan is one for all"
+    assert {one["difference"] for one in found["differences"]} == {0.0}
     with pytest.raises(UserError, match="1 set is nothing to compare"):
         compare(real, {"all": made}, workspace, PLAIN, measures)
     with pytest.raises(UserError, match="0 prompts in common"):
@@ -80,7 +84,7 @@ def stored(sets, workspace, tiny_pack) -> list[str]:
     for name, frame in (("real", real), ("synthetic/r", made), ("synthetic/n50", noisier(made, workspace, 50.0))):
         manifests.write_manifest(frame, workspace.path / name / "manifest.csv")
     words = ["evaluate", "--workspace", str(workspace.path), "--grid", str(SIZE), "--spacing", "20"]
-    return [*words, "--clip", str(tiny_pack.path), "--bootstrap", "20", "--json"]
+    return [*words, "--clip", str(tiny_pack.path), "--bootstrap", "40", "--json"]
 
 
 def test_the_command_shows_the_same_prompts_side_by_side(stored, workspace) -> None:
@@ -96,6 +100,9 @@ def test_the_command_shows_the_same_prompts_side_by_side(stored, workspace) -> N
     assert "n50" in page
     assert "factual was not compared" in page
     assert "CLIP score, text to image" in Path(found["report"]).with_suffix(".md").read_text()
+    manifest = str(workspace.path / "synthetic" / "r" / "manifest.csv")
+    named = json.loads(CliRunner().invoke(app, [*stored, "--compare", "r", f"again={manifest}"]).stdout)
+    assert list(named["sets"]) == ["r", "again"]
     table = CliRunner().invoke(app, [word for word in [*stored, "--compare", "r", "n50"] if word != "--json"])
     assert "difference" in table.stdout
     for words, message in (
@@ -104,9 +111,16 @@ def test_the_command_shows_the_same_prompts_side_by_side(stored, workspace) -> N
         (["--compare", "r", "nobody"], "'nobody' is neither"),
         (["r"], "'r' stands alone"),
         (["--compare", "r", "n50", "--guidance", "1"], "ask one at a time"),
+        (["--compare", "r", "n50", "--synthetic", "r"], "--compare does not know --synthetic"),
+        (["--compare", "r", "n50", "--metrics", "privacy"], "ask privacy of each set by itself"),
+        (["--count", "5"], "an evaluation of one set does not know --count"),
+        (["--profile", "vlm3d", "--metrics", "fidelity"], "--profile vlm3d does not know --metrics, --bootstrap"),
+        (["--guidance", "1", "--prompts", "p.json"], "--guidance does not know --prompts"),
+        (["--prompts", "p.json"], "a manifest holds its prompts itself"),
+        (["--bootstrap", "3"], "40 or more"),
     ):
         refused = CliRunner().invoke(app, [*stored, *words])
-        assert refused.exit_code == 2
+        assert refused.exit_code == 2, words
         assert message in refused.stderr
 
 

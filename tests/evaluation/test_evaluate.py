@@ -45,6 +45,15 @@ def test_every_row_is_there_with_what_it_rests_on(sets, workspace, tiny_pack) ->
     assert fid["backbone"] == "a test's"
     assert fid["floor"]["n_each"] == N // 2
     assert fid["floor"]["ratio"] == pytest.approx(fid["floor"]["distance_at_n_each"] / fid["floor"]["mean"])
+    for one in (fid, *found["fid_window"].values()):
+        assert one["floor"]["n_each"] == N // 2
+        for plane in ("axial", "coronal", "sagittal"):
+            assert one[f"{plane}_ci"][0] <= one[plane] <= one[f"{plane}_ci"][1]
+    for name in ("kid", "precision", "recall", "density", "coverage"):
+        assert found[name]["floor"]["n_each"] == N // 2
+    for row in evaluation_rows(found):
+        spread = row.group in ("Fidelity", "Fidelity by window", "Alignment", "3D CLIP") and "infinit" not in row.name
+        assert not spread or row.ci is not None, row.name
     assert set(found["fid_window"]) == {"lung", "soft_tissue", "bone", "vessel"}
     assert {"kid", "precision", "recall", "density", "coverage"} <= set(found)
     assert 0 <= found["clip_score"]["text_image"] <= 100
@@ -75,6 +84,9 @@ def test_a_set_is_no_distance_from_itself_and_its_copies_are_found(sets, workspa
                              Measures(encoder=Encoder(), device="cpu"))  # fmt: skip
             assert found["fid_2p5d"]["mean"] == pytest.approx(0, abs=1e-6)
             assert found["precision"]["value"] == found["coverage"]["value"] == 1
+            few = evaluate(real, copies.iloc[:3], workspace, settings.model_copy(update={"metrics": ("fidelity",)}),
+                           Measures(encoder=Encoder(), device="cpu"))  # fmt: skip
+            assert "too few volumes for the distance of infinitely many volumes, precision" in few["notes"][-1]
         else:
             found = evaluate(
                 real,
@@ -192,8 +204,9 @@ def test_a_generator_that_knows_who_it_is_compared_with_is_refused(sets, workspa
     settings = SETTINGS.model_copy(update={"metrics": ("privacy",)})
     found = evaluate(real, stranger, workspace, settings, Measures(device="cpu"))
     assert found["privacy"]["n_known_training"] == 0
-    assert "12 strangers set the threshold" in found["notes"][0]
-    assert "cannot be looked for" in found["notes"][1]
+    assert "of 12 volumes have learnt from is not known here" in found["notes"][0]
+    assert "12 strangers set the threshold" in found["notes"][1]
+    assert "cannot be looked for" in found["notes"][2]
 
 
 def test_another_reconstructions_report_has_the_scans_pair(sets, workspace) -> None:
@@ -212,6 +225,10 @@ def test_what_a_gate_rejected_and_second_reconstructions_do_not_count(sets, work
     twice = pd.concat([real, real[real["split"] == "test"].assign(volume="again.nii.gz")], ignore_index=True)
     assert len(real_rows(twice, "test")) == N
     made["gate"] = ["reject by g: label", *["accept by g"] * (N - 1)]
+    settings = SETTINGS.model_copy(update={"metrics": ("fidelity",)})
+    judged = made.assign(gate=["reject by g: label", *[""] * (N - 1)])
+    notes = evaluate(real, judged, workspace, settings, Measures(encoder=Encoder(), device="cpu"))["notes"]
+    assert "1 volumes that a gate rejected are left out" in notes
     kept = measured(synthetic_rows(made), workspace, cache, "synthetic")
     assert len(kept) == N - 1
     assert pairs(real, measured(real_rows(real, "test"), workspace, cache, "real"), kept)[0].tolist() == [0, 1]
@@ -258,12 +275,12 @@ def test_the_command_writes_a_page_and_takes_names(sets, workspace, tiny_pack, t
         (workspace.path / name).mkdir(parents=True, exist_ok=True)
         manifests.write_manifest(frame, workspace.path / name / "manifest.csv")
     words = ["evaluate", "--workspace", str(workspace.path), "--grid", str(SIZE), "--spacing", "20", "--json"]
-    words += ["--clip", str(tiny_pack.path), "--backbone", str(tmp_path / "network"), "--bootstrap", "20"]
+    words += ["--clip", str(tiny_pack.path), "--backbone", str(tmp_path / "network"), "--bootstrap", "40"]
     words += ["--metrics", "fidelity,alignment,privacy,diversity"]
     before = {path: path.stat().st_mtime_ns for path in workspace.path.rglob("*")}
     would = json.loads(CliRunner().invoke(app, [*words, "--dry-run"]).stdout)
     assert {path: path.stat().st_mtime_ns for path in workspace.path.rglob("*")} == before
-    assert (would["n_real"], would["n_synthetic"], would["volumes_to_read"]) == (N, N, 3 * N)
+    assert (would["n_real"], would["n_synthetic"], would["volumes_to_read"]) == (N, N, (4 + 3) * N), "on two grids"
     assert would["bytes"] > 3 * N * 2 * SIZE**3
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.stderr

@@ -83,19 +83,21 @@ def test_a_zip_is_the_folder_that_it_holds(exchange, tmp_path) -> None:
     made, truth, prompts = exchange
     with zipfile.ZipFile(tmp_path / "submission.zip", "w") as archive:
         for path in made.iterdir():
-            archive.write(path, f"deep/inside/{path.name}")
-        archive.writestr("../../outside.txt", "x")
+            archive.write(path, f"../../../{path.name}" if path.name.startswith("valid_0") else f"deep/{path.name}")
+    before = {path for path in tmp_path.rglob("*.mha")}
     assert is_folder_of_volumes(tmp_path / "submission.zip")
     scores = []
     for given in (made, tmp_path / "submission.zip"):
         words = command((given, truth, prompts), tmp_path / "ws")
         scores.append(json.loads(CliRunner().invoke(app, words).stdout)["metrics"])
     assert scores[0] == scores[1]
-    assert not list(tmp_path.rglob("outside*"))
+    new = [path.relative_to(tmp_path / "ws" / "cache" / "unzipped") for path in {*tmp_path.rglob("*.mha")} - before]
+    assert len(new) == N
+    assert all(len(path.parts) == 2 for path in new), "side by side, whatever folders they name"
 
 
 def test_the_default_profile_reads_the_same_folders(exchange, tmp_path) -> None:
-    words = command(exchange, tmp_path / "ws", "--bootstrap", "10")
+    words = command(exchange, tmp_path / "ws", "--bootstrap", "40")
     words[words.index("vlm3d")] = "default"
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.stderr

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from text2ct import volumes
 from text2ct.classifiers.config import Preprocessing
@@ -106,6 +109,40 @@ class VolumeCache:
             raise UserError(f"{path} has voxels that are not finite; repair the volume or leave its row out")
         clipped = np.clip(volume.hu, volumes.HU_MIN, volumes.HU_MAX)
         return np.rint(clipped).astype(np.int16)
+
+
+class CachedVolumes(Sequence[NDArray[np.int16]]):
+    """Volumes of the cache, (X, Y, Z) int16 HU, mapped one by one when they are asked for.
+
+    Args:
+        entries: Files of the cache.
+    """
+
+    def __init__(self, entries: Sequence[Path]) -> None:
+        self.entries = list(entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.int16]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> CachedVolumes: ...
+
+    def __getitem__(self, index: int | slice) -> NDArray[np.int16] | CachedVolumes:
+        """One volume, or some of them."""
+        if isinstance(index, slice):
+            return CachedVolumes(self.entries[index])
+        return VolumeCache.load(self.entries[index])
+
+    def of(self, rows: NDArray[np.integer]) -> CachedVolumes:
+        """Those at ``rows``."""
+        return CachedVolumes([self.entries[row] for row in rows])
+
+    def key(self, index: int) -> str:
+        """Digest of the volume's content and of how it was brought to the grid."""
+        return self.entries[index].stem
 
 
 def content_sha256(path: Path) -> str:

@@ -37,7 +37,7 @@ def compare_sets(
     Args:
         workspace: Where to look, and where the result goes.
         settings: Which metrics, on which grid; privacy and diversity are not compared.
-        runs: Synthetic manifests or names of runs; differences are from the first.
+        runs: Synthetic manifests or names of runs, either as ``NAME=...`` too; differences are from the first.
         names: What measures.
         real: A real manifest; by default the workspace's.
         run: Name of the report's folder.
@@ -56,9 +56,15 @@ def compare_sets(
     from text2ct.reports.comparison import write_comparison_report
 
     names = names or Names()
-    sources = {name_of(source): source for source in (_source(workspace, given) for given in runs)}
+    if not set(settings.metrics) & set(COMPARED):
+        raise UserError(
+            f"sets are compared by {', '.join(COMPARED)}; ask {', '.join(settings.metrics)} of each set by itself"
+        )
+    sources = dict(_source(workspace, given) for given in runs)
     if len(sources) < len(runs):
-        raise UserError(f"{len(runs)} sets have {len(sources)} names ({', '.join(sources)}); give each its own")
+        raise UserError(
+            f"{len(runs)} sets have {len(sources)} names ({', '.join(sources)}); give each its own, as first=PATH"
+        )
     own = read_real(workspace, real, dry_run)
     sets = {name: manifests.read_manifest(source) for name, source in sources.items()}
     absent = left_out(own, workspace, names, settings.split) if whole else {}
@@ -78,12 +84,14 @@ def compare_sets(
     return found | {"report": str(page), "comparison": str(folder / "comparison.json")}
 
 
-def _source(workspace: Workspace, given: str) -> Path:
-    named = workspace.run_dir("synthetic") / given / "manifest.csv"
-    source = named if named.is_file() else manifest_in(Path(given))
-    if not source.is_file():
-        raise UserError(f"'{given}' is neither a synthetic manifest nor a run in {workspace.run_dir('synthetic')}")
-    return source.resolve()
+def _source(workspace: Workspace, given: str) -> tuple[str, Path]:
+    """A set's name and its manifest; runs and paths with "=" in their names come before names that users give."""
+    for name, place in (("", given), given.split("=", 1) if "=" in given else ("", given)):
+        named = workspace.run_dir("synthetic") / place / "manifest.csv"
+        source = named if named.is_file() else manifest_in(Path(place))
+        if source.is_file():
+            return name or name_of(source), source.resolve()
+    raise UserError(f"'{given}' is neither a synthetic manifest nor a run in {workspace.run_dir('synthetic')}")
 
 
 def _shown(sets: Mapping[str, pd.DataFrame], workspace: Workspace) -> list[dict[str, Any]]:

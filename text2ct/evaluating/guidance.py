@@ -93,6 +93,7 @@ def sweep_guidance(
             "dry_run": True,
             "n_real": len(real_rows(own, settings.split)),
             "n_synthetic": total.pop("volumes"),
+            "notes": ["this is what generating takes; measuring each scale comes on top"],
             **total,
         }
     folder = workspace.run_dir("reports", name)

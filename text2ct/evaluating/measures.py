@@ -84,13 +84,7 @@ def find_classifier(workspace: Workspace, given: Path | None) -> Path:
     Raises:
         UserError: There is none.
     """
-    if given is None:
-        return workspace.newest("classifiers")
-    named = workspace.run_dir("classifiers") / given
-    for folder in (given, named):
-        if folder.is_dir():
-            return folder
-    raise UserError(f"'{given}' is neither a run's folder nor a run in {workspace.run_dir('classifiers')}")
+    return workspace.newest("classifiers") if given is None else workspace.find_run("classifiers", given)
 
 
 def left_out(real: pd.DataFrame, workspace: Workspace, names: Names, split: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from text2ct.errors import UserError
@@ -33,19 +34,20 @@ _OF = {
 }
 
 
-def profile(name: str, backbone: str | None = None) -> Profile:
+def profile(name: str, backbone: str | None = None, metrics: Sequence[str] = ("fidelity",)) -> Profile:
     """The options of a profile.
 
     Args:
         name: One of ``PROFILES``.
         backbone: What the user names, if anything.
+        metrics: What is measured.
 
     Raises:
         UserError: There is no such profile, or it needs weights that are not named.
     """
     if name not in _OF:
         raise UserError(f"there is no profile '{name}'; use one of {', '.join(PROFILES)}")
-    if name == "paper" and backbone is None:
+    if name == "paper" and backbone is None and "fidelity" in metrics:
         raise UserError(
             "the profile 'paper' measures slices with RadImageNet's ResNet-50, whose weights are not part of this "
             "package: give --backbone radimagenet:FILE (or another backbone, which gives other figures)"

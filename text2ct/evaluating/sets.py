@@ -97,8 +97,15 @@ def read_sets(
     if synthetic is not None and is_folder_of_volumes(synthetic):
         if real is None:
             raise UserError(f"{synthetic} holds volumes and no manifest: give --real, the folder of the real volumes")
+        if not is_folder_of_volumes(real):
+            raise UserError(
+                f"{synthetic} holds volumes and no manifest, so --real must be a folder of the real volumes of the "
+                f"same names (or a zip of it); {real} is not"
+            )
         own, made = frames_of_folders(synthetic, real, prompts, workspace)
         return own, made, synthetic.resolve()
+    if prompts is not None:
+        raise UserError("--prompts belongs to a folder of volumes; a manifest holds its prompts itself")
     source = (manifest_in(synthetic) if synthetic else newest_ungated(workspace)).resolve()
     made = manifests.read_manifest(source)
     return read_real(workspace, real, dry_run), made, source

@@ -46,15 +46,16 @@ def evaluate_vlm3d(
         ``metrics``, ``computed_with``, numbers of volumes, ``notes`` and the path of ``metrics.json``.
 
     Raises:
-        UserError: Volumes have no partner, cannot be read or show nothing.
+        UserError: CachedVolumes have no partner, cannot be read or show nothing.
     """
     from text2ct.classifiers import predict
+    from text2ct.classifiers.cache import CachedVolumes
     from text2ct.classifiers.config import Preprocessing
     from text2ct.compute import keep_freed_memory, pick_device
     from text2ct.evaluation.generator.backbones import BUNDLED, slice_encoder
     from text2ct.evaluation.generator.evaluate import cache_of
     from text2ct.evaluation.generator.folders import estimate_of_folders, frames_of_folders
-    from text2ct.evaluation.generator.sets import Volumes, measured
+    from text2ct.evaluation.generator.sets import measured
     from text2ct.evaluation.vlm3d import WATER, clip_scores_of, fid_planes, fvd_of_chunks, rounded
 
     names = names or Names()
@@ -69,7 +70,7 @@ def evaluate_vlm3d(
     encoder = slice_encoder(names.backbone or BUNDLED, device=where)
     in_water = scorer.grid.model_copy(update={"pad_hu": WATER})
 
-    def on(preprocessing: Preprocessing) -> tuple[Volumes, Volumes]:
+    def on(preprocessing: Preprocessing) -> tuple[CachedVolumes, CachedVolumes]:
         cache = cache_of(workspace, preprocessing)
         sides = zip(frames, ("real", "synthetic"), strict=True)
         first, second = (measured(rows, workspace, cache, name).volumes for rows, name in sides)

@@ -126,6 +126,36 @@ def auc_samples(
     return result
 
 
+def precision_samples(
+    decided: NDArray[np.bool_], labels: NDArray[np.floating], weights: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Weighted precision of every finding; unknown labels are left out.
+
+    Args:
+        decided: ``(n, F)`` what was said to be there.
+        labels: ``(n, F)`` 1, 0 or NaN.
+        weights: ``(n, B)``.
+
+    Returns:
+        ``(B, F)``, NaN where nothing was said to be there.
+    """
+    said = decided & ~np.isnan(labels)
+    return _shares((said & (labels == 1)), said, weights)
+
+
+def accuracy_samples(
+    decided: NDArray[np.bool_], labels: NDArray[np.floating], weights: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Weighted accuracy of every finding, as :func:`precision_samples`; NaN where no label is known."""
+    known = ~np.isnan(labels)
+    return _shares(known & (decided == (labels == 1)), known, weights)
+
+
+def _shares(hits: NDArray[np.bool_], of: NDArray[np.bool_], weights: NDArray[np.floating]) -> NDArray[np.float64]:
+    total = weights.T @ of
+    return np.divide(weights.T @ hits, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
 def row_mean(samples: NDArray[np.floating], weights: NDArray[np.floating] | None = None) -> NDArray[np.float64]:
     """Mean of each row over its defined values, weighted on request; NaN for a row without any.
 

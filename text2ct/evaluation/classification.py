@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 
 from text2ct.errors import UserError
 from text2ct.evaluation.alignment import Cases, align
-from text2ct.evaluation.bootstrap import auc_samples, cluster_weights, interval, row_mean
+from text2ct.evaluation.bootstrap import auc_samples, cluster_weights, interval, precision_samples, row_mean
 from text2ct.findings import FINDINGS
 
 DEFAULT_THRESHOLD = 0.5
@@ -136,6 +136,8 @@ def score(
     usable = ~np.isnan(point)
     precision = [entry["precision"] or 0.0 for entry in scored]
     weight = [entry["positive"] for entry in scored]
+    # A finding never predicted counts with precision 0, in every sample.
+    precise = np.where(np.isnan(point), np.nan, np.nan_to_num(precision_samples(decided, cases.labels, weights)))
     result: dict[str, Any] = {
         "volumes": cases.n_volumes,
         "scans": cases.n_scans,
@@ -151,6 +153,8 @@ def score(
         "macro_recall": _mean([entry["recall"] for entry in scored]),
         "macro_accuracy": _mean([entry["accuracy"] for entry in scored]),
         "weighted_auc_ci": interval(row_mean(samples, positives)) if n_bootstrap > 0 else None,
+        "macro_precision_ci": interval(row_mean(precise)) if n_bootstrap > 0 else None,
+        "weighted_precision_ci": interval(row_mean(precise, positives)) if n_bootstrap > 0 else None,
         "patients": cases.n_patients,
         "findings_scored": len(scored),
         "n_bootstrap": max(n_bootstrap, 0),

@@ -34,7 +34,8 @@ class Fid2p5d:
         sagittal: Of sagittal slices.
         mean: Mean of the three.
         ci: 95% interval of ``mean``: the spread over resampled volumes, placed around the estimate; None without
-            a bootstrap, or when either set has fewer than 2 volumes.
+            a bootstrap.
+        plane_cis: The same of each plane.
         n_real: Real volumes.
         n_synthetic: Synthetic volumes.
         slices: Slices of each volume: axial, coronal, sagittal.
@@ -54,6 +55,7 @@ class Fid2p5d:
     sagittal: float
     mean: float
     ci: tuple[float, float] | None
+    plane_cis: tuple[tuple[float, float], ...] | None
     n_real: int
     n_synthetic: int
     slices: tuple[int, int, int]
@@ -104,12 +106,14 @@ def fid_between(
             raise UserError(f"there is 1 {which} volume; a distance between distributions needs 2 or more of each")
     planes = _planes(real, synthetic, np.ones(real.n), np.ones(synthetic.n))
     mean = float(np.mean(planes))
-    ci = None
+    ci, plane_cis = None, None
     if n_bootstrap > 0:
         rng = np.random.default_rng(seed)
         together = groups or (np.arange(real.n), np.arange(synthetic.n))
         draws = [cluster_weights(codes, n_bootstrap, rng) for codes in together]
-        ci = spread_around(mean, fid_means(real, synthetic, draws[0], draws[1]))
+        samples = fid_samples(real, synthetic, draws[0], draws[1])
+        ci = spread_around(mean, samples.mean(axis=1))
+        plane_cis = tuple(spread_around(one, drawn) for one, drawn in zip(planes, samples.T, strict=True))
     fewest = min(real.n, synthetic.n)
     return Fid2p5d(
         axial=planes[0],
@@ -117,6 +121,7 @@ def fid_between(
         sagittal=planes[2],
         mean=mean,
         ci=ci,
+        plane_cis=plane_cis,
         n_real=real.n,
         n_synthetic=synthetic.n,
         slices=real.slices,
@@ -133,10 +138,10 @@ def fid_between(
     )
 
 
-def fid_means(
+def fid_samples(
     real: SliceStatistics, synthetic: SliceStatistics, of_real: NDArray[np.float64], of_synthetic: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Mean distance of the three planes for many weightings of the volumes.
+    """Distances of the three planes for many weightings of the volumes.
 
     Args:
         real: As for :func:`fid_between`.
@@ -145,10 +150,10 @@ def fid_means(
         of_synthetic: (m, B).
 
     Returns:
-        (B,).
+        (B, 3): axial, coronal, sagittal.
     """
     weights = zip(of_real.T, of_synthetic.T, strict=True)
-    return np.array([np.mean(_planes(real, synthetic, a, b)) for a, b in weights])
+    return np.array([_planes(real, synthetic, a, b) for a, b in weights]).reshape(-1, len(PLANES))
 
 
 def _planes(

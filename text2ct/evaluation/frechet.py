@@ -65,6 +65,32 @@ def frechet_of_rows(
     return max(0.0, float(((means[0] - means[1]) ** 2).sum() + traces - 2 * shared))
 
 
+class RunningMoments:
+    """Mean and unbiased covariance of rows that come part by part: memory does not grow with them.
+
+    Args:
+        origin: (d,) near the rows; what they are counted from, so that sums keep their precision.
+    """
+
+    def __init__(self, origin: NDArray[np.floating]) -> None:
+        self._origin = origin.astype(np.float64)
+        self._count, self._sum = 0, np.zeros(len(origin))
+        self._product = np.zeros((len(origin), len(origin)))
+
+    def add(self, rows: NDArray[np.floating]) -> None:
+        """Add (n, d) rows."""
+        away = rows.astype(np.float64) - self._origin
+        self._count += len(away)
+        self._sum += away.sum(axis=0)
+        self._product += away.T @ away
+
+    def gaussian(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean (d,) and covariance (d, d); two rows or more must have been added."""
+        offset = self._sum / self._count
+        covariance = (self._product - self._count * np.outer(offset, offset)) / (self._count - 1)
+        return self._origin + offset, covariance
+
+
 def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -23,12 +23,16 @@ class Retrieval:
         chance: The same, expected under a random order: exact, not simulated.
         queries: Number of queries averaged over.
         gallery: Number of volumes that are ranked for a query.
+        rows: (queries,) which rows of the tables the queries are.
+        of_query: Rank k to what ``at`` is the mean of, (queries,).
     """
 
     at: dict[int, float]
     chance: dict[int, float]
     queries: int
     gallery: int
+    rows: NDArray[np.intp] = field(compare=False, repr=False)
+    of_query: dict[int, NDArray[np.float64]] = field(compare=False, repr=False)
 
 
 def report_to_volume_recall(text: ArrayLike, image: ArrayLike, ks: Sequence[int] = (5, 10, 50, 100)) -> Retrieval:
@@ -60,8 +64,12 @@ def report_to_volume_recall(text: ArrayLike, image: ArrayLike, ks: Sequence[int]
     # Equal embeddings differ by rounding of the matrix product.
     before = (similarity > own + 1e-12).sum(axis=1)
     tied = (np.abs(similarity - own) <= 1e-12).sum(axis=1)
-    at = {k: float(np.clip((k - before) / tied, 0, 1).mean()) for k in ranks}
-    return Retrieval(at, {k: min(1.0, k / n) for k in ranks}, n, n)
+    of_query = {k: np.clip((k - before) / tied, 0, 1) for k in ranks}
+    return Retrieval(_means(of_query), {k: min(1.0, k / n) for k in ranks}, n, n, np.arange(n), of_query)
+
+
+def _means(of_query: dict[int, NDArray[np.float64]]) -> dict[int, float]:
+    return {k: float(values.mean()) for k, values in of_query.items()}
 
 
 def findings_overlap(labels: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -131,9 +139,9 @@ def volume_to_volume_map(
     ranked = len(gallery) - (protocol == "others")
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :ranked]
     sorted_overlap = np.take_along_axis(overlap, order, axis=1)
-    at = {k: float(sorted_overlap[:, :k].mean()) for k in ranks}
+    of_query = {k: sorted_overlap[:, :k].mean(axis=1) for k in ranks}
     chance = float(overlap.sum() / (len(queries) * ranked))
-    return Retrieval(at, dict.fromkeys(ranks, chance), len(queries), ranked)
+    return Retrieval(_means(of_query), dict.fromkeys(ranks, chance), len(queries), ranked, queries, of_query)
 
 
 def clip_score(first: ArrayLike, second: ArrayLike) -> float:

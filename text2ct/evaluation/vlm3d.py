@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from text2ct.console import progress
 from text2ct.errors import UserError
 from text2ct.evaluation._inputs import check_same_grid
-from text2ct.evaluation.frechet import frechet_distance
+from text2ct.evaluation.frechet import RunningMoments, frechet_distance
 from text2ct.evaluation.generator.scorers import Scorer
 from text2ct.evaluation.retrieval import clip_score
-from text2ct.evaluation.slices import PLANES, SliceEncoder, SliceStatistics, StatisticsOfSet, slice_features
+from text2ct.evaluation.slices import PLANES, SliceEncoder, slice_features
 from text2ct.volumes.windows import Window
 
 CHUNK = 4
@@ -80,23 +80,26 @@ def fid_planes(
     Raises:
         UserError: A side has fewer than 2 volumes, or grids differ.
     """
-    sets: list[SliceStatistics] = []
+    sets: list[list[RunningMoments]] = []
     for name, volumes in (("real", real[:FID_VOLUMES]), ("synthetic", synthetic[:FID_VOLUMES])):
         if len(volumes) < 2:
             raise UserError(f"there is {len(volumes)} {name} volume; a distance between distributions needs 2 or more")
-        collected = StatisticsOfSet(encoder.name, "by volume", 1, sets[0] if sets else None)
+        running: list[RunningMoments] = []
         with progress(f"{name} slices", len(volumes)) as advance:
             for number, volume_hu in enumerate(volumes):
                 check_same_grid(volume_hu.shape, real[0].shape, f"{name} volume {number}")
                 low, high = int(volume_hu.min()), int(volume_hu.max())
                 scale = Window((low + high) / 2, max(1, high - low))
-                collected.add(slice_features(volume_hu, encoder, scale, 1, device))
+                features = slice_features(volume_hu, encoder, scale, 1, device)
+                running = running or [RunningMoments(rows.mean(axis=0)) for rows in features]
+                for plane, rows in zip(running, features, strict=True):
+                    plane.add(rows)
                 advance(1)
-        sets.append(collected.statistics(real[0].shape))
-    found = {}
-    for plane, name in enumerate(PLANES):
-        moments = [one.gaussian(plane, np.ones(one.n)) for one in sets]
-        found[_PLANE_KEYS[name]] = frechet_distance(*moments[0], *moments[1])
+        sets.append(running)
+    found = {
+        _PLANE_KEYS[name]: frechet_distance(*first.gaussian(), *second.gaussian())
+        for name, first, second in zip(PLANES, *sets, strict=True)
+    }
     return {"FID_2p5D_Avg": float(np.mean(list(found.values())))} | found
 
 

@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from text2ct.errors import UserError
 from text2ct.evaluation._inputs import label_table, unit_vectors
-from text2ct.evaluation.bootstrap import auc_samples
+from text2ct.evaluation.bootstrap import accuracy_samples, auc_samples, precision_samples, row_mean
 from text2ct.findings import FINDINGS
 
 PHRASINGS: tuple[tuple[str, str], ...] = (
@@ -130,26 +130,42 @@ def zero_shot(
     images = unit_vectors(image, "image")
     table = label_table(labels, len(images), findings)
     scores = zero_shot_scores(encode_text, images, phrasings=phrasings, logit_scale=logit_scale, findings=findings)
-    areas = auc_samples(scores, table, np.ones((len(images), 1)))[0]
+    once = np.ones((len(images), 1))
+    auc, accuracy, precision = (
+        dict(zip(findings, map(_number, samples[0]), strict=True)) for samples in _samples(scores, table, once)
+    )
+    macro = {name: _number(values[0]) for name, values in macro_samples(scores, table, once).items()}
+    return ZeroShot(scores, auc, accuracy, precision, macro["auc"], macro["accuracy"], macro["precision"], len(images))
+
+
+def macro_samples(
+    scores: NDArray[np.float64], labels: NDArray[np.float64], weights: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """The macro averages of :class:`ZeroShot` for many weightings of the volumes.
+
+    Args:
+        scores: (n, F) of :func:`zero_shot_scores`.
+        labels: (n, F) 1, 0 or NaN.
+        weights: (n, B) how often each volume counts.
+
+    Returns:
+        ``auc``, ``accuracy`` and ``precision``: (B,) each.
+    """
+    areas, accurate, precise = _samples(scores, labels, weights)
+    # A finding that is never said to be there counts with precision 0, if it has an AUC.
+    precise = np.where(np.isnan(areas), np.nan, np.nan_to_num(precise))
+    return {"auc": row_mean(areas), "accuracy": row_mean(accurate), "precision": row_mean(precise)}
+
+
+def _samples(
+    scores: NDArray[np.float64], labels: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """AUC, accuracy and precision, (B, F) each."""
     said = scores >= THRESHOLD
-    auc: dict[str, float | None] = {}
-    accuracy: dict[str, float | None] = {}
-    precision: dict[str, float | None] = {}
-    for column, name in enumerate(findings):
-        known = ~np.isnan(table[:, column])
-        truth, decision = table[known, column] == 1, said[known, column]
-        auc[name] = None if np.isnan(areas[column]) else float(areas[column])
-        accuracy[name] = float((truth == decision).mean()) if known.any() else None
-        precision[name] = float(truth[decision].mean()) if decision.any() else None
-    return ZeroShot(
-        scores,
-        auc,
-        accuracy,
-        precision,
-        _mean(list(auc.values())),
-        _mean(list(accuracy.values())),
-        _mean([precision[name] or 0.0 for name in findings if auc[name] is not None]),
-        len(images),
+    return (
+        auc_samples(scores, labels, weights),
+        accuracy_samples(said, labels, weights),
+        precision_samples(said, labels, weights),
     )
 
 
@@ -162,6 +178,5 @@ def _normalised(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

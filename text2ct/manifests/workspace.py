@@ -175,6 +175,18 @@ class Workspace:
         latest = max(found, key=lambda path: (path.stat().st_mtime_ns, path.as_posix()))
         return latest.parent if kind in ("classifiers", "reports") else latest
 
+    def find_run(self, kind: str, given: Path) -> Path:
+        """A run's folder, from its path or its name.
+
+        Raises:
+            UserError: There is none.
+        """
+        named = self.run_dir(kind) / given
+        for folder in (given, named):
+            if folder.is_dir():
+                return folder
+        raise UserError(f"'{given}' is neither a run's folder nor a run in {self.run_dir(kind)}")
+
     @staticmethod
     def _known(kind: str) -> tuple[tuple[str, ...], str, str]:
         if kind not in _KINDS:

@@ -62,7 +62,7 @@ def _alignment(found: Mapping[str, Any]) -> list[Row]:
                 f"zero-shot {'AUC' if key == 'auc' else key}, real volumes",
                 zero[key],
                 3,
-                None,
+                zero.get(f"{key}_ci"),
                 "chance 0.5" if key == "auc" else "",
             )
             for key in ("auc", "accuracy", "precision")
@@ -73,7 +73,7 @@ def _alignment(found: Mapping[str, Any]) -> list[Row]:
     ):
         for k, chance in found.get(key, {}).get("chance", {}).items():
             beside = f"chance {chance:.3f}, gallery of {found[key]['gallery']}"
-            rows.append(Row("3D CLIP", name.format(k=k), found[key][k], 3, None, beside))
+            rows.append(Row("3D CLIP", name.format(k=k), found[key][k], 3, found[key]["ci"][k], beside))
     return rows
 
 
@@ -95,36 +95,53 @@ def _fidelity(found: Mapping[str, Any]) -> list[Row]:
     if "fid_2p5d" not in found:
         return []
     fid = found["fid_2p5d"]
-    floor = fid.get("floor")
-    beside = ""
-    if floor is not None:
-        at, each = floor["distance_at_n_each"], floor["n_each"]
-        beside = f"of {each} volumes each: {at:.4f}, real against real {floor['mean']:.4f}"
-    rows = [
-        Row("Fidelity", f"FID 2.5D, {plane}", fid[plane], 4, fid["ci"] if plane == "mean" else None,
-            beside if plane == "mean" else "")
-        for plane in _PLANES
-    ]  # fmt: skip
+    rows = _by_plane("Fidelity", "FID 2.5D", fid, fid["backbone"])
     if "infinity" in fid:
         line = fid["infinity"]
+        beside = f"r² {line['r2']:.2f} of the line through {len(line['distances'])} numbers of volumes"
         rows.append(
-            Row("Fidelity", "FID 2.5D of infinitely many volumes", line["value"], 4, None, f"r² {line['r2']:.2f}")
+            Row("Fidelity", "FID 2.5D of infinitely many volumes", line["value"], 4, None, beside + _of_leading(fid))
         )
     for window, one in found["fid_window"].items():
         scale = f"{one['low_hu']:.0f} to {one['high_hu']:.0f} HU"
-        rows += [
-            Row("Fidelity by window", f"FID, {window.replace('_', ' ')}, {plane}", one[plane], 4,
-                one["ci"] if plane == "mean" else None, scale if plane == "mean" else "")
-            for plane in _PLANES
-        ]  # fmt: skip
+        rows += _by_plane("Fidelity by window", f"FID, {window.replace('_', ' ')}", one, scale)
     kid = found["kid"]
-    rows.append(Row("Fidelity", "kernel distance (KID)", kid["value"], 5, kid["ci"], "0 where the sets agree"))
+    rows.append(
+        Row("Fidelity", "kernel distance (KID)", kid["value"], 5, kid["ci"], _at_floor(kid) or "0 where the sets agree")
+    )
     rows += [
-        Row("Fidelity", name, found[key]["value"], 3, found[key]["ci"], "")
+        Row("Fidelity", name, found[key]["value"], 3, found[key]["ci"], _at_floor(found[key]))
         for key, name in _SHARES.items()
         if key in found
     ]
     return rows
+
+
+def _by_plane(group: str, name: str, fid: Mapping[str, Any], beside: str) -> list[Row]:
+    """A 2.5D distance: each plane and the mean, which stands beside its floor."""
+    floor = fid.get("floor")
+    if floor is not None:
+        at, each = floor["distance_at_n_each"], floor["n_each"]
+        beside += f"; of {each} volumes each: {at:.4f}, real against real {floor['mean']:.4f}" + _of_leading(fid)
+    cis = {"mean": fid["ci"]} | {plane: fid[f"{plane}_ci"] for plane in _PLANES if plane != "mean"}
+    return [
+        Row(group, f"{name}, {plane}", fid[plane], 4, cis[plane], beside if plane == "mean" else "")
+        for plane in _PLANES
+    ]
+
+
+def _of_leading(fid: Mapping[str, Any]) -> str:
+    """What floor, interval and extrapolation are of, where the network is too wide to resample all its features."""
+    if fid["components"] is None:
+        return ""
+    return f" (of the {fid['components']} leading components, {fid['variance_kept']:.1%} of the variance)"
+
+
+def _at_floor(one: Mapping[str, Any]) -> str:
+    if "floor" not in one:
+        return ""
+    floor = one["floor"]
+    return f"of {floor['n_each']} volumes each: {floor['at_n_each']:.4g}, real against real {floor['mean']:.4g}"
 
 
 def _factual(found: Mapping[str, Any]) -> list[Row]:

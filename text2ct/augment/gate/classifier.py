@@ -55,12 +55,6 @@ def train_own(
     )
 
 
-def find_run(workspace: Workspace, run: Path) -> Path:
-    """A classifier's folder from a path or a name within the workspace's ``classifiers``."""
-    inside = workspace.run_dir("classifiers") / run
-    return inside if not run.exists() and inside.exists() else run
-
-
 def refuse_unfit(run: Path, real: pd.DataFrame) -> None:
     """Refuse a classifier that knows more than the real training split.
 

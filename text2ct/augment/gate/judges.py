@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from text2ct.manifests import Workspace, by_scan
 
 if TYPE_CHECKING:
     from text2ct.classifiers import VolumeCache
+    from text2ct.classifiers.cache import CachedVolumes
     from text2ct.evaluation.memorisation import TrainingVolumes
 
 Predict = Callable[..., pd.DataFrame]
@@ -57,25 +58,6 @@ class Judged:
     def reasons(self) -> tuple[str, ...]:
         """Why, as the manifest says it."""
         return tuple(f"{score.test}: {score.reason}" for score in self.scores if not score.passed)
-
-
-class Grids(Sequence[NDArray[Any]]):
-    """Volumes in the cache, read when they are asked for.
-
-    Args:
-        entries: Files of the cache.
-    """
-
-    def __init__(self, entries: Sequence[Path]) -> None:
-        self._entries = entries
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __getitem__(self, index: Any) -> Any:
-        from text2ct.classifiers import VolumeCache
-
-        return VolumeCache.load(self._entries[index])
 
 
 class Judges:
@@ -218,10 +200,11 @@ class Judges:
         table = self._predict(self._classifier, rows, self._workspace, device=self._device)
         return table[list(FINDINGS)].to_numpy(dtype=np.float64)
 
-    def _read(self, rows: pd.DataFrame, purpose: str) -> Grids:
+    def _read(self, rows: pd.DataFrame, purpose: str) -> CachedVolumes:
+        from text2ct.classifiers.cache import CachedVolumes
         from text2ct.classifiers.dataset import make_table
 
-        return Grids(make_table(rows, self._workspace, self._cache, purpose).entries)
+        return CachedVolumes(make_table(rows, self._workspace, self._cache, purpose).entries)
 
 
 def _split(real: pd.DataFrame, split: str) -> pd.DataFrame:

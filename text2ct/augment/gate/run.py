@@ -84,7 +84,7 @@ def gate(
         raise UserError("a gate never changes its input; give another --run")
     _check_pack(rows, pack, best_of)
     if classifier is not None:
-        classifier = judging.find_run(workspace, classifier)
+        classifier = workspace.find_run("classifiers", classifier)
         judging.refuse_unfit(classifier, real)
     judge = None if "label" not in config.tests else classifier
     fidelity = read_fidelity(own)  # as `synthesize` keeps it beside the volumes

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from text2ct.classifiers.cache import CachedVolumes
 from text2ct.console import warn
 from text2ct.evaluation.bootstrap import cluster_weights, interval
 from text2ct.evaluation.generator.kept_features import Describe, KeptFeatures
 from text2ct.evaluation.generator.scorers import Scorer
-from text2ct.evaluation.generator.sets import MeasuredSet, Volumes
+from text2ct.evaluation.generator.sets import MeasuredSet
 from text2ct.evaluation.retrieval import Retrieval, clip_scores, report_to_volume_recall, volume_to_volume_map
-from text2ct.evaluation.zero_shot import zero_shot
+from text2ct.evaluation.zero_shot import macro_samples, zero_shot
 
 
-def embeddings(scorer: Scorer, volumes: Volumes, kept: KeptFeatures, what: str) -> NDArray[np.float64]:
+def embeddings(scorer: Scorer, volumes: CachedVolumes, kept: KeptFeatures, what: str) -> NDArray[np.float64]:
     """(n, d) unit vectors of volumes, kept on disk."""
     return kept.of(volumes, scorer.identity, describer(scorer), what).rows()
 
@@ -40,6 +41,8 @@ def alignment_section(
 ) -> dict[str, Any]:
     """``clip_score``, and what the 3D CLIP itself is worth on the real volumes: zero-shot, retrieval, with chance.
 
+    Intervals are of a bootstrap over prompts and patients; of retrieval queries are drawn, and the gallery stays.
+
     Args:
         real: Real volumes with reports.
         synthetic: Synthetic volumes with prompts.
@@ -47,7 +50,7 @@ def alignment_section(
         scorer: The 3D CLIP.
         kept: Features.
         conditioned: Whether this 3D CLIP conditioned the generator; None where the generator's pack is not known.
-        n_bootstrap: Bootstrap samples, over prompts.
+        n_bootstrap: Bootstrap samples.
         seed: Of the bootstrap.
     """
     if conditioned:
@@ -59,6 +62,7 @@ def alignment_section(
         name: embeddings(scorer, one.volumes, kept, f"{name} volumes by 3D CLIP")
         for name, one in (("real", real), ("synthetic", synthetic))
     }
+    how = n_bootstrap, seed
     by_row = clip_scores_by_row(synthetic, image, pairs, scorer)
     scores: dict[str, Any] = {
         "text_image": None,
@@ -71,7 +75,7 @@ def alignment_section(
     for name, (rows, each) in by_row.items():
         if len(rows):
             scores[name] = float(each.mean())
-            scores[f"{name}_ci"] = _interval(each, synthetic.groups[rows], n_bootstrap, seed)
+            scores[f"{name}_ci"] = _interval(each, synthetic.groups[rows], how)
     reported = [number for number, text in enumerate(real.texts) if text]
     found: dict[str, Any] = {"clip_score": scores}
     if not np.isnan(real.labels).all():
@@ -79,11 +83,15 @@ def alignment_section(
         found["zero_shot"] = {
             "auc": zero.macro_auc, "accuracy": zero.macro_accuracy, "precision": zero.macro_precision, "n": zero.n,
         }  # fmt: skip
+        if n_bootstrap:
+            samples = macro_samples(zero.scores, real.labels, _weights(real.groups, how))
+            found["zero_shot"] |= {f"{name}_ci": interval(drawn) for name, drawn in samples.items()}
     if (real.labels == 1).any(axis=1).sum() >= 2:
-        found["volume_to_volume_map"] = _by_k(volume_to_volume_map(image["real"], real.labels))
+        found["volume_to_volume_map"] = _by_k(volume_to_volume_map(image["real"], real.labels), real.groups, how)
     if len(reported) >= 2:
         texts = scorer.texts([real.texts[i] for i in reported])
-        found["report_to_volume_recall"] = _by_k(report_to_volume_recall(texts, image["real"][reported]))
+        recall = report_to_volume_recall(texts, image["real"][reported])
+        found["report_to_volume_recall"] = _by_k(recall, real.groups[reported], how)
     return found
 
 
@@ -118,15 +126,25 @@ def clip_scores_by_row(
     return {"text_image": (told, text), "image_image": (pairs[:, 0], between)}
 
 
-def _interval(each: NDArray[np.float64], groups: NDArray[np.intp], n_bootstrap: int, seed: int) -> list[float] | None:
-    """Of a mean over rows, whose groups are drawn whole."""
-    if not n_bootstrap:
-        return None
+def _weights(groups: NDArray[np.intp], how: tuple[int, int]) -> NDArray[np.float64]:
+    """(n, B) for rows whose groups are drawn whole; ``how`` is the number of samples and the seed."""
     codes = np.unique(groups, return_inverse=True)[1]
-    weights = cluster_weights(codes, n_bootstrap, np.random.default_rng(seed))
+    return cluster_weights(codes, how[0], np.random.default_rng(how[1]))
+
+
+def _interval(each: NDArray[np.float64], groups: NDArray[np.intp], how: tuple[int, int]) -> list[float] | None:
+    """Of a mean over rows, whose groups are drawn whole."""
+    if not how[0]:
+        return None
+    weights = _weights(groups, how)
     return interval(each @ weights / weights.sum(axis=0))
 
 
-def _by_k(measure: Retrieval) -> dict[str, Any]:
+def _by_k(measure: Retrieval, groups: NDArray[np.intp], how: tuple[int, int]) -> dict[str, Any]:
     at: dict[str, Any] = {str(k): value for k, value in measure.at.items()}
-    return at | {"chance": {str(k): value for k, value in measure.chance.items()}, "gallery": measure.gallery}
+    drawn = groups[measure.rows]
+    return at | {
+        "ci": {str(k): _interval(each, drawn, how) for k, each in measure.of_query.items()},
+        "chance": {str(k): value for k, value in measure.chance.items()},
+        "gallery": measure.gallery,
+    }

@@ -17,7 +17,9 @@ from text2ct.evaluation.slices import COLOUR, SliceEncoder
 
 BUNDLED = "simulated"
 _FOLDER = Path(__file__).parent / "slice-network"
-_TIMM, _RADIMAGENET = "timm:", "radimagenet:"
+_TIMM, _RADIMAGENET, _SQUEEZENET = "timm:", "radimagenet:", "squeezenet:"
+_BLUE_FIRST = (0.406, 0.456, 0.485)
+"""ImageNet's means as MONAI's 2.5D FID of the MAISI tutorial subtracts them."""
 
 
 def slice_encoder(name: str = BUNDLED, *, device: torch.device) -> SliceEncoder:
@@ -25,8 +27,8 @@ def slice_encoder(name: str = BUNDLED, *, device: torch.device) -> SliceEncoder:
 
     Args:
         name: ``simulated`` (bundled, trained on simulated patients), the folder of a slice network, ``timm:NAME``
-            for a network of timm with its default pretrained weights, such as ``timm:resnet50``, or
-            ``radimagenet:FILE`` for RadImageNet's ResNet-50.
+            for a network of timm with its default pretrained weights, such as ``timm:resnet50``,
+            ``radimagenet:FILE`` for RadImageNet's ResNet-50, or ``squeezenet:FILE`` for torchvision's SqueezeNet 1.1.
         device: Where it computes.
 
     Raises:
@@ -36,11 +38,13 @@ def slice_encoder(name: str = BUNDLED, *, device: torch.device) -> SliceEncoder:
         return TimmEncoder(name.removeprefix(_TIMM)).to(device).eval().requires_grad_(False)
     if name.startswith(_RADIMAGENET):
         return RadImageNet(Path(name.removeprefix(_RADIMAGENET))).to(device).eval().requires_grad_(False)
+    if name.startswith(_SQUEEZENET):
+        return SqueezeNet(Path(name.removeprefix(_SQUEEZENET))).to(device).eval().requires_grad_(False)
     folder = _FOLDER if name == BUNDLED else Path(name)
     if not (folder / CONFIG).is_file():
         raise UserError(
             f"'{name}' is no backbone: it is neither '{BUNDLED}' nor the folder of a slice network; timm's are named "
-            f"as {_TIMM}resnet50, RadImageNet's ResNet-50 as {_RADIMAGENET}FILE"
+            f"as {_TIMM}resnet50, RadImageNet's ResNet-50 as {_RADIMAGENET}FILE, SqueezeNet 1.1 as {_SQUEEZENET}FILE"
         )
     return SliceNetwork.load(folder).to(device)
 
@@ -115,13 +119,45 @@ class RadImageNet(nn.Module):
         names = [name for name, _ in whole.named_children() if name not in ("avgpool", "fc")]
         self.body = nn.Sequential(*(getattr(whole, name) for name in names))
         fill(self.body, numbered(read_state(path), names), path, "a ResNet-50")
-        self.register_buffer("mean", torch.tensor([0.406, 0.456, 0.485]).reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(_BLUE_FIRST).reshape(1, -1, 1, 1), persistent=False)
         self.mean: Tensor
         self.name = f"RadImageNet ResNet-50 ({weights_digest(self.body.state_dict())})"
 
     def forward(self, slices: Tensor) -> Tensor:
         """(n, 3, H, W) float32 in [0, 1] to (n, 2048) float32."""
         features: Tensor = self.body(slices - self.mean).mean(dim=(-2, -1))
+        return features
+
+
+class SqueezeNet(nn.Module):
+    """torchvision's SqueezeNet 1.1 trained on ImageNet, from a local file: what the VLM3D challenge's scorer uses.
+
+    Slices keep their size and ImageNet's means are subtracted, as for :class:`RadImageNet`; features are the 1,000
+    outputs, averaged over positions by the network itself.
+
+    Args:
+        path: The state as torchvision publishes it; read with ``weights_only=True``.
+
+    Raises:
+        UserError: The file is missing, damaged or of another network.
+    """
+
+    channels = 3
+    view = "full_range"
+
+    def __init__(self, path: Path) -> None:
+        from torchvision.models import squeezenet1_1
+
+        super().__init__()
+        self.network = squeezenet1_1(weights=None)
+        fill(self.network, read_state(path), path, "a SqueezeNet 1.1")
+        self.register_buffer("mean", torch.tensor(_BLUE_FIRST).reshape(1, -1, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.name = f"SqueezeNet 1.1 ({weights_digest(self.network.state_dict())})"
+
+    def forward(self, slices: Tensor) -> Tensor:
+        """(n, 3, H, W) float32 in [0, 1] to (n, 1000) float32."""
+        features: Tensor = self.network(slices - self.mean)
         return features
 
 

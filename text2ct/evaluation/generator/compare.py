@@ -10,10 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from text2ct.classifiers import predict
-from text2ct.console import info
 from text2ct.errors import UserError
 from text2ct.evaluation.bootstrap import auc_samples, cluster_weights, interval, row_mean
-from text2ct.evaluation.fidelity import fid_means
+from text2ct.evaluation.fidelity import fid_samples
 from text2ct.evaluation.generator.alignment import clip_scores_by_row, embeddings
 from text2ct.evaluation.generator.evaluate import Compared, Measures, Metric, Settings, evaluate
 from text2ct.evaluation.generator.fidelity import statistics_of_sets
@@ -30,6 +29,7 @@ NAMES = {
     "macro_auc": "macro AUC of the classifier",
 }
 BETTER_BELOW = {"fid_2p5d"}
+_OF_PROMPT = ("prompt_dataset", "prompt_volume")
 
 
 def compare(
@@ -78,6 +78,7 @@ def compare(
                 f"{name}: {len(frame) - len(kept)} volumes of other prompts, or more of a prompt, are left out"
             )
         rows[name] = kept
+    rows = _of_one_scan(rows)
     found = {name: evaluate(real, frame, workspace, settings, measures) for name, frame in rows.items()}
     samples = {}
     for name, frame in rows.items():
@@ -89,9 +90,29 @@ def compare(
         for key in samples[first]
         if key in samples[name] and np.isfinite([samples[name][key][0], samples[first][key][0]]).all()
     ]
-    for note in notes:
-        info(note)
+    for name, one in found.items():
+        notes += [f"{name}: {note}" for note in one["notes"]]
     return {"prompts": len(common), "against": first, "sets": found, "differences": differences, "notes": notes}
+
+
+def _of_one_scan(rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The real volume of a prompt is the same in every set: the one that the first set that names any names."""
+    named: dict[str, tuple[str, str]] = {}
+    for frame in rows.values():
+        if set(_OF_PROMPT) <= set(frame):
+            told = zip(MeasuredSet.texts_of(frame), frame[_OF_PROMPT[0]], frame[_OF_PROMPT[1]], strict=True)
+            for text, dataset, volume in told:
+                if volume:
+                    named.setdefault(text, (dataset, volume))
+    return {
+        name: frame.assign(
+            **{
+                column: [named.get(text, ("", ""))[place] for text in MeasuredSet.texts_of(frame)]
+                for place, column in enumerate(_OF_PROMPT)
+            }
+        )
+        for name, frame in rows.items()
+    }
 
 
 Sample = tuple[float, NDArray[np.float64]]
@@ -139,8 +160,8 @@ def _samples(
             both.real, both.synthetic, measures.encoder, both.kept, every=settings.every, device=both.device
         )
         if statistics is not None:
-            value = fid_means(*statistics, np.ones((len(both.real), 1)), np.ones((len(codes), 1)))[0]
-            found["fid_2p5d"] = float(value), fid_means(*statistics, of_patients, of_prompts)
+            value = fid_samples(*statistics, np.ones((len(both.real), 1)), np.ones((len(codes), 1))).mean()
+            found["fid_2p5d"] = float(value), fid_samples(*statistics, of_patients, of_prompts).mean(axis=1)
     if "alignment" in settings.metrics and measures.scorer is not None:
         scorer = measures.scorer
         image = {

@@ -16,12 +16,14 @@ from text2ct.evaluation.frechet import frechet_distance
 from text2ct.evaluation.generator.alignment import describer as describe_by_clip
 from text2ct.evaluation.generator.backbones import plain_view
 from text2ct.evaluation.generator.evaluate import (
+    COPIES_GRID,
     Measures,
     Settings,
     cache_of,
     check_needs,
     grid_of,
     kept_features,
+    strangers_rows,
     training_rows,
 )
 from text2ct.evaluation.generator.fidelity import DIVISIONS, backbone_name, describer
@@ -49,7 +51,10 @@ def estimate(
     check_needs(settings, measures)
     where, kept = pick_device(measures.device), kept_features(workspace)
     own, made, learnt = real_rows(real, settings.split), synthetic_rows(synthetic), training_rows(real, settings)
-    compared, everyone = pd.concat([own, made], ignore_index=True), pd.concat([own, made, learnt], ignore_index=True)
+    compared = pd.concat([own, made], ignore_index=True)
+    strangers = strangers_rows(real) if "privacy" in settings.metrics else real.iloc[:0]
+    searched = pd.concat([made, learnt, strangers if len(strangers) else own], ignore_index=True)
+    everyone = pd.concat([own, made, learnt, strangers], ignore_index=True)
     common = grid_of(settings)
     tasks: list[tuple[str, Describe, pd.DataFrame, Preprocessing]] = []
     seconds, size, to_read = SECONDS_A_VOLUME * len(everyone), 0, 0
@@ -73,7 +78,9 @@ def estimate(
     def keys(rows: pd.DataFrame, grid: Preprocessing) -> list[str]:
         return [key(grid, *at) for at in zip(rows["root"], rows["path"], strict=True)]
 
-    keys(everyone, common)
+    keys(compared, common)
+    if "privacy" in settings.metrics:
+        keys(searched, COPIES_GRID)
     for name, describe, rows, grid in tasks:
         begun = time.perf_counter()
         arrays = describe(np.zeros(grid.size, dtype=np.int16))

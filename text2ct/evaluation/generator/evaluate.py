@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,8 +11,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from text2ct.augment.gate import GateConfig
 from text2ct.classifiers.cache import VolumeCache
 from text2ct.classifiers.config import Axis, Millimetres, Preprocessing, WindowSetting
 from text2ct.compute import keep_freed_memory, pick_device
@@ -22,7 +25,7 @@ from text2ct.evaluation.generator.factual import check_reader, factual_section
 from text2ct.evaluation.generator.fidelity import fidelity_section, volume_section
 from text2ct.evaluation.generator.kept_features import KeptFeatures
 from text2ct.evaluation.generator.private import diversity_section, membership_section, privacy_section
-from text2ct.evaluation.generator.provenance import conditioned_by, known_rows, makers
+from text2ct.evaluation.generator.provenance import conditioned_by, known_rows, makers, of_unknown_makers
 from text2ct.evaluation.generator.scorers import Scorer
 from text2ct.evaluation.generator.sets import MeasuredSet, measured, pairs, real_rows, synthetic_rows
 from text2ct.evaluation.slices import SliceEncoder
@@ -31,6 +34,12 @@ from text2ct.volumes.windows import WINDOWS
 
 Metric = Literal["fidelity", "fid_3d", "alignment", "factual", "privacy", "diversity"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
+FEWEST_SAMPLES = 40
+
+
+_GATE = GateConfig()
+COPIES_GRID = Preprocessing(size=_GATE.size, spacing_mm=_GATE.spacing_mm)
+"""On which copies are looked for: the gate's, whatever the grid of the comparison."""
 
 
 def _usual_windows() -> tuple[WindowSetting, ...]:
@@ -51,12 +60,15 @@ def window_settings(text: str) -> tuple[WindowSetting, ...]:
             found.append(usual[name] if not numbers else _window(name, *map(float, numbers)))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"'{word}' is no window; use {', '.join(usual)}, or NAME:CENTRE:WIDTH in HU with a width above 0"
+                f"'{word}' is no window; use {', '.join(usual)}, or NAME:CENTRE:WIDTH in HU with a width above 0 and a "
+                "name of letters, digits, '_' and '-'"
             ) from error
     return tuple(found)
 
 
 def _window(name: str, centre: float, width: float) -> WindowSetting:
+    if not (re.fullmatch(r"[\w-]+", name) and math.isfinite(centre) and math.isfinite(width)):
+        raise ValueError(name)
     return WindowSetting(name=name, centre=centre, width=width)
 
 
@@ -72,8 +84,15 @@ class Settings(BaseModel):
     split: str = Field(default="test", description="of the real manifest: what the synthetic set is compared with")
     every: int = Field(default=1, ge=1, description="every how manyth slice describes a volume")
     windows: tuple[WindowSetting, ...] = Field(default_factory=_usual_windows, description="of FIDs by window")
-    n_bootstrap: int = Field(default=200, ge=0)
+    n_bootstrap: int = Field(default=200, ge=0, description="0 for no intervals, otherwise 40 or more")
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("n_bootstrap")
+    @classmethod
+    def _enough_samples(cls, value: int) -> int:
+        if 0 < value < FEWEST_SAMPLES:
+            raise ValueError(f"{value} samples have no 2.5% on either side; give {FEWEST_SAMPLES} or more, or 0")
+        return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +158,15 @@ def evaluate(
         "pairs": len(compared.pairs),
         "made_by": makers(rows[1]),
     }
+    rejected = len(synthetic_rows(synthetic, rejected=True)) - len(rows[1])
+    if rejected:
+        compared.notes.append(f"{rejected} volumes that a gate rejected are left out")
+    unknown = of_unknown_makers(rows[1], workspace)
+    if unknown:
+        compared.notes.append(
+            f"whom the makers of {unknown} volumes have learnt from is not known here: their pack is not at hand, and "
+            "nobody can tell whether it has seen the patients that it is compared with"
+        )
     if len(found["made_by"]) > 1:
         ways = len(found["made_by"])
         compared.notes.append(f"the synthetic set was made in {ways} ways (packs, guidances, steps): see made_by")
@@ -177,6 +205,7 @@ class Compared:
     ) -> None:
         self.pictures = pictures
         self.notes: list[str] = []
+        self._sets: dict[tuple[Preprocessing, int], MeasuredSet] = {}
         self.frame, self._training = frame, training
         self.workspace, self.settings, self.measures = workspace, settings, measures
         self.device = pick_device(measures.device)
@@ -189,7 +218,10 @@ class Compared:
         self._boot: dict[str, Any] = {"n_bootstrap": settings.n_bootstrap, "seed": settings.seed}
 
     def _on(self, grid: Preprocessing, rows: pd.DataFrame, name: str) -> MeasuredSet:
-        return measured(rows, self.workspace, cache_of(self.workspace, grid), name)
+        key = grid, id(rows)  # the set holds its rows, so that no others come to have their number
+        if key not in self._sets:
+            self._sets[key] = measured(rows, self.workspace, cache_of(self.workspace, grid), name)
+        return self._sets[key]
 
     def both_on(self, grid: Preprocessing | None) -> tuple[MeasuredSet, MeasuredSet]:
         """Real and synthetic volumes on a grid; the common one if None."""
@@ -200,10 +232,19 @@ class Compared:
     def fidelity(self) -> dict[str, Any]:
         """Distances of slices, and neighbourhoods."""
         assert self.measures.encoder is not None
-        return fidelity_section(
+        found = fidelity_section(
             self.real, self.synthetic, self.measures.encoder, self.kept,
             windows=self.settings.windows, every=self.settings.every, device=self.device, **self._boot,
         )  # fmt: skip
+        lacking = {
+            "floors": "floor" in found["fid_2p5d"],
+            "the distance of infinitely many volumes": "infinity" in found["fid_2p5d"],
+            "precision, recall, density and coverage": "precision" in found,
+        }
+        few = [name for name, there in lacking.items() if not there]
+        if few:
+            self.notes.append(f"too few volumes for {', '.join(few)}")
+        return found
 
     def fid_3d(self) -> dict[str, Any]:
         """The distance of whole volumes."""
@@ -220,6 +261,9 @@ class Compared:
         alone = len(self.synthetic) - len(self.pairs)
         if alone:
             self.notes.append(f"{alone} synthetic volumes have no real volume of their report to compare with")
+        untold = len(self.synthetic) - found["clip_score"]["prompts"]
+        if untold:
+            self.notes.append(f"{untold} synthetic volumes have no prompt, and no score of text with image")
         return found
 
     def factual(self) -> dict[str, Any]:
@@ -244,13 +288,16 @@ class Compared:
 
     def privacy(self) -> dict[str, Any]:
         """Copies and membership."""
-        learnt = self._on(self._grid, self._training, "training")
-        strangers = _of_split(self.frame, "validation")
-        others = self._on(self._grid, by_scan(strangers)[0], "validation") if len(strangers) else self.real
-        known = known_rows(self.synthetic.rows, learnt.rows, self.workspace)
+        grid = COPIES_GRID
+        learnt = self._on(grid, self._training, "training")
+        strangers = strangers_rows(self.frame)
+        made = self._on(grid, self.synthetic.rows, "synthetic")
+        others = self._on(grid, strangers if len(strangers) else self.real.rows, "validation")
+        known = known_rows(made.rows, learnt.rows, self.workspace)
+        scorer = self.measures.scorer
         found = privacy_section(
-            self.synthetic, learnt, others, n_known=int(known.sum()), spacing_mm=self.settings.spacing_mm,
-            pictures=self.pictures,
+            made, learnt, others, n_known=int(known.sum()), spacing_mm=grid.spacing_mm, pictures=self.pictures,
+            embed=None if scorer is None or scorer.grid != grid else lambda hu: scorer.volumes([hu])[0],
         )  # fmt: skip
         self.notes += found.pop("rule_notes")
         if not known.any():
@@ -263,7 +310,7 @@ class Compared:
         elif self.measures.scorer is not None:
             # Patients of the compared split gave the prompts: they are nearer to the set than strangers are.
             members = MeasuredSet(learnt.rows[known].reset_index(drop=True), learnt.volumes.of(np.flatnonzero(known)))
-            sets = (self.synthetic, members, others)
+            sets = (made, members, others)
             names = ("synthetic", "training", "validation")
             vectors = [self._embedded(one.rows, name) for one, name in zip(sets, names, strict=True)]
             found |= membership_section(*zip(sets, vectors, strict=True), **self._boot)
@@ -274,7 +321,10 @@ class Compared:
         both = None
         if self.measures.scorer is not None:
             both = self._embedded(self.real.rows, "real"), self._embedded(self.synthetic.rows, "synthetic")
-        return {"diversity": diversity_section(self.real, self.synthetic, both, self.settings.seed)}
+        found = diversity_section(self.real, self.synthetic, both, self.settings.seed)
+        if not found["one_prompt"]["groups"]:
+            self.notes.append("no prompt made two volumes or more: diversity within one prompt is not measured")
+        return {"diversity": found}
 
     def _embedded(self, rows: pd.DataFrame, name: str) -> NDArray[np.float64]:
         """Unit vectors by the 3D CLIP."""
@@ -297,6 +347,12 @@ def training_rows(real: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     if rows.empty:
         raise UserError("the real manifest has no train volumes with files")
     return rows
+
+
+def strangers_rows(real: pd.DataFrame) -> pd.DataFrame:
+    """Who says how near patients come whom a generator never met: validation scans."""
+    rows = _of_split(real, "validation")
+    return by_scan(rows)[0] if len(rows) else rows
 
 
 def _of_split(real: pd.DataFrame, split: str) -> pd.DataFrame:

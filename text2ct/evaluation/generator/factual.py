@@ -86,7 +86,7 @@ def factual_section(
             thresholds=thresholds,
         )
     found: dict[str, Any] = {f"{m}_{name}": results[name][m] for m in MEASURES for name in results}
-    found |= {f"macro_auc_{name}_ci": results[name]["macro_auc_ci"] for name in results}
+    found |= {f"{m}_{name}_ci": results[name][f"{m}_ci"] for m in MEASURES for name in results}
     found["findings"] = {
         finding: {name: results[name]["findings"][finding]["auc"] for name in results} for finding in FINDINGS
     }

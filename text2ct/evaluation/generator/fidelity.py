@@ -26,6 +26,7 @@ from text2ct.evaluation.slices import PLANES, SliceEncoder, SliceStatistics, Sta
 from text2ct.volumes.windows import Window
 
 DIVISIONS = 10
+SHARES = ("precision", "recall", "density", "coverage")
 FEATURES_VERSION = 1
 """Raise it when slices are cut or scaled in another way: what was kept before is then made again."""
 Pair = tuple[Described, Described]
@@ -49,37 +50,70 @@ def fidelity_section(
     """
     groups = real.groups, synthetic.groups
     how: dict[str, Any] = {"groups": groups, "n_bootstrap": n_bootstrap, "seed": seed}
-
+    # One scan a patient: another one is no stranger to it.
+    alone = np.unique(groups[0], return_index=True)[1]
     described = partial(_described, real, synthetic, encoder, kept, every, device)
     plain = plain_view(encoder)
     pair = described(plain, plain)
     fid, main, leading = _distance(pair, encoder, plain, every, real.volumes[0].shape, how)
-    found: dict[str, Any] = {"fid_2p5d": _planes(fid) | _rests_on(fid) | leading}
-    # Distances fall as volumes are added, so floor and distance are compared at one number of volumes.
-    # One scan a patient: another one is no stranger to it.
-    alone = main[0].subset(np.unique(groups[0], return_index=True)[1])
-    each = min(alone.n // 2, main[1].n)
-    if each >= 2:
-        floor = fid_floor(alone, n_each=each, divisions=DIVISIONS, seed=seed)
-        beside = _at(alone, main[1], each, seed)
-        found["fid_2p5d"]["floor"] = asdict(floor) | {
-            "distance_at_n_each": beside,
-            "ratio": beside / floor.mean if floor.mean > 0 else None,
-        }
+    found: dict[str, Any] = {"fid_2p5d": _planes(fid) | _rests_on(fid) | leading | _floor(main, alone, seed)}
     if min(one.n for one in main) >= FEWEST:
         found["fid_2p5d"]["infinity"] = asdict(fid_infinity(*main, seed=seed))
     vectors = [np.stack([_mean_slice(one[i]) for i in range(len(one))]) for one in pair]
     found["kid"] = asdict(kernel_distance(*vectors, groups=groups))
     if min(len(one) for one in vectors) > NEAREST_OF_DENSITY:
         near = asdict(neighbourhoods(*vectors, **how))
-        found |= {name: near[name] for name in ("precision", "recall", "density", "coverage")}
+        found |= {name: near[name] for name in SHARES}
+    for name, floor in _floors_of_volumes(vectors[0][alone], vectors[1], seed).items():
+        found[name]["floor"] = floor
     del main
     found["fid_window"] = {}
     for one in windows:
         window = Window(one.centre, one.width)
-        fid = _distance(described(one.name, window), encoder, one.name, every, real.volumes[0].shape, how)[0]
-        found["fid_window"][one.name] = _planes(fid) | {"low_hu": window.low_hu, "high_hu": window.high_hu}
+        pair = described(one.name, window)
+        fid, main, leading = _distance(pair, encoder, one.name, every, real.volumes[0].shape, how)
+        bounds = {"low_hu": window.low_hu, "high_hu": window.high_hu}
+        found["fid_window"][one.name] = _planes(fid) | bounds | leading | _floor(main, alone, seed)
+        del main
     return found
+
+
+def _floor(sets: tuple[SliceStatistics, SliceStatistics], alone: NDArray[np.intp], seed: int) -> dict[str, Any]:
+    """``floor``: of halves of the real volumes, beside the distance at as many volumes; distances fall as these grow.
+
+    Nothing where a half would have fewer than 2 volumes.
+    """
+    real, synthetic = sets[0].subset(alone), sets[1]
+    each = min(real.n // 2, synthetic.n)
+    if each < 2:
+        return {}
+    floor = fid_floor(real, n_each=each, divisions=DIVISIONS, seed=seed)
+    beside = _at(real, synthetic, each, seed)
+    ratio = beside / floor.mean if floor.mean > 0 else None
+    return {"floor": asdict(floor) | {"distance_at_n_each": beside, "ratio": ratio}}
+
+
+def _floors_of_volumes(
+    real: NDArray[np.float64], synthetic: NDArray[np.float64], seed: int
+) -> dict[str, dict[str, float]]:
+    """As :func:`_floor`, for measures of volumes' mean features: ``mean``, ``at_n_each`` and ``n_each`` of each."""
+    each = min(len(real) // 2, len(synthetic))
+    if each < 2:
+        return {}
+    rng = np.random.default_rng(seed)
+    values: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(DIVISIONS):
+        order, some = rng.permutation(len(real)), rng.permutation(len(synthetic))[:each]
+        half = real[order[:each]]
+        others = real[order[each : 2 * each]], synthetic[some]
+        kernels = [kernel_distance(half, other).value for other in others]
+        values.setdefault("kid", []).append((kernels[0], kernels[1]))
+        if each > NEAREST_OF_DENSITY:
+            near = [neighbourhoods(half, other, n_bootstrap=0) for other in others]
+            for name in SHARES:
+                values.setdefault(name, []).append((getattr(near[0], name).value, getattr(near[1], name).value))
+    means = {name: np.mean(drawn, axis=0) for name, drawn in values.items()}
+    return {name: {"mean": float(one[0]), "at_n_each": float(one[1]), "n_each": each} for name, one in means.items()}
 
 
 def statistics_of_sets(
@@ -172,14 +206,20 @@ def _distance(
         return fid, both, {"components": None}
     planes = [frechet_distance(*a, *b) for a, b in zip(*leading.moments, strict=True)]
     mean = float(np.mean(planes))
-    ci = None if fid.ci is None else (max(0.0, mean + fid.ci[0] - fid.mean), mean + fid.ci[1] - fid.mean)
+    ci = None if fid.ci is None else _moved(fid.ci, mean - fid.mean)
+    parts = [getattr(fid, name) for name in PLANES]
+    if fid.plane_cis is not None:
+        shifts = [whole - part for whole, part in zip(planes, parts, strict=True)]
+        plane_cis = tuple(_moved(one, by) for one, by in zip(fid.plane_cis, shifts, strict=True))
+    else:
+        plane_cis = None
     fewest = min(one.n for one in both)
     few = tuple(p for p, each in zip(PLANES, fid.slices, strict=True) if fewest * each <= leading.dimension)
     whole: dict[str, Any] = dict(zip(PLANES, planes, strict=True)) | {
         "dimension": leading.dimension,
         "rank_deficient": few,
     }
-    fid = replace(fid, mean=mean, ci=ci, **whole)
+    fid = replace(fid, mean=mean, ci=ci, plane_cis=plane_cis, **whole)
     return fid, both, {"components": LEADING, "variance_kept": leading.variance_kept}
 
 
@@ -196,8 +236,14 @@ def _mean_slice(planes: Arrays) -> NDArray[np.float64]:
     return np.concatenate([plane.mean(axis=0, dtype=np.float64) for plane in planes])
 
 
+def _moved(ci: tuple[float, float], by: float) -> tuple[float, float]:
+    return max(0.0, ci[0] + by), ci[1] + by
+
+
 def _planes(fid: Fid2p5d) -> dict[str, Any]:
-    return {name: getattr(fid, name) for name in (*PLANES, "mean")} | {"ci": None if fid.ci is None else list(fid.ci)}
+    found = {name: getattr(fid, name) for name in (*PLANES, "mean")} | {"ci": None if fid.ci is None else list(fid.ci)}
+    cis = fid.plane_cis or (None,) * len(PLANES)
+    return found | {f"{name}_ci": None if ci is None else list(ci) for name, ci in zip(PLANES, cis, strict=True)}
 
 
 def _rests_on(fid: Fid2p5d) -> dict[str, Any]:

@@ -152,6 +152,8 @@ def _opened(path: Path, workspace: Workspace, *, dry_run: bool = False) -> Path:
     archives = sorted(path.glob("*.zip")) if path.is_dir() else [path]
     if not archives:
         raise UserError(f"{path} holds neither volumes ending in {', '.join(SUFFIXES)} nor a zip of them")
+    if len(archives) > 1:
+        raise UserError(f"{path} holds {len(archives)} zips ({archives[0].name}, ...); name the one that is meant")
     archive = archives[0]
     if not archive.is_file():
         raise UserError(f"{archive} does not exist; give a folder of volumes or a zip of them")

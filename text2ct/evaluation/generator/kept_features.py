@@ -11,8 +11,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from text2ct.classifiers.cache import CachedVolumes
 from text2ct.console import progress
-from text2ct.evaluation.generator.sets import Volumes
 from text2ct.files import atomic_path
 
 Arrays = tuple[NDArray[np.float32], ...]
@@ -29,7 +29,7 @@ class KeptFeatures:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
-    def of(self, volumes: Volumes, backbone: str, describe: Describe, what: str) -> Described:
+    def of(self, volumes: CachedVolumes, backbone: str, describe: Describe, what: str) -> Described:
         """Features of each volume, one after the other; what is missing is computed now.
 
         Args:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from text2ct.evaluation.frechet import RunningMoments
 from text2ct.evaluation.generator.kept_features import Arrays, Described
 
 LEADING = 256
@@ -46,19 +47,11 @@ def leading_components(pair: tuple[Described, Described]) -> Leading:
     moments: tuple[list[Moments], list[Moments]] = ([], [])
     origin = [plane.mean(axis=0, dtype=np.float64) for plane in pair[0][0]]
     for described, found in zip(pair, moments, strict=True):
-        sums = [np.zeros_like(one) for one in origin]
-        products = [np.zeros((len(one), len(one))) for one in origin]
-        counts = [0] * len(origin)
+        running = [RunningMoments(one) for one in origin]
         for index in range(len(described)):
-            for plane, rows in enumerate(described[index]):
-                away = rows.astype(np.float64) - origin[plane]
-                sums[plane] += away.sum(axis=0)
-                products[plane] += away.T @ away
-                counts[plane] += len(away)
-        for plane, count in enumerate(counts):
-            offset = sums[plane] / count
-            covariance = (products[plane] - count * np.outer(offset, offset)) / (count - 1)
-            found.append((origin[plane] + offset, covariance))
+            for plane, rows in zip(running, described[index], strict=True):
+                plane.add(rows)
+        found += [plane.gaussian() for plane in running]
     bases, kept = [], []
     for (mean_a, a), (mean_b, b) in zip(*moments, strict=True):
         # What the means differ in belongs to the distance, too.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from text2ct.augment.gate.memorised import MemorisedSettings, calibrate, notes, pair_picture, pairs
 from text2ct.console import progress
 from text2ct.evaluation.generator.sets import MeasuredSet
-from text2ct.evaluation.memorisation import TrainingVolumes
+from text2ct.evaluation.memorisation import Embed, TrainingVolumes
 from text2ct.evaluation.privacy import privacy
 from text2ct.evaluation.similarity import SETTINGS, diversity
 from text2ct.files import atomic_path
@@ -32,6 +32,7 @@ def privacy_section(
     n_known: int,
     spacing_mm: Sequence[float],
     pictures: Path | None = None,
+    embed: Embed | None = None,
 ) -> dict[str, Any]:
     """``memorised`` volumes, by the gate's rule with its usual settings, and the nearest pairs.
 
@@ -42,9 +43,12 @@ def privacy_section(
         n_known: How many of ``training`` the generator has learnt from, as far as its pack says.
         spacing_mm: Of the grid, for pictures.
         pictures: Folder for pictures of the nearest pairs; none are made without.
+        embed: The 3D CLIP, if it reads this grid: it proposes candidates, as block means do.
     """
     settings = MemorisedSettings()
-    search = TrainingVolumes(training.volumes, candidates=settings.candidates, max_shift=settings.max_shift)
+    search = TrainingVolumes(
+        training.volumes, embed=embed, candidates=settings.candidates, max_shift=settings.max_shift
+    )
     rule = calibrate(search, strangers.volumes, pairs(training.rows, training.volumes), settings)
     near = []
     with progress("looking for copies", len(synthetic)) as advance:

@@ -41,6 +41,14 @@ def conditioned_by(made: pd.DataFrame, scorer: Scorer, workspace: Workspace) -> 
     return True if scorer.weights in digests - {None} else None if None in digests else False
 
 
+def of_unknown_makers(made: pd.DataFrame, workspace: Workspace) -> int:
+    """How many synthetic rows name a pack that is not beside them, or none."""
+    if "pack_sha256" not in made:
+        return len(made)
+    groups = made.groupby("pack_sha256", sort=False)
+    return sum(len(rows) for digest, rows in groups if pack_folder(rows, str(digest), workspace) is None)
+
+
 def known_rows(made: pd.DataFrame, rows: pd.DataFrame, workspace: Workspace) -> NDArray[np.bool_]:
     """Which of ``rows`` are of patients that the packs behind synthetic rows say they have learnt from."""
     known = known_to_makers(made, workspace)

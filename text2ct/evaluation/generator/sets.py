@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from text2ct.augment.leaks import report_prompt
-from text2ct.classifiers.cache import VolumeCache
+from text2ct.classifiers.cache import CachedVolumes, VolumeCache
 from text2ct.classifiers.dataset import make_table
 from text2ct.errors import UserError, first_of
 from text2ct.findings import FINDINGS
@@ -21,40 +19,6 @@ from text2ct.manifests import Workspace, by_scan
 # Tissue of any kind: a volume that reaches it nowhere holds no patient.
 _TISSUE_HU = -500
 _SCAN = ["dataset", "scan"]
-
-
-class Volumes(Sequence[NDArray[np.int16]]):
-    """Volumes of the cache, (X, Y, Z) int16 HU, mapped one by one when they are asked for.
-
-    Args:
-        entries: Files of the cache.
-    """
-
-    def __init__(self, entries: Sequence[Path]) -> None:
-        self.entries = list(entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @overload
-    def __getitem__(self, index: int) -> NDArray[np.int16]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Volumes: ...
-
-    def __getitem__(self, index: int | slice) -> NDArray[np.int16] | Volumes:
-        """One volume, or some of them."""
-        if isinstance(index, slice):
-            return Volumes(self.entries[index])
-        return VolumeCache.load(self.entries[index])
-
-    def of(self, rows: NDArray[np.integer]) -> Volumes:
-        """Those at ``rows``."""
-        return Volumes([self.entries[row] for row in rows])
-
-    def key(self, index: int) -> str:
-        """Digest of the volume's content and of how it was brought to the grid."""
-        return self.entries[index].stem
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +31,7 @@ class MeasuredSet:
     """
 
     rows: pd.DataFrame
-    volumes: Volumes
+    volumes: CachedVolumes
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -109,14 +73,19 @@ def real_rows(frame: pd.DataFrame, split: str) -> pd.DataFrame:
     return _enough(by_scan(rows)[0], "real")
 
 
-def synthetic_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """The synthetic rows with files; what a gate rejected is left out.
+def synthetic_rows(frame: pd.DataFrame, *, rejected: bool = False) -> pd.DataFrame:
+    """The synthetic rows with files.
+
+    Args:
+        frame: Synthetic manifest.
+        rejected: Keep what a gate rejected.
 
     Raises:
         UserError: As :func:`real_rows`.
     """
     gate = frame["gate"] if "gate" in frame else pd.Series("", index=frame.index)
-    rows = frame[(frame["source"] == "synthetic") & (frame["path"] != "") & ~gate.str.startswith("reject")]
+    passed = rejected | ~gate.str.startswith("reject")
+    rows = frame[(frame["source"] == "synthetic") & (frame["path"] != "") & passed]
     if rows.empty:
         raise UserError("the synthetic manifest has no synthetic volumes with files; run `text2ct synthesize`")
     return _enough(rows, "synthetic")
@@ -140,7 +109,7 @@ def measured(rows: pd.DataFrame, workspace: Workspace, cache: VolumeCache, name:
     Raises:
         UserError: A volume cannot be read, or holds nothing but air.
     """
-    volumes = Volumes(make_table(rows, workspace, cache, name).entries)
+    volumes = CachedVolumes(make_table(rows, workspace, cache, name).entries)
     empty = [str(rows["volume"][i]) for i in range(len(rows)) if volumes[i].max() < _TISSUE_HU]
     if empty:
         raise UserError(
