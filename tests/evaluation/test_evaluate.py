@@ -51,9 +51,9 @@ def test_every_row_is_there_with_what_it_rests_on(sets, workspace, tiny_pack) ->
             assert one[f"{plane}_ci"][0] <= one[plane] <= one[f"{plane}_ci"][1]
     for name in ("kid", "precision", "recall", "density", "coverage"):
         assert found[name]["floor"]["n_each"] == N // 2
-    for row in evaluation_rows(found):
-        spread = row.group in ("Fidelity", "Fidelity by window", "Alignment", "3D CLIP") and "infinit" not in row.name
-        assert not spread or row.ci is not None, row.name
+    for one in evaluation_rows(found):
+        spread = one.group in ("Fidelity", "Fidelity by window", "Alignment", "3D CLIP") and "infinit" not in one.name
+        assert not spread or one.ci is not None, one.name
     assert set(found["fid_window"]) == {"lung", "soft_tissue", "bone", "vessel"}
     assert {"kid", "precision", "recall", "density", "coverage"} <= set(found)
     assert 0 <= found["clip_score"]["text_image"] <= 100
