@@ -113,7 +113,7 @@ def test_an_estimate_measures_what_most_steps_are(
     def train(name: str, *_: Any, work: Path, settings: dict[str, Any], **__: Any) -> None:
         tried.update(settings)
         parse_config(estimate.CONFIGS[component], settings)
-        log = work / {"unet": "diffusion"}.get(name, name) / "log.csv"
+        log = work / {"unet": "diffusion"}.get(name, name) / "metrics.csv"
         log.parent.mkdir(parents=True)
         log.write_text("step,seconds\n1,1.0\n2,3.0\n3,7.0\n")
 

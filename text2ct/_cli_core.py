@@ -61,6 +61,7 @@ def core_encode(
     """Volumes to latents and reports to contexts, once, for `core train-diffusion` with the same --work."""
     from text2ct.diffusion.training.estimate import estimate_encoding
     from text2ct.diffusion.training.on_manifest import encode_manifest
+    from text2ct.locks import working_in
 
     del seed
     with _training_data(workspace, manifest, dry_run) as (frame, space):
@@ -68,7 +69,8 @@ def core_encode(
             plan = estimate_encoding(frame, space, open_pack(model, workspace), device=device) | {"dry_run": True}
             emit(plan, as_json, lambda: say(would(f"encode {plan['cases']} cases", plan)))
             return
-        encoded = encode_manifest(frame, space, open_pack(model, workspace), work, device=device)
+        with working_in(work, instead="choose another --work"):
+            encoded = encode_manifest(frame, space, open_pack(model, workspace), work, device=device)
     result = {
         "encoded": str(work / "encoded"),
         "cases": len(encoded.latents),
@@ -259,6 +261,7 @@ def core_pack(
     from text2ct.evaluation.real_data import RealData
     from text2ct.fidelity import FIDELITY_FILE
     from text2ct.files import write_json
+    from text2ct.locks import working_in
 
     given = _settings_in(config)
     begun = None if start is None else load_pack(start)
@@ -275,10 +278,11 @@ def core_pack(
         emit(plan, as_json, lambda: say(would(f"render {plan['cases']} patients, train and measure", plan)))
         return
     folder = work or _work_of(out)
-    pack = build_pack(folder, out, settings, device=device, start=begun)
-    figures = measure_pack(pack, folder, measure, real=real, device=device)
-    write_json(folder / "figures.json", figures)
-    write_json(out / FIDELITY_FILE, kept_shares(figures["factual"]))
+    with working_in(folder, instead="choose another --work"):
+        pack = build_pack(folder, out, settings, device=device, start=begun)
+        figures = measure_pack(pack, folder, measure, real=real, device=device)
+        write_json(folder / "figures.json", figures)
+        write_json(out / FIDELITY_FILE, kept_shares(figures["factual"]))
     resolved = settings.model_dump(mode="json") | {"measure": measure.model_dump(mode="json")}
     runs = {name: run_summary(folder / name) for name in ("clip", "diffusion")}
     write_model_card(out / "MODEL_CARD.md", pack, resolved, runs, figures)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 
-from text2ct.console import console, warn
+from text2ct import console
+from text2ct.console import warn
 from text2ct.errors import UserError
+from text2ct.logfile import logging_to
 
 WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", envvar="TEXT2CT_WORKSPACE", help="Folder of all runs and manifests.")
@@ -26,47 +30,71 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cu
 RunOption = Annotated[str | None, typer.Option("--run", help="Name of the run's folder; by default from the request.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 1 when anything fell short.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; by default one a core.")]
+LogOption = Annotated[
+    Path | None,
+    typer.Option("--log-file", help="Append messages and progress as JSON lines; also TEXT2CT_LOG_FILE."),
+]
 WORKSPACE = Path("text2ct-workspace")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def guarded(function: Command) -> Command:
-    """Turn a user's mistake, a full disk and Ctrl-C into one clear line and exit code 2."""
+    """Give a command its log, and turn a user's mistake, a full disk and Ctrl-C into one clear line and exit code 2.
+
+    Every command takes ``--log-file``, as the program itself does before the command's name.
+    """
 
     @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
+    def run(*args: Any, context: typer.Context, log_file: Path | None = None, **kwargs: Any) -> None:
         from text2ct.compute import keep_freed_memory
 
-        try:
+        log = log_file or context.find_root().obj
+        # A log that cannot be opened is a mistake too; what the command ends with is seen by the log.
+        with _one_clear_line(), logging_to(log, _name(context)), _one_clear_line():
             keep_freed_memory()
             function(*args, **kwargs)
-        except UserError as error:
-            console.print(f"error: {error}", style="red", markup=False)
-            raise typer.Exit(2) from None
-        except OSError as error:
-            where = f": {error.filename}" if error.filename else ""
-            console.print(
-                f"error: {error.strerror or error}{where}; mend that and run it again",
-                style="red",
-                markup=False,
-            )
-            raise typer.Exit(2) from None
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            console.print(
-                "error: there is too little memory for this; free some, or ask for less at once (as --batch-size 1) "
-                "or another --device",
-                style="red",
-                markup=False,
-            )
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            warn("interrupted; what was finished is kept, and the same command goes on from there")
-            raise typer.Exit(2) from None
 
+    keyword = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+    added = [keyword("context", annotation=typer.Context), keyword("log_file", annotation=LogOption, default=None)]
+    own = inspect.signature(function, eval_str=True)
+    run.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
     return run  # type: ignore[return-value]
+
+
+def _name(context: typer.Context) -> str:
+    """The command's words after the program's."""
+    return context.command_path.removeprefix(context.find_root().command_path).strip()
+
+
+@contextmanager
+def _one_clear_line() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        warn("interrupted; what was finished is kept, and the same command goes on from there")
+        raise typer.Exit(2) from None
+    except (UserError, OSError, MemoryError, RuntimeError) as mistake:
+        said = _in_words(mistake)
+        if said is None:
+            raise
+        console.error(said)
+        raise typer.Exit(2) from None
+
+
+def _in_words(mistake: Exception) -> str | None:
+    """What the user can do about it; None for a defect."""
+    if isinstance(mistake, UserError):
+        return str(mistake)
+    if isinstance(mistake, OSError):
+        where = f": {mistake.filename}" if mistake.filename else ""
+        return f"{mistake.strerror or mistake}{where}; mend that and run it again"
+    if _is_out_of_memory(mistake):
+        return (
+            "there is too little memory for this; free some, or ask for less at once (as --batch-size 1) "
+            "or another --device"
+        )
+    return None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -14,6 +14,7 @@ from text2ct._cli_fetch import fetch_app
 from text2ct._cli_judge import judge_app
 from text2ct._cli_mix import mix_app
 from text2ct._cli_models import models_app
+from text2ct._cli_observe import observe_app
 from text2ct._cli_shared import (
     WORKSPACE,
     DeviceOption,
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.add_typer(mix_app)
 app.add_typer(judge_app)
 app.add_typer(evaluate_app)
+app.add_typer(observe_app)
 app.add_typer(models_app, name="models")
 app.add_typer(core_app, name="core")
 app.add_typer(fetch_app, name="fetch")
@@ -56,11 +58,17 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option("--log-file", envvar="TEXT2CT_LOG_FILE", help="As the option of every command."),
+    ] = None,
 ) -> None:
     del version
+    context.obj = log_file
 
 
 @app.command()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from text2ct.errors import UserError
+from text2ct.locks import alone_with
 
 
 @contextmanager
@@ -19,26 +21,38 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     A reader never sees a half-written file, and a killed process leaves at most a hidden
     ``.partial`` file behind, which the next write to the same path overwrites. The suffixes of
-    ``path`` are kept, since writers choose a format by them.
+    ``path`` are kept, since writers choose a format by them. Several processes may write one path at
+    once, as happens in a cache: each writes a file of its own, and the last one stays.
 
     Raises:
         UserError: The folder cannot be written or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".partial-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
+        with _partial(path) as temporary:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
         reason = error.strerror or str(error)
         raise UserError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """The file that becomes ``path``; it goes when the block fails."""
+    temporary = path.with_name(f".partial-{path.name}")
+    with alone_with(temporary) as alone:
+        if not alone:
+            temporary = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+        try:
+            yield temporary
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:

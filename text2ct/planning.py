@@ -17,6 +17,7 @@ from text2ct.errors import UserError
 from text2ct.fidelity import read_fidelity
 from text2ct.files import atomic_path, read_json
 from text2ct.findings import resolve_list, slug
+from text2ct.locks import working_in
 from text2ct.manifests import UnderrepresentedRule, Workspace
 from text2ct.workflow import BUNDLED_PACK, embed_cohort, find_pack, real_manifest
 
@@ -114,31 +115,32 @@ def report(
     result = summary.to_json() | {"plan": None, "prompts": None, "report": str(folder / "report.html")}
     if dry_run:
         return result | {"dry_run": True}
-    if frame["split"].isin(("validation", "test")).all():
-        warn("every row is in validation or test, so there is nothing to plan from: no plan.json, no prompts.csv")
-    else:
-        # From the training scans alone: test labels choose nothing.
-        if not (frame["split"] != "").any():
-            warn("the table has no split: every scan counts as a training scan; leave your test patients out of it")
-        pack = pack_folder(workspace, model)
-        plan = augment.make_plan(
-            frame,
-            findings=wanted,
-            rule=rule,
-            target_prevalence=target_prevalence,
-            target_irlbl=target_irlbl,
-            max_ratio=max_ratio,
-            max_association=max_association,
-            expected_gain=expected_gain,
-            unseen=unseen,
-            fidelity=read_fidelity(pack),
-            seed=seed,
-        )
-        seconds = _seconds_per_volume(find_pack(workspace, model), device) if estimate else None
-        record = read_json(pack / "pack.json")
-        result |= _write_plan(plan.with_cost(record["name"], record["grid"], seconds), frame, folder)
-    title = f"Imbalance of {path.resolve().name if path is not None else 'the real data'}"
-    write_imbalance_report(result, folder, title=title, next_steps=_next_steps(result))
+    with working_in(folder):
+        if frame["split"].isin(("validation", "test")).all():
+            warn("every row is in validation or test, so there is nothing to plan from: no plan.json, no prompts.csv")
+        else:
+            # From the training scans alone: test labels choose nothing.
+            if not (frame["split"] != "").any():
+                warn("the table has no split: every scan counts as a training scan; leave your test patients out of it")
+            pack = pack_folder(workspace, model)
+            plan = augment.make_plan(
+                frame,
+                findings=wanted,
+                rule=rule,
+                target_prevalence=target_prevalence,
+                target_irlbl=target_irlbl,
+                max_ratio=max_ratio,
+                max_association=max_association,
+                expected_gain=expected_gain,
+                unseen=unseen,
+                fidelity=read_fidelity(pack),
+                seed=seed,
+            )
+            seconds = _seconds_per_volume(find_pack(workspace, model), device) if estimate else None
+            record = read_json(pack / "pack.json")
+            result |= _write_plan(plan.with_cost(record["name"], record["grid"], seconds), frame, folder)
+        title = f"Imbalance of {path.resolve().name if path is not None else 'the real data'}"
+        write_imbalance_report(result, folder, title=title, next_steps=_next_steps(result))
     return result
 
 

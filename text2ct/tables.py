@@ -194,3 +194,50 @@ def guidance_table(found: Mapping[str, Any]) -> Table:
     for row in found["sweep"]:
         table.add_row(f"{row['guidance']:g}", *(number(row[key], digits) for key, _, digits in columns))
     return table
+
+
+def status_lines(result: Mapping[str, Any]) -> list[Any]:
+    """Runs of a workspace with what is done and left, who works there, and the disk.
+
+    Args:
+        result: What ``status --json`` prints.
+    """
+    runs, free = result["runs"], f"{_size(result['free_bytes'])} are free"
+    if not runs:
+        return [f"{result['workspace']} holds no run yet; text2ct demo or report makes the first ({free})"]
+    table = _table(str(result["workspace"]), "run", "kind", "state", "done", "failed", "left", "time left", "disk")
+    for run in runs:
+        table.add_row(
+            run["name"],
+            run["kind"],
+            run["state"],
+            MISSING if run["done"] is None else f"{run['done']:,} {run['unit']}",
+            f"{run['failed']:,}" if run["failed"] else "",
+            MISSING if run["left"] is None else f"{run['left']:,}",
+            _duration(run["seconds_left"]),
+            _size(run["bytes"]),
+            style={"running": "green", "stopped": "yellow"}.get(run["state"], ""),
+        )
+    disk = f"{_size(result['bytes'])} in all, {_size(result['cache_bytes'])} of it cache; {free}"
+    return [table, *(line for run in runs for line in _work(run)), disk]
+
+
+def _work(run: Mapping[str, Any]) -> list[str]:
+    """Who works in a run, or how one that was killed goes on."""
+    if run["state"] == "running" and run["pid"] is not None:
+        doing = f"{run['doing']}, " if run["doing"] else ""
+        return [f"{run['name']}: {doing}pid {run['pid']} on {run['host']} since {run['since']}: {run['command']}"]
+    if run["state"] == "stopped" and run["command"]:
+        return [f"{run['name']}: killed; it goes on with: {run['command']}"]
+    return []
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

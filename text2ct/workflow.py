@@ -17,6 +17,7 @@ from text2ct.augment.gate import GATE_SEED, newest_ungated, newest_usable, refus
 from text2ct.console import info, warn
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
+from text2ct.locks import changing, working_in
 from text2ct.manifests import Workspace
 
 if TYPE_CHECKING:
@@ -103,19 +104,20 @@ def embed_cohort(workspace: Workspace, *, dry_run: bool = False) -> Path:
 
 def _adopt(frame: pd.DataFrame, target: Path) -> None:
     """Make a manifest the workspace's real data; another one that was there is kept beside it."""
-    if target.exists():
-        with atomic_path(target.with_name("manifest-new.csv")) as temporary:
-            manifests.write_manifest(frame, temporary)
-        new = target.with_name("manifest-new.csv")
-        if new.read_bytes() == target.read_bytes():
-            new.unlink()
+    with changing(target):
+        if target.exists():
+            with atomic_path(target.with_name("manifest-new.csv")) as temporary:
+                manifests.write_manifest(frame, temporary)
+            new = target.with_name("manifest-new.csv")
+            if new.read_bytes() == target.read_bytes():
+                new.unlink()
+                return
+            previous = _unused(target.with_name("manifest-previous.csv"))
+            target.replace(previous)
+            new.replace(target)
+            warn(f"{target} now describes another data set; the one before is kept as {previous.name}")
             return
-        previous = _unused(target.with_name("manifest-previous.csv"))
-        target.replace(previous)
-        new.replace(target)
-        warn(f"{target} now describes another data set; the one before is kept as {previous.name}")
-        return
-    manifests.write_manifest(frame, target)
+        manifests.write_manifest(frame, target)
 
 
 def _unused(path: Path) -> Path:
@@ -336,17 +338,18 @@ def preprocess(
             "bytes": len(found) * int(np.prod(size)) * 2,
             "seconds": round(len(found) * _seconds_for_one(found, size, spacing_mm, fit) / workers, 1),
         }
-    done = volumes.preprocess(
-        given,
-        folder,
-        size=size,
-        spacing_mm=spacing_mm,
-        fit=fit,
-        format=file_format,
-        metadata=metadata,
-        workspace=workspace,
-        workers=workers,
-    )
+    with working_in(folder, instead="choose another --out"):
+        done = volumes.preprocess(
+            given,
+            folder,
+            size=size,
+            spacing_mm=spacing_mm,
+            fit=fit,
+            format=file_format,
+            metadata=metadata,
+            workspace=workspace,
+            workers=workers,
+        )
     for row in done.quarantine.to_dict("records"):
         warn(f"quarantined {row['source']}: {row['reasons']}")
     return {

@@ -15,7 +15,7 @@ from text2ct.classifiers.module import ClassifierTraining
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 
-RUN_FILES = ["config.json", "history.csv", "model.safetensors", "patients.json"]
+RUN_FILES = ["config.json", "history.csv", "metrics.csv", "model.safetensors", "patients.json"]
 
 
 def names(folder: Path) -> list[str]:

@@ -61,7 +61,7 @@ def test_two_processes_have_the_gradients_of_one(name: str, runs: Path) -> None:
 @pytest.mark.parametrize("name", ["clip", "vae", "diffusion"])
 def test_the_log_is_written_once_with_the_losses_of_the_whole_batch(name: str, runs: Path) -> None:
     one, two = (
-        list(csv.DictReader((runs / f"devices-{n}" / name / "log.csv").read_text().splitlines())) for n in (1, 2)
+        list(csv.DictReader((runs / f"devices-{n}" / name / "metrics.csv").read_text().splitlines())) for n in (1, 2)
     )
     assert [row["step"] for row in two] == ["1", "2"]
     for mine, theirs in zip(one, two, strict=True):

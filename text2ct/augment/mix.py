@@ -18,6 +18,7 @@ from text2ct.augment.selection import Strategy, select, training_volumes
 from text2ct.console import info, warn
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
+from text2ct.locks import working_in
 from text2ct.manifests import Workspace, write_manifest
 
 # Cohen's (1988) conventional bound of a weak association.
@@ -121,10 +122,12 @@ def mix(
     }
     if dry_run:
         return result | {"dry_run": True}
-    write_manifest(frame, folder / "manifest.csv")
-    # Without the path, so that a workspace can be moved and equal mixes are equal files.
-    kept = {key: value for key, value in result.items() if key != "manifest"}
-    write_json(folder / "mix.json", kept | {"request_sha256": digest})
+    with working_in(folder):
+        _check_folder(folder, digest)  # another command may have made one since
+        write_manifest(frame, folder / "manifest.csv")
+        # Without the path, so that a workspace can be moved and equal mixes are equal files.
+        kept = {key: value for key, value in result.items() if key != "manifest"}
+        write_json(folder / "mix.json", kept | {"request_sha256": digest})
     return result
 
 

@@ -18,6 +18,7 @@ from text2ct.console import info, progress, warn
 from text2ct.errors import UserError
 from text2ct.files import sha256_file, write_json, write_text
 from text2ct.findings import FINDINGS
+from text2ct.locks import working_in
 from text2ct.manifests import COLUMNS, SYNTHETIC_COLUMNS, Workspace, write_manifest
 
 Format = Literal["nii.gz", "mha"]
@@ -139,34 +140,35 @@ def synthesize(
     name = request.run_name if run is None else run
     folder = RunFolder(workspace.run_dir("synthetic", name))
     planned = planned_sidecars(requests, request)
-    folder.check(request)
-    done = [folder.done(sidecar) for sidecar in planned]
-    resumed = sum(sidecar is not None for sidecar in done)
-    maker = _Maker(loaded, request, settings, folder, device, generate or _generate_by_default)
-    result: dict[str, Any] = {"manifest": str(folder.manifest), "volumes": len(planned), "resumed": resumed}
-    if dry_run:
-        left = len(planned) - resumed
-        measure = estimate or _estimate_by_default
-        settings_of_run = {"sampling": settings, "device": device, "batch_size": batch_size}
-        per_volume = measure(loaded, **settings_of_run) if left else 0.0
-        size = int(np.prod(loaded.info.grid)) * 2 * left
-        return result | {
-            "seconds_per_volume": per_volume,
-            "run": name,
-            "dry_run": True,
-            "seconds": per_volume * left,
-            "bytes": size,
-        }
-    folder.begin(request)
-    _keep_pack_record(loaded, folder)
-    if resumed:
-        info(f"run '{name}': {resumed} of {len(planned)} volumes are there already")
-    started = time.perf_counter()
-    finished = maker.make_missing(planned, done)
-    elapsed = time.perf_counter() - started
-    _write_if_new(_manifest(finished, name), folder.manifest)
-    made = len(planned) - resumed
-    return result | {"seconds_per_volume": elapsed / made if made else None, "run": name}
+    with working_in(folder.path, unless=dry_run):
+        folder.check(request)
+        done = [folder.done(sidecar) for sidecar in planned]
+        resumed = sum(sidecar is not None for sidecar in done)
+        maker = _Maker(loaded, request, settings, folder, device, generate or _generate_by_default)
+        result: dict[str, Any] = {"manifest": str(folder.manifest), "volumes": len(planned), "resumed": resumed}
+        if dry_run:
+            left = len(planned) - resumed
+            measure = estimate or _estimate_by_default
+            settings_of_run = {"sampling": settings, "device": device, "batch_size": batch_size}
+            per_volume = measure(loaded, **settings_of_run) if left else 0.0
+            size = int(np.prod(loaded.info.grid)) * 2 * left
+            return result | {
+                "seconds_per_volume": per_volume,
+                "run": name,
+                "dry_run": True,
+                "seconds": per_volume * left,
+                "bytes": size,
+            }
+        folder.begin(request)
+        _keep_pack_record(loaded, folder)
+        if resumed:
+            info(f"run '{name}': {resumed} of {len(planned)} volumes are there already")
+        started = time.perf_counter()
+        finished = maker.make_missing(planned, done)
+        elapsed = time.perf_counter() - started
+        _write_if_new(_manifest(finished, name), folder.manifest)
+        made = len(planned) - resumed
+        return result | {"seconds_per_volume": elapsed / made if made else None, "run": name}
 
 
 def _check_settings(format: str, batch_size: int) -> None:

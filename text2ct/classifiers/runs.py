@@ -1,4 +1,4 @@
-"""The folder of a run: ``config.json``, ``model.safetensors``, ``history.csv``, ``patients.json``."""
+"""A run's folder: ``config.json``, ``model.safetensors``, ``history.csv``, ``metrics.csv``, ``patients.json``."""
 
 from __future__ import annotations
 

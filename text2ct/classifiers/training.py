@@ -28,9 +28,14 @@ from text2ct.classifiers.planning import TrainingData, plan_run
 from text2ct.compute import lightning_precision, pick_device
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
+from text2ct.locks import working_in
+from text2ct.steplog import StepLog
 
 if TYPE_CHECKING:
     from text2ct.manifests import Workspace
+
+LOG_EVERY = 10
+"""Steps between two rows of ``metrics.csv``: at the others nobody waits for a GPU."""
 
 
 def train(
@@ -118,40 +123,41 @@ def train(
         dry_run=dry_run,
     )
     out_dir = Path(out_dir)
-    stored = _stored(out_dir, config)
-    if stored is not None and stored.model is not None:
-        runs.load_classifier(out_dir)  # a damaged model is said now, not when it is used
-        console.info(f"{out_dir} is trained already; nothing to do")
-        return _result(out_dir, stored) | ({"dry_run": True, **NOTHING_LEFT} if dry_run else {})
-    if dry_run:
-        return {
-            "run": str(out_dir),
-            "classifier": name,
-            "steps": config.training.steps,
-            "validation_macro_auc": None,
-            "train_volumes": config.data.train_volumes,
-            "validation_volumes": config.data.validation_volumes,
-            "dry_run": True,
-            **estimate(config, data, out_dir, chosen_device),
-        }
-    if stored is None:
+    with working_in(out_dir, unless=dry_run):
+        stored = _stored(out_dir, config)
+        if stored is not None and stored.model is not None:
+            runs.load_classifier(out_dir)  # a damaged model is said now, not when it is used
+            console.info(f"{out_dir} is trained already; nothing to do")
+            return _result(out_dir, stored) | ({"dry_run": True, **NOTHING_LEFT} if dry_run else {})
+        if dry_run:
+            return {
+                "run": str(out_dir),
+                "classifier": name,
+                "steps": config.training.steps,
+                "validation_macro_auc": None,
+                "train_volumes": config.data.train_volumes,
+                "validation_volumes": config.data.validation_volumes,
+                "dry_run": True,
+                **estimate(config, data, out_dir, chosen_device),
+            }
+        if stored is None:
+            (out_dir / runs.RESUME).unlink(missing_ok=True)
+            runs.write_config(out_dir, config)
+        runs.write_patients(out_dir, data.train, data.validation, data.prompts, data.makers, init)
+        module, seconds = _fit(config, data, out_dir, chosen_device, init)
+        chosen = ChosenModel(
+            sha256=runs.write_model(out_dir, module.best["weights"]),
+            step=module.best["step"],
+            validation_macro_auc=module.best["macro_auc"],
+            undefined_findings=tuple(module.best["undefined"]),
+            seconds_per_step=seconds,
+            temperature=module.best["temperature"],
+        )
+        runs.write_history(out_dir, module.history)
+        final = config.model_copy(update={"model": chosen})
+        runs.write_config(out_dir, final)
         (out_dir / runs.RESUME).unlink(missing_ok=True)
-        runs.write_config(out_dir, config)
-    runs.write_patients(out_dir, data.train, data.validation, data.prompts, data.makers, init)
-    module, seconds = _fit(config, data, out_dir, chosen_device, init)
-    chosen = ChosenModel(
-        sha256=runs.write_model(out_dir, module.best["weights"]),
-        step=module.best["step"],
-        validation_macro_auc=module.best["macro_auc"],
-        undefined_findings=tuple(module.best["undefined"]),
-        seconds_per_step=seconds,
-        temperature=module.best["temperature"],
-    )
-    runs.write_history(out_dir, module.history)
-    final = config.model_copy(update={"model": chosen})
-    runs.write_config(out_dir, final)
-    (out_dir / runs.RESUME).unlink(missing_ok=True)
-    return _result(out_dir, final)
+        return _result(out_dir, final)
 
 
 def _stored(out_dir: Path, config: RunConfig) -> RunConfig | None:
@@ -240,6 +246,8 @@ class _Watch(Callback):
     def __init__(self, out_dir: Path, steps: int, advance: Any) -> None:
         self.out_dir, self.steps, self.advance = out_dir, steps, advance
         self.timed: list[float] = []
+        self._log = StepLog(out_dir)
+        self._losses: list[torch.Tensor] = []
         self._shown = 0
         self._began = 0.0
 
@@ -248,10 +256,14 @@ class _Watch(Callback):
         """Median of this call's steps; 0 if it made none."""
         return float(np.median(self.timed)) if self.timed else 0.0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._log.begin(trainer.global_step)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
+        self._losses.append(outputs["loss"].detach())
         if trainer.global_step == self._shown:  # a part of a step
             return
         now = time.perf_counter()  # loading included
@@ -259,8 +271,19 @@ class _Watch(Callback):
         self._began = now
         self.advance(trainer.global_step - self._shown)
         self._shown = trainer.global_step
+        if trainer.global_step % LOG_EVERY == 0 or trainer.global_step in (1, self.steps):
+            self._write(trainer)
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        """A row of the log: the mean loss since the one before."""
+        losses, self._losses = self._losses, []
+        loss = float(torch.stack(losses).mean()) * trainer.accumulate_grad_batches  # each is of a part, and its share
+        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self._log.add(trainer.global_step, {"loss": loss}, learning_rate=rate)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._losses:  # a training that goes on from here has the same rows
+            self._write(trainer)
         with atomic_path(self.out_dir / runs.RESUME) as temporary:
             trainer.save_checkpoint(temporary)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +11,9 @@ from typing import Any
 from text2ct.diffusion.info import NAME_PATTERN
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
-
-try:
-    import fcntl
-except ImportError:  # only Unix has it; elsewhere two commands at once are not told apart
-    fcntl = None  # type: ignore[assignment]
+from text2ct.locks import LOCK, working_in
 
 MARK = ".unfinished.json"
-LOCK = ".lock"
 # What a command leaves that is stopped before its mark is whole.
 _OURS = {LOCK, f".partial-{MARK}"}
 
@@ -74,32 +68,9 @@ def making_pack(out: Path, request: dict[str, Any]) -> Iterator[None]:
         UserError: As for :func:`refuse_in_use`, or another command is making a pack there.
     """
     refuse_in_use(out, request)
-    with _locked(out):
+    with working_in(out, instead="choose another folder"):
         # Another command may have begun, or finished, since.
         refuse_in_use(out, request)
         write_json(out / MARK, request)
         yield
         (out / MARK).unlink()
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep other commands out of ``out``; the system lets go of the lock when this process ends, however it does."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / LOCK
-    with path.open("ab") as stream:
-        if fcntl is not None:
-            busy = UserError(f"another command is making a pack in {out}; wait for it, or choose another folder")
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise busy from None
-            except OSError:
-                pass  # a file system without locks: two commands at once are not told apart there
-            # The one that held it may have removed it in between: this file is then nobody's lock.
-            if not path.exists() or path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
-                raise busy
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)

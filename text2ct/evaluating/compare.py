@@ -13,6 +13,7 @@ from text2ct.errors import UserError
 from text2ct.evaluating.measures import Names, find_measures, left_out
 from text2ct.evaluating.sets import name_of, read_real
 from text2ct.files import write_json
+from text2ct.locks import working_in
 from text2ct.workflow import manifest_in
 
 if TYPE_CHECKING:
@@ -75,12 +76,13 @@ def compare_sets(
         each = [estimate(own, made, workspace, settings, measures) for made in sets.values()]
         summed = {key: sum(one[key] for one in each) for key in ("n_synthetic", "volumes_to_read", "seconds", "bytes")}
         return {"dry_run": True, "n_real": each[0]["n_real"], **summed}
-    found = compare(own, sets, workspace, settings, measures)
-    found["notes"] += [f"{metric} was not compared: {reason}" for metric, reason in absent.items()]
-    found["measures"] = NAMES
     folder = workspace.run_dir("reports", run or f"comparison-{'-'.join(sources)}"[:100])
-    write_json(folder / "comparison.json", found)
-    page = write_comparison_report(found, folder, volumes=_shown(sets, workspace), command=command)
+    with working_in(folder):
+        found = compare(own, sets, workspace, settings, measures)
+        found["notes"] += [f"{metric} was not compared: {reason}" for metric, reason in absent.items()]
+        found["measures"] = NAMES
+        write_json(folder / "comparison.json", found)
+        page = write_comparison_report(found, folder, volumes=_shown(sets, workspace), command=command)
     return found | {"report": str(page), "comparison": str(folder / "comparison.json")}
 
 

@@ -13,6 +13,7 @@ from text2ct.console import info
 from text2ct.errors import UserError
 from text2ct.evaluating.measures import Names, find_measures, left_out
 from text2ct.files import write_json
+from text2ct.locks import working_in
 from text2ct.workflow import manifest_in, real_rows
 
 if TYPE_CHECKING:
@@ -71,11 +72,12 @@ def evaluate_sets(
         return estimate(own, made, workspace, settings, measures)
     name = run or name_of(source)
     folder = workspace.run_dir("reports", run or f"evaluation-{name}")
-    found = evaluate(own, made, workspace, settings, measures, pictures=folder / "pairs")
-    found["notes"] += [f"{metric} was not measured: {reason}" for metric, reason in absent.items()]
-    found |= {"real": str(real or workspace.run_dir("real") / "manifest.csv"), "synthetic": str(source)}
-    write_json(folder / "evaluation.json", found)
-    page = write_evaluation_report(found, folder, title=f"Evaluation of {name}", command=command)
+    with working_in(folder):
+        found = evaluate(own, made, workspace, settings, measures, pictures=folder / "pairs")
+        found["notes"] += [f"{metric} was not measured: {reason}" for metric, reason in absent.items()]
+        found |= {"real": str(real or workspace.run_dir("real") / "manifest.csv"), "synthetic": str(source)}
+        write_json(folder / "evaluation.json", found)
+        page = write_evaluation_report(found, folder, title=f"Evaluation of {name}", command=command)
     return found | {"report": str(page), "evaluation": str(folder / "evaluation.json")}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -9,6 +10,7 @@ from typing import Any, Self
 
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
+from text2ct.locks import changing
 
 OWN_ROOT = "workspace"
 """Name of the root that is the workspace itself, wherever it is moved."""
@@ -81,20 +83,33 @@ class Workspace:
             UserError: The name is not one word, stands for another folder already, or the folder is absent.
         """
         folder = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100
+        self._check_root(name, folder)
+        if not self._is_known(name, folder):
+            with changing(self._file):
+                if not self._is_known(name, folder):
+                    self._store(name, folder)
+        return name
+
+    @staticmethod
+    def _check_root(name: str, folder: Path) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise UserError(f"'{name}' cannot name a root; use letters, digits, '.', '_' and '-'")
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder and cannot be the root '{name}'")
+
+    def _is_known(self, name: str, folder: Path) -> bool:
         roots = self.roots
         if name in roots and not _same(roots[name], folder):
             raise UserError(
                 f"the root '{name}' of {self.path} is {roots[name]} already; choose another name for {folder}"
             )
-        if name not in roots:
-            roots[name] = folder
-            stored = {key: self._stored(value) for key, value in sorted(roots.items()) if key != OWN_ROOT}
-            write_json(self._file, {"roots": stored})
-        return name
+        return name in roots
+
+    def _store(self, name: str, folder: Path) -> None:
+        """Add a root to what ``workspace.json`` holds now; the caller keeps other commands from changing it."""
+        roots = self.roots | {name: folder}
+        stored = {key: self._stored(value) for key, value in sorted(roots.items()) if key != OWN_ROOT}
+        write_json(self._file, {"roots": stored})
 
     def root_for(self, folder: Path | str, preferred: str) -> tuple[str, str]:
         """The root of a folder's files, declared as ``preferred`` (or ``preferred-2``, ...) if new.
@@ -106,14 +121,21 @@ class Workspace:
         if folder.is_relative_to(self.path):
             inside = folder.relative_to(self.path).as_posix()
             return OWN_ROOT, "" if inside == "." else f"{inside}/"
-        roots = self.roots
-        for name, known in roots.items():
-            if _same(known, folder):
-                return name, ""
-        name, number = preferred, 2
-        while name in roots:
-            name, number = f"{preferred}-{number}", number + 1
-        return self.add_root(name, folder), ""
+        known = self._name_of(folder)
+        if known is not None:
+            return known, ""
+        self._check_root(preferred, folder)
+        with changing(self._file):
+            known = self._name_of(folder)  # another command may have declared it since
+            if known is None:
+                roots = self.roots
+                numbered = (f"{preferred}-{number}" for number in itertools.count(2))
+                known = preferred if preferred not in roots else next(name for name in numbered if name not in roots)
+                self._store(known, folder)
+        return known, ""
+
+    def _name_of(self, folder: Path) -> str | None:
+        return next((name for name, known in self.roots.items() if _same(known, folder)), None)
 
     def _stored(self, folder: Path) -> str:
         return folder.relative_to(self.path).as_posix() if folder.is_relative_to(self.path) else folder.as_posix()

@@ -18,6 +18,7 @@ from text2ct.console import info, progress
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json, write_text
 from text2ct.findings import FINDINGS
+from text2ct.locks import LOCK, working_in
 from text2ct.simulation.labels import scan_labels
 from text2ct.simulation.metadata import COLUMNS, metadata_row
 from text2ct.simulation.patients import MAX_PATIENTS, Patient, draw_patient, patient_number
@@ -116,38 +117,39 @@ def simulate_cohort(
     request = _checked(patients, seed, size, spacing_mm, valid_fraction)
     workers = _workers(workers)
     root = Path(out)
-    _check_folder(root, request)
-    members = _drawn(request)
-    jobs = [job for member, patient in members for job in _jobs(root, member, patient, request)]
-    missing = [job for job in jobs if not _is_whole(job)]
-    counts: dict[str, Any] = {
-        "root": str(root),
-        "manifest": str(root / "manifest.csv"),
-        "patients": len(members),
-        "scans": sum(len(patient.scans) for _, patient in members),
-        "volumes": len(jobs),
-    }
-    if dry_run:
-        voxels = float(np.prod(request.size))
-        seconds = _SECONDS_PER_VOLUME + _SECONDS_PER_MEGAVOXEL * voxels / 1e6
-        estimate = {
-            "seconds": round(len(missing) * seconds / workers, 1),
-            "megabytes": round(len(missing) * voxels * _BYTES_PER_VOXEL / 1e6, 1),
+    with working_in(root, unless=dry_run, instead="choose another folder"):
+        _check_folder(root, request)
+        members = _drawn(request)
+        jobs = [job for member, patient in members for job in _jobs(root, member, patient, request)]
+        missing = [job for job in jobs if not _is_whole(job)]
+        counts: dict[str, Any] = {
+            "root": str(root),
+            "manifest": str(root / "manifest.csv"),
+            "patients": len(members),
+            "scans": sum(len(patient.scans) for _, patient in members),
+            "volumes": len(jobs),
         }
-        there = f" ({len(jobs) - len(missing)} more are there)" if len(missing) < len(jobs) else ""
-        info(
-            f"would write {len(missing)} volumes of {counts['patients']} patients to {root}{there}: "
-            f"about {estimate['seconds']:g} s with {workers} processes and {estimate['megabytes']:g} MB"
-        )
-        return counts | estimate
-    write_json(root / "simulation.json", request.record())
-    _write_tables(root, members, request)
-    with progress("simulating", len(jobs)) as advance:
-        advance(len(jobs) - len(missing))
-        for _ in _run(missing, workers):
-            advance(1)
-    _write_manifest(root)
-    return counts | {"rendered": len(missing), "resumed": len(jobs) - len(missing)}
+        if dry_run:
+            voxels = float(np.prod(request.size))
+            seconds = _SECONDS_PER_VOLUME + _SECONDS_PER_MEGAVOXEL * voxels / 1e6
+            estimate = {
+                "seconds": round(len(missing) * seconds / workers, 1),
+                "megabytes": round(len(missing) * voxels * _BYTES_PER_VOXEL / 1e6, 1),
+            }
+            there = f" ({len(jobs) - len(missing)} more are there)" if len(missing) < len(jobs) else ""
+            info(
+                f"would write {len(missing)} volumes of {counts['patients']} patients to {root}{there}: "
+                f"about {estimate['seconds']:g} s with {workers} processes and {estimate['megabytes']:g} MB"
+            )
+            return counts | estimate
+        write_json(root / "simulation.json", request.record())
+        _write_tables(root, members, request)
+        with progress("simulating", len(jobs)) as advance:
+            advance(len(jobs) - len(missing))
+            for _ in _run(missing, workers):
+                advance(1)
+        _write_manifest(root)
+        return counts | {"rendered": len(missing), "resumed": len(jobs) - len(missing)}
 
 
 def _checked(
@@ -180,7 +182,7 @@ def _check_folder(root: Path, request: _Request) -> None:
     """Refuse a folder that is no cohort, or the cohort of another request."""
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file; choose a folder for the cohort")
-    if not root.is_dir() or not any(path.name != ".partial-simulation.json" for path in root.iterdir()):
+    if not root.is_dir() or all(path.name in (LOCK, ".partial-simulation.json") for path in root.iterdir()):
         return
     record = root / "simulation.json"
     if not record.is_file():

@@ -23,6 +23,7 @@ from text2ct.console import info
 from text2ct.errors import UserError
 from text2ct.fidelity import read_fidelity
 from text2ct.findings import FINDINGS
+from text2ct.locks import working_in
 from text2ct.manifests import Workspace, read_manifest
 
 if TYPE_CHECKING:
@@ -89,55 +90,56 @@ def gate(
     judge = None if "label" not in config.tests else classifier
     fidelity = read_fidelity(own)  # as `synthesize` keeps it beside the volumes
     request = _digest(rows, real, config, judge, pack, best_of, seed, workspace, fidelity)
-    finished = _finished(folder, request)
-    if finished is not None:
-        info(f"{folder} holds this already; nothing to do")
-        return _result(finished, folder) | ({"dry_run": True, "seconds": 0.0, "bytes": 0} if dry_run else {})
-    own_classifier = "label" in config.tests and classifier is None
-    if dry_run:
-        training = (
-            judging.train_own(real, workspace, config, seed, device=device, dry_run=True) if own_classifier else {}
+    with working_in(folder, unless=dry_run):
+        finished = _finished(folder, request)
+        if finished is not None:
+            info(f"{folder} holds this already; nothing to do")
+            return _result(finished, folder) | ({"dry_run": True, "seconds": 0.0, "bytes": 0} if dry_run else {})
+        own_classifier = "label" in config.tests and classifier is None
+        if dry_run:
+            training = (
+                judging.train_own(real, workspace, config, seed, device=device, dry_run=True) if own_classifier else {}
+            )
+            return _estimate(rows, real, workspace, config, training, folder)
+        if own_classifier:
+            judge = Path(judging.train_own(real, workspace, config, seed, device=device)["run"])
+        described = None if judge is None else judging.describe(judge, workspace)
+        embed, notes = _embedding(pack, config, device)
+        judges = Judges(
+            real, workspace, config, classifier=judge, fidelity=fidelity, embed=embed, device=device, predict=predict
         )
-        return _estimate(rows, real, workspace, config, training, folder)
-    if own_classifier:
-        judge = Path(judging.train_own(real, workspace, config, seed, device=device)["run"])
-    described = None if judge is None else judging.describe(judge, workspace)
-    embed, notes = _embedding(pack, config, device)
-    judges = Judges(
-        real, workspace, config, classifier=judge, fidelity=fidelity, embed=embed, device=device, predict=predict
-    )
-    rounds = [Round(own.name, rows, judges.judge(rows))]
-    for attempt in range(2, best_of + 1):
-        again = rounds[-1].rejected
-        if not again or pack is None:
-            break
-        info(f"{len(again)} volumes are rejected: making them again, try {attempt} of {best_of}")
-        try_run = f"{name.removesuffix('-gated')}-try{attempt}"
-        options: dict[str, Any] = {"pack": pack, "workspace": workspace, "device": device, "generate": generate}
-        made = make_again(again, own, try_run, attempt, **options)
-        rounds.append(Round(try_run, made, judges.judge(made)))
-    record = GateRecord(
-        run=name,
-        request_sha256=request,
-        classifier=described,
-        trained_on=as_identities(judges.training),
-        calibrated_on=as_identities(judges.validation),
-        config=config,
-        thresholds=judges.thresholds,
-        counts=counts(rounds),
-        findings=findings(rounds, judges),
-        copies=tuple(copies(rounds, judges, folder)),
-        tries=tuple(
-            Try(run=one.run, judged=len(one.rows), accepted=len(one.rows) - len(one.rejected)) for one in rounds
-        ),
-        unmet=len(rounds[-1].rejected),
-        real_rejected=judges.real_rejected,
-        notes=(*notes, *not_judged(judges)),
-    )
-    write(folder, rounds, record)
-    for note in record.notes:
-        info(f"note: {note}")
-    return _result(record, folder)
+        rounds = [Round(own.name, rows, judges.judge(rows))]
+        for attempt in range(2, best_of + 1):
+            again = rounds[-1].rejected
+            if not again or pack is None:
+                break
+            info(f"{len(again)} volumes are rejected: making them again, try {attempt} of {best_of}")
+            try_run = f"{name.removesuffix('-gated')}-try{attempt}"
+            options: dict[str, Any] = {"pack": pack, "workspace": workspace, "device": device, "generate": generate}
+            made = make_again(again, own, try_run, attempt, **options)
+            rounds.append(Round(try_run, made, judges.judge(made)))
+        record = GateRecord(
+            run=name,
+            request_sha256=request,
+            classifier=described,
+            trained_on=as_identities(judges.training),
+            calibrated_on=as_identities(judges.validation),
+            config=config,
+            thresholds=judges.thresholds,
+            counts=counts(rounds),
+            findings=findings(rounds, judges),
+            copies=tuple(copies(rounds, judges, folder)),
+            tries=tuple(
+                Try(run=one.run, judged=len(one.rows), accepted=len(one.rows) - len(one.rejected)) for one in rounds
+            ),
+            unmet=len(rounds[-1].rejected),
+            real_rejected=judges.real_rejected,
+            notes=(*notes, *not_judged(judges)),
+        )
+        write(folder, rounds, record)
+        for note in record.notes:
+            info(f"note: {note}")
+        return _result(record, folder)
 
 
 def _checked(rows: pd.DataFrame, source: Path) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from text2ct.diffusion.training.on_manifest import (
     train_component,
 )
 from text2ct.diffusion.training.processes import check_processes
+from text2ct.steplog import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +94,7 @@ def estimate_training(
             machines=Machines(machines.device),
         )
         elapsed = time.perf_counter() - begun
-        log = work / {"unet": "diffusion"}.get(component, component) / "log.csv"
+        log = work / {"unet": "diffusion"}.get(component, component) / METRICS
         times = [float(line.split(",")[1]) for line in log.read_text().splitlines()[1:]] if log.is_file() else [0.0] * 3
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     second, third = np.diff(times)  # the first one warms up

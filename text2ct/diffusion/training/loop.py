@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import signal
 import time
@@ -32,7 +31,8 @@ from text2ct.diffusion.training.processes import (
 )
 from text2ct.diffusion.training.step import Batch, StepModule, progress_of
 from text2ct.errors import UserError
-from text2ct.files import atomic_path, write_text
+from text2ct.files import atomic_path
+from text2ct.steplog import StepLog
 
 # The cases of a step that are one process's share; draws are made for the whole batch and then shared.
 MakeBatch = Callable[[int, Share], Batch]
@@ -65,6 +65,7 @@ class _Bookkeeping(Callback):
 
     def __init__(self, out: Path, module: StepModule, advance: Callable[[int], None]) -> None:
         self._out, self._module, self._advance = out, module, advance
+        self._log = StepLog(out)
         self._tick = time.monotonic()
         self._device: str | None = None
         self._began_on: str | None = None
@@ -77,16 +78,9 @@ class _Bookkeeping(Callback):
                 f"the training in {self._out} began on {self._began_on} and goes on on {self._device}: numbers drawn "
                 "there differ, so it will not end where an uninterrupted training would have"
             )
+        self._advance(trainer.global_step)  # what was trained before
         if trainer.is_global_zero:
-            self._forget_after(trainer.global_step)
-
-    def _forget_after(self, step: int) -> None:
-        """Drop the log's rows of steps that are computed again."""
-        path = self._out / "log.csv"
-        if path.is_file():
-            header, *rows = path.read_text(encoding="utf-8").splitlines()
-            kept = [row for row in rows if row.split(",")[0].isdigit() and int(row.split(",")[0]) <= step]
-            write_text(path, "\n".join([header, *kept]) + "\n")
+            self._log.begin(trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -107,20 +101,9 @@ class _Bookkeeping(Callback):
         if not all(np.isfinite(value) for value in losses.values()):
             raise UserError(f"the loss is no longer finite by step {step}; lower the learning rate")
         if logs and trainer.is_global_zero:
-            self._log(step, losses)
+            self._log.add(step, losses, seconds=round(module.spent_s, 2), learning_rate=module.last_rate)
         if saves:
             save_checkpoint(trainer, self._out)
-
-    def _log(self, step: int, losses: Mapping[str, float]) -> None:
-        module = self._module
-        row = {"step": step, "seconds": round(module.spent_s, 2), "learning_rate": module.last_rate, **losses}
-        path = self._out / "log.csv"
-        new = not path.is_file()
-        with path.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
 
     def state_dict(self) -> dict[str, Any]:
         return {"spent_s": self._module.spent_s, "device": self._device}
@@ -159,7 +142,7 @@ def fit(
     Args:
         module: Network and settings.
         make_batch: A process's share of the batch of a step, a function of the step's number alone.
-        out: Folder of the run: ``config.json``, ``log.csv``, ``last.ckpt``.
+        out: Folder of the run: ``config.json``, ``metrics.csv``, ``last.ckpt``.
         device: As for :func:`text2ct.compute.pick_device`.
         devices: Devices of each node.
         nodes: Number of machines, all of which see ``out``.

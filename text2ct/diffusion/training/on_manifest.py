@@ -40,6 +40,7 @@ from text2ct.diffusion.vae import LinearBlocksVae
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
 from text2ct.findings import FINDINGS
+from text2ct.locks import working_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,24 +125,25 @@ def train_component(
     place: dict[str, Any] = asdict(machines)
     check_processes(**place, batch_size=config.batch_size, minutes=config.minutes)
     launch = Launch(work, machines.devices, machines.nodes)
-    trained: Any
-    info = base.info
-    scheduler: Scheduler | None = None
-    if component == "unet":
-        info, scheduler, trained = _train_unet(
-            frame, workspace, base, work, config, scratch=scratch, architecture=architecture, place=place, launch=launch
-        )
-    else:
-        trained = _train_on_cases(component, frame, workspace, base, work, values, scratch, place, launch)
-    if launch.follower:
-        return None
-    launch.finish()
-    parts = _parts(base, leave_out=(component, *_DEPENDENTS[component]))
-    if scheduler is not None:
-        parts["scheduler"] = Part(scheduler.config)
-    parts[component] = Part(trained.config, trained.state_dict())
-    info = info.model_copy(update={"name": out.resolve().name, "trained_on": (*info.trained_on, *training_data(frame))})
-    return save_pack(out, info, parts, base.tokenizer if base.has("clip") else None)
+    with working_in(work, unless=launch.follower, instead="choose another --work"):
+        trained: Any
+        info = base.info
+        scheduler: Scheduler | None = None
+        if component == "unet":
+            options: dict[str, Any] = {"scratch": scratch, "architecture": architecture, "place": place}
+            info, scheduler, trained = _train_unet(frame, workspace, base, work, config, launch=launch, **options)
+        else:
+            trained = _train_on_cases(component, frame, workspace, base, work, values, scratch, place, launch)
+        if launch.follower:
+            return None
+        launch.finish()
+        parts = _parts(base, leave_out=(component, *_DEPENDENTS[component]))
+        if scheduler is not None:
+            parts["scheduler"] = Part(scheduler.config)
+        parts[component] = Part(trained.config, trained.state_dict())
+        trained_on = (*info.trained_on, *training_data(frame))
+        info = info.model_copy(update={"name": out.resolve().name, "trained_on": trained_on})
+        return save_pack(out, info, parts, base.tokenizer if base.has("clip") else None)
 
 
 def _train_on_cases(

@@ -36,9 +36,12 @@ from text2ct.evaluation.benchmark.settings import (
     table_digest,
 )
 from text2ct.files import write_json
+from text2ct.locks import working_in
 from text2ct.manifests import Workspace
 
 PLAN = "benchmark-plan.json"
+TRAININGS = "trainings.json"
+"""``trainings``: names of the folders in ``classifiers/benchmark`` that a benchmark is made of."""
 
 
 @dataclass(frozen=True)
@@ -113,55 +116,58 @@ def run_benchmark(
     declared = declare(_endpoint(splits, fidelity or {}, synthetic=pool is not None), settings, data)
     name = run or f"benchmark-{declared.digest[:8]}"
     report = workspace.run_dir("reports", name)
-    declared = keep_declaration(declared, report / PLAN, dry_run=dry_run)
-    material = Material(
-        real=real,
-        train=splits["train"],
-        validation=splits["validation"],
-        synthetic=pool,
-        workspace=workspace,
-        settings=settings,
-        pack=pack,
-        device=device,
-    )
-    regimes = _regimes(material, names)
-    head = {"run": name, "settings": settings.model_dump(mode="json")}
-    if dry_run:
-        return head | _foreseen(runner, regimes)
-    results: list[dict[str, Any]] = []
-    resumed = earlier = 0
-    for regime in regimes:
-        outcomes = {name: runner.run_arm(arms) for name, arms in regime.arms.items()}
-        every = [one for runs in outcomes.values() for one in runs]
-        resumed += sum(one["resumed"] for one in every)
-        earlier += sum(one["begun"] is None or one["begun"] < declared.declared for one in every)
-        found = judge(regime.arms, outcomes, splits, declared.endpoint.findings, settings.n_bootstrap)
-        results.append(found | {"endpoint": endpoint(declared, found)})
-    result = head | results[-1]
-    result["notes"] = [*notes, *_test_size(declared.endpoint), *result["notes"]]
-    result["endpoint"] |= {"trained_before": earlier}
-    gate = None if pool is None else gate_counts(pool, workspace)
-    if gate is not None:
-        result["gate"] = gate
-    if pool is not None and (pool["gate"] == "").any():
-        result["notes"].append(
-            f"{(pool['gate'] == '').sum()} of {len(pool)} synthetic volumes were not gated (`text2ct gate`): they were "
-            "used whatever they show"
+    with working_in(report, unless=dry_run):
+        declared = keep_declaration(declared, report / PLAN, dry_run=dry_run)
+        material = Material(
+            real=real,
+            train=splits["train"],
+            validation=splits["validation"],
+            synthetic=pool,
+            workspace=workspace,
+            settings=settings,
+            pack=pack,
+            device=device,
         )
-    if settings.train_patients and pool is not None:
-        result["notes"].append(
-            "with fewer training patients, prompts are theirs alone, but the generator and the gate may know all of "
-            "the training split: a gain with few patients may be their knowledge"
-        )
-    if len(regimes) > 1:
-        keys = ("arms", "comparisons", "training", "notes", "primary", "chosen_ratio", "endpoint")
-        result["regimes"] = [
-            {"train_patients": regime.train_patients, **{key: found[key] for key in keys if key in found}}
-            for regime, found in zip(regimes, results, strict=True)
-        ]
-    path = report / "benchmark.json"
-    write_json(path, result)
-    return result | {"benchmark": str(path), "resumed": resumed}
+        regimes = _regimes(material, names)
+        head = {"run": name, "settings": settings.model_dump(mode="json")}
+        if dry_run:
+            return head | _foreseen(runner, regimes)
+        every = [arm for regime in regimes for arms in regime.arms.values() for arm in arms]
+        write_json(report / TRAININGS, {"trainings": runner.names(every)})
+        results: list[dict[str, Any]] = []
+        resumed = earlier = 0
+        for regime in regimes:
+            outcomes = {name: runner.run_arm(arms) for name, arms in regime.arms.items()}
+            runs = [one for each in outcomes.values() for one in each]
+            resumed += sum(one["resumed"] for one in runs)
+            earlier += sum(one["begun"] is None or one["begun"] < declared.declared for one in runs)
+            found = judge(regime.arms, outcomes, splits, declared.endpoint.findings, settings.n_bootstrap)
+            results.append(found | {"endpoint": endpoint(declared, found)})
+        result = head | results[-1]
+        result["notes"] = [*notes, *_test_size(declared.endpoint), *result["notes"]]
+        result["endpoint"] |= {"trained_before": earlier}
+        gate = None if pool is None else gate_counts(pool, workspace)
+        if gate is not None:
+            result["gate"] = gate
+        if pool is not None and (pool["gate"] == "").any():
+            result["notes"].append(
+                f"{(pool['gate'] == '').sum()} of {len(pool)} synthetic volumes were not gated (`text2ct gate`): they "
+                "were used whatever they show"
+            )
+        if settings.train_patients and pool is not None:
+            result["notes"].append(
+                "with fewer training patients, prompts are theirs alone, but the generator and the gate may know all "
+                "of the training split: a gain with few patients may be their knowledge"
+            )
+        if len(regimes) > 1:
+            keys = ("arms", "comparisons", "training", "notes", "primary", "chosen_ratio", "endpoint")
+            result["regimes"] = [
+                {"train_patients": regime.train_patients, **{key: found[key] for key in keys if key in found}}
+                for regime, found in zip(regimes, results, strict=True)
+            ]
+        path = report / "benchmark.json"
+        write_json(path, result)
+        return result | {"benchmark": str(path), "resumed": resumed}
 
 
 def _arms(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from text2ct.evaluation.benchmark.data import check_frame, check_start
 from text2ct.evaluation.benchmark.settings import BenchmarkSettings, json_digest, plain, table_digest
 from text2ct.files import atomic_path, read_json, sha256_file, write_json
 from text2ct.findings import FINDINGS
+from text2ct.locks import working_in
 from text2ct.manifests import Workspace
 
 TRAINING_VERSION = 4
@@ -107,6 +109,10 @@ class Runner:
             "test_data": self._test_data,
         }
 
+    def names(self, arms: Iterable[Arm]) -> list[str]:
+        """The folders of trainings within ``classifiers/benchmark``."""
+        return list(dict.fromkeys(self._place(arm).name for arm in arms))
+
     def _place(self, arm: Arm) -> Path:
         """Where a training lies: benchmarks that ask for the same one share it."""
         return self._folder / f"{arm.name}-seed{arm.seed}-{json_digest(self._request(arm))[:12]}"
@@ -164,6 +170,13 @@ class Runner:
         return [outcome or self._run(arm) for arm, outcome in zip(arms, before, strict=True)]
 
     def _run(self, arm: Arm) -> dict[str, Any]:
+        with ExitStack() as held:
+            # Benchmarks share trainings, and what is made for several.
+            for folder in (self._place(arm), *([self._made(arm)] if arm.make or arm.init else [])):
+                held.enter_context(working_in(folder, instead="run it again then: what is done is kept"))
+            return self._run_alone(arm)
+
+    def _run_alone(self, arm: Arm) -> dict[str, Any]:
         settings, place = self._settings, self._place(arm)
         begun = datetime.now(UTC).isoformat(timespec="seconds")
         frame = arm.frame
