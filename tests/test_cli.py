@@ -24,6 +24,8 @@ COMMANDS = [
     ("benchmark",),
     ("evaluate",),
     ("fetch", "ct-rate"),
+    ("status",),
+    ("doctor",),
     *(("models", name) for name in ("list", "info", "verify", "init", "import", "pull", "check-parity")),
     *(("core", name) for name in ("encode", "train-vae", "train-clip", "train-diffusion", "pack")),
 ]

@@ -32,7 +32,7 @@ StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 1 when a
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; by default one a core.")]
 LogOption = Annotated[
     Path | None,
-    typer.Option("--log-file", help="Append messages and progress as JSON lines; also TEXT2CT_LOG_FILE."),
+    typer.Option("--log-file", help="Append a log of JSON lines; also TEXT2CT_LOG_FILE."),
 ]
 WORKSPACE = Path("text2ct-workspace")
 

@@ -85,17 +85,20 @@ def working_in(folder: Path, *, unless: bool = False, instead: str = "choose ano
         yield
         return
     new = not folder.exists()
-    with _locked(folder / LOCK, _GLANCE_S) as stream:
-        if stream is None:
-            raise UserError(f"another text2ct command{_who(folder)} is working in {folder}; wait for it, or {instead}")
-        _held.append(Note(stream))
-        try:
-            yield
-        finally:
-            _held.pop()
-    if new:
-        with suppress(OSError):
-            folder.rmdir()  # only if it is empty
+    try:
+        with _locked(folder / LOCK, _GLANCE_S) as stream:
+            if stream is None:
+                who = _who(folder)
+                raise UserError(f"another text2ct command{who} is working in {folder}; wait for it, or {instead}")
+            _held.append(Note(stream))
+            try:
+                yield
+            finally:
+                _held.pop()
+    finally:
+        if new:
+            with suppress(OSError):
+                folder.rmdir()  # only if it is empty
 
 
 @contextmanager
@@ -182,7 +185,8 @@ def _opened(path: Path) -> IO[bytes] | None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("ab")
+        # Neither truncated nor appended to: the note in it is its holder's.
+        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -107,9 +107,9 @@ def logging_to(path: Path | None, command: str) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            code = getattr(error, "exit_code", getattr(error, "code", 1))  # of Typer, of Python; or a traceback
-            if code not in (0, None) and log.error is None and str(error):
-                log.error = f"{type(error).__name__}: {error}"
+            code = getattr(error, "exit_code", getattr(error, "code", None))  # of Typer, or of Python
+            if code is None and not isinstance(error, SystemExit):  # a traceback follows
+                code, log.error = 1, f"{type(error).__name__}: {error}"
             raise
         finally:
             ended = {"exit_code": code or 0, "seconds": round(time.monotonic() - begun, 3)}

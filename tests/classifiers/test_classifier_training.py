@@ -39,7 +39,7 @@ def test_a_bright_cube_is_learnt_in_few_steps(tmp_path: Path, workspace, tiny_tr
     assert (predicted[bright].to_numpy()[:, None] > predicted[~bright].to_numpy()).mean() > 0.9
 
 
-def test_a_run_holds_its_four_files_and_who_was_seen(tmp_path: Path, manifest, tiny_training) -> None:
+def test_a_run_holds_its_files_and_who_was_seen(tmp_path: Path, manifest, tiny_training) -> None:
     result = tiny_training(manifest, tmp_path / "run", class_weights=True, augment=True)
     assert names(tmp_path / "run") == RUN_FILES
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -103,6 +103,11 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
     assert model_bytes(tmp_path / "cut") == model_bytes(tmp_path / "whole")
     for file in ("history.csv", "patients.json"):
         assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    logs = [pd.read_csv(tmp_path / run / "metrics.csv") for run in ("cut", "whole")]
+    assert logs[0]["step"].tolist() == [1, 2, 4, 6, 7]
+    assert (logs[0]["seconds_per_step"] > 0).all()
+    same = ["step", "learning_rate", "loss"]
+    pd.testing.assert_frame_equal(logs[0][same], logs[1][same], check_exact=True)
 
 
 def test_a_training_killed_before_its_last_write_only_writes(
