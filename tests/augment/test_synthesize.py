@@ -19,6 +19,7 @@ from text2ct.augment._run import volume_seed
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, read_manifest
+from text2ct.status import status
 
 TEXTS = ["Normal chest.", "Pleural effusion on the right.", "Cardiomegaly.", "Normal chest.", "A nodule."]
 HARD = [
@@ -114,11 +115,15 @@ def test_an_interrupted_run_ends_in_the_same_bytes(tmp_path, pack, format):
     with pytest.raises(KeyboardInterrupt):
         run(broken, pack, format=format, generate=FakeGenerator(fail_at=1))
     assert not (run_folder(broken, expected) / "manifest.csv").exists()
+    (row,) = status(broken.path)["runs"]
+    assert (row["state"], row["done"], row["left"], row["unit"]) == ("stopped", 2, 3, "volumes")
     again = FakeGenerator()
     result = run(broken, pack, format=format, generate=again)
     assert result["resumed"] == 2
     assert again.batches == [TEXTS[2:4], TEXTS[4:]], "finished batches are not generated again"
     assert tree(whole.path) == tree(broken.path)
+    (row,) = status(broken.path)["runs"]
+    assert (row["state"], row["done"], row["left"]) == ("done", 5, 0)
     third = run(broken, pack, format=format, generate=FakeGenerator(fail_at=0))
     assert third["resumed"] == 5
     assert third["seconds_per_volume"] is None

@@ -14,6 +14,7 @@ from text2ct.classifiers import predict, runs
 from text2ct.classifiers.module import ClassifierTraining
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
+from text2ct.status import status
 
 RUN_FILES = ["config.json", "history.csv", "metrics.csv", "model.safetensors", "patients.json"]
 
@@ -96,6 +97,8 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
             tiny_training(manifest, tmp_path / "cut", **settings)
         assert signal.getsignal(signal.SIGINT) is handler
     assert "resume.ckpt" in names(tmp_path / "cut")
+    (row,) = status(tmp_path / "none", [tmp_path / "cut"])["runs"]
+    assert (row["kind"], row["state"], row["done"], row["left"]) == ("classifier", "stopped", 4, 3)
     with pytest.raises(UserError, match="has not ended"):
         predict(tmp_path / "cut", manifest, None)
     tiny_training(manifest, tmp_path / "cut", **settings)

@@ -14,6 +14,7 @@ from text2ct.evaluation.benchmark import BenchmarkSettings, run_benchmark
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
+from text2ct.status import status
 
 from .benchmark_fakes import FakeClassifier, make_synthetic, run
 
@@ -57,6 +58,8 @@ def test_every_arm_is_trained_alike_and_judged_on_real_volumes(workspace, real, 
 def test_finished_trainings_are_skipped_and_the_result_is_the_same(workspace, real, synthetic):
     with pytest.raises(KeyboardInterrupt):
         run(workspace, real, synthetic, FakeClassifier(fail_after=3), arms=FEW)
+    (row,) = [one for one in status(workspace.path)["runs"] if one["kind"] == "benchmark"]
+    assert (row["state"], row["done"], row["left"], row["unit"]) == ("stopped", 3, 1, "trainings")
     fake = FakeClassifier()
     assert run(workspace, real, synthetic, arms=FEW, dry_run=True)["resumed"] == 3
     result = run(workspace, real, synthetic, fake, arms=FEW)
@@ -66,6 +69,8 @@ def test_finished_trainings_are_skipped_and_the_result_is_the_same(workspace, re
     again = run(workspace, real, synthetic, idle, arms=FEW)
     assert idle.trainings == []
     assert again == result | {"resumed": 4}
+    (row,) = [one for one in status(workspace.path)["runs"] if one["kind"] == "benchmark"]
+    assert (row["state"], row["done"], row["left"]) == ("done", 4, 0)
     whole = Workspace(workspace.path.parent / "whole")
     path = whole.path / "reports" / result["run"] / "benchmark.json"
     at_once = run(whole, real, make_synthetic(whole), arms=FEW)
