@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("torch", "monai", "lightning", "torchio", "timm", "transformers", "huggingface_hub", "numpy", "pandas")
-EXTRAS = {"ray": "cluster", "zarr": "zarr"}
-"""Optional packages, and the extra of text2ct that brings each."""
+EXTRAS = {"ray": "text2ct[cluster]", "zarr": "zarr"}
+"""Optional packages, and what pip is told to install for each."""
 HUB_TIMEOUT_S = 3.0
 # docs/speed.md measures both with the command that it names.
 _FULL_SIZE_GB, _BUNDLED_GB = 14.0, 1.2
@@ -263,5 +263,5 @@ def _answer(address: str) -> str:
 
 def _extra(name: str, version: str | None) -> Check:
     if version is None:
-        return Check(name, "not installed", f"needed only for what asks for it: pip install 'text2ct[{EXTRAS[name]}]'")
+        return Check(name, "not installed", f"needed only for what asks for it: pip install '{EXTRAS[name]}'")
     return Check(name, version, "optional, and there")

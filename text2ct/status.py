@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,14 +56,15 @@ def status(workspace: Path, folders: Sequence[Path] = ()) -> dict[str, Any]:
     absent = [str(folder) for folder in folders if not folder.is_dir()]
     if absent:
         raise UserError("these are no folders; name the folder of a run", absent)
-    runs = [_row(name, path, facts) for name, path, facts in _runs(workspace)]
-    runs += [_row(str(path), path, _outside(path)) for path in folders]
+    disk = _Disk()
+    runs = [_row(name, path, facts, disk) for name, path, facts in _runs(workspace)]
+    runs += [_row(str(path), path, _outside(path), disk) for path in folders]
     there = next(folder for folder in (workspace, *workspace.absolute().parents) if folder.exists())
     return {
         "workspace": str(workspace),
         "runs": runs,
-        "bytes": _size(workspace) if workspace.is_dir() else 0,
-        "cache_bytes": _size(workspace / "cache"),
+        "bytes": disk.bytes(workspace),
+        "cache_bytes": disk.bytes(workspace / "cache"),
         "free_bytes": shutil.disk_usage(there).free,
     }
 
@@ -89,7 +91,7 @@ def _runs(workspace: Path) -> Iterator[tuple[str, Path, _Facts]]:
         yield "preprocessed", workspace / "preprocessed", _preprocessed(workspace / "preprocessed")
 
 
-def _row(name: str, path: Path, facts: _Facts) -> dict[str, Any]:
+def _row(name: str, path: Path, facts: _Facts, disk: _Disk) -> dict[str, Any]:
     held, note = _holder(path)
     state = "running" if held else "done" if facts.finished else "stopped"
     done, total = facts.done, facts.total
@@ -106,7 +108,7 @@ def _row(name: str, path: Path, facts: _Facts) -> dict[str, Any]:
         "unit": facts.unit,
         "seconds_left": _seconds_left(path, note) if held else None,
         "doing": note.get("doing") if held else None,
-        "bytes": _size(path),
+        "bytes": disk.bytes(path),
         **{key: note.get(key) for key in ("command", "pid", "host", "since")},
     }
 
@@ -142,7 +144,7 @@ def _synthetic(folder: Path) -> _Facts:
     total = _number(_json(folder / "request.json"), "volumes")
     if total is None:
         return _Facts("gated", False, "volumes")
-    done = sum(name.endswith(".json") for name in _files(folder / "sidecars"))
+    done = _count(folder / "sidecars", ".json")
     return _Facts("synthetic", done >= total and (folder / "manifest.csv").is_file(), "volumes", done, total)
 
 
@@ -177,12 +179,12 @@ def _trainings(report: Path) -> list[Path]:
 
 
 def _cohort(folder: Path) -> _Facts:
-    made = sum(name.endswith(".nii.gz") for name, _ in _walk(folder / "dataset"))
+    made = _count(folder / "dataset", ".nii.gz")
     return _Facts("cohort", (folder / "manifest.csv").is_file(), "volumes", made)
 
 
 def _preprocessed(folder: Path) -> _Facts:
-    made = sum(name.endswith(".json") for name, _ in _walk(folder / "records"))
+    made = _count(folder / "records", ".json")
     return _Facts("preprocessed", (folder / "manifest.csv").is_file(), "volumes", made, failed=_quarantined(folder))
 
 
@@ -254,20 +256,40 @@ def _files(folder: Path) -> list[str]:
     return [entry.name for entry in _entries(folder) if entry.is_file() and not entry.name.startswith(".")]
 
 
-def _walk(folder: Path | str) -> Iterator[tuple[str, int]]:
-    """Name and bytes of each file below a folder; links are not followed."""
-    for entry in _entries(folder):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
-            continue
-        try:
-            yield entry.name, entry.stat(follow_symlinks=False).st_size
-        except FileNotFoundError:  # replaced meanwhile
-            continue
+def _count(folder: Path | str, suffix: str) -> int:
+    """Files below a folder whose names end so; links are not followed."""
+    return sum(
+        _count(entry.path, suffix)
+        if entry.is_dir(follow_symlinks=False)
+        else entry.name.endswith(suffix) and not entry.name.startswith(".")
+        for entry in _entries(folder)
+    )
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else sum(size for _, size in _walk(path))
+class _Disk:
+    """Bytes of the files below folders, each file asked once; links are not followed."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def bytes(self, path: Path | str) -> int:
+        """Of a folder or of a file; 0 for what is not there."""
+        key = os.fspath(path)
+        if key not in self._known:
+            inside = _entries(key)
+            self._known[key] = sum(map(self._of, inside)) if inside else _bytes(Path(key))
+        return self._known[key]
+
+    def _of(self, entry: os.DirEntry[str]) -> int:
+        return self.bytes(entry.path) if entry.is_dir(follow_symlinks=False) else _bytes(entry)
+
+
+def _bytes(file: os.DirEntry[str] | Path) -> int:
+    try:
+        facts = file.stat(follow_symlinks=False)
+    except OSError:  # absent, or replaced meanwhile
+        return 0
+    return 0 if stat.S_ISDIR(facts.st_mode) else facts.st_size
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
