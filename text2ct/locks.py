@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from text2ct.errors import UserError
+from text2ct.logfile import without_secrets
 
 try:
     import fcntl
@@ -51,7 +52,7 @@ class Note:
     def add(self, **facts: Any) -> None:
         """Write these facts beside the others; a full disk costs the note and not the work."""
         self._facts |= facts
-        line = json.dumps(self._facts).encode() + b"\n"
+        line = without_secrets(json.dumps(self._facts)).encode() + b"\n"
         with suppress(OSError):
             os.pwrite(self._stream.fileno(), line, 0)
             os.ftruncate(self._stream.fileno(), len(line))
@@ -189,6 +190,8 @@ def _opened(path: Path) -> IO[bytes] | None:
         return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
     except FileNotFoundError:
         return None
+    except FileExistsError as error:
+        raise UserError(f"{path.parent} is a file; choose another folder") from error
     except OSError as error:
         raise UserError(f"cannot write in {path.parent}: {error.strerror}; choose another folder") from error
 

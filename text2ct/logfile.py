@@ -42,8 +42,6 @@ class LogFile:
         self.error: str | None = None
         self._path, self._failed, self._cut = Path(path), False, False
         self._who = {"run": os.environ[_RUN], "pid": os.getpid(), "command": command}
-        values = (value for name, value in os.environ.items() if _SECRET_NAMES.search(name))
-        self._secrets = [json.dumps(value)[1:-1] for value in values if len(value) >= _SHORTEST_SECRET]
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -54,9 +52,7 @@ class LogFile:
         """Append one line; a disk that is full costs the line and not the work, and is said once."""
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"ts": moment, "level": level, **self._who, "event": event, **facts}, default=str)
-        for secret in self._secrets:
-            line = line.replace(secret, _HIDDEN)
-        data = ("\n" if self._cut else "").encode() + _SECRETS.sub(_HIDDEN, line).encode() + b"\n"
+        data = (("\n" if self._cut else "") + without_secrets(line) + "\n").encode()
         try:
             written = os.write(self._file, data)
             if written < len(data):
@@ -71,6 +67,14 @@ class LogFile:
     def close(self) -> None:
         """Write nothing more."""
         os.close(self._file)
+
+
+def without_secrets(line: str) -> str:
+    """A line of JSON with ``***`` for tokens, for passwords in addresses and for values of variables named so."""
+    for name, value in os.environ.items():
+        if _SECRET_NAMES.search(name) and len(value) >= _SHORTEST_SECRET:
+            line = line.replace(json.dumps(value)[1:-1], _HIDDEN)
+    return _SECRETS.sub(_HIDDEN, line)
 
 
 def record(level: str, event: str, **facts: Any) -> None:

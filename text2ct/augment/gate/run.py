@@ -90,8 +90,9 @@ def gate(
     judge = None if "label" not in config.tests else classifier
     fidelity = read_fidelity(own)  # as `synthesize` keeps it beside the volumes
     request = _digest(rows, real, config, judge, pack, best_of, seed, workspace, fidelity)
-    with working_in(folder, unless=dry_run):
-        finished = _finished(folder, request)
+    finished = _finished(folder, request)
+    with working_in(folder, unless=dry_run or finished is not None):
+        finished = finished or _finished(folder, request)  # by another command since
         if finished is not None:
             info(f"{folder} holds this already; nothing to do")
             return _result(finished, folder) | ({"dry_run": True, "seconds": 0.0, "bytes": 0} if dry_run else {})
