@@ -35,6 +35,7 @@ LogOption = Annotated[
     typer.Option("--log-file", help="Append a log of JSON lines; also TEXT2CT_LOG_FILE."),
 ]
 WORKSPACE = Path("text2ct-workspace")
+_CONTEXT = "context"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -44,11 +45,15 @@ def guarded(function: Command) -> Command:
 
     Every command takes ``--log-file``, as the program itself does before the command's name.
     """
+    own = inspect.signature(function, eval_str=True)
+    # Typer gives the context to one parameter: the command's own, where it has one.
+    name = next((one.name for one in own.parameters.values() if one.annotation is typer.Context), None)
 
     @functools.wraps(function)
-    def run(*args: Any, context: typer.Context, log_file: Path | None = None, **kwargs: Any) -> None:
+    def run(*args: Any, log_file: Path | None = None, **kwargs: Any) -> None:
         from text2ct.compute import keep_freed_memory
 
+        context = kwargs[name] if name else kwargs.pop(_CONTEXT)
         log = log_file or context.find_root().obj
         # A log that cannot be opened is a mistake too; what the command ends with is seen by the log.
         with _one_clear_line(), logging_to(log, _name(context)), _one_clear_line():
@@ -56,8 +61,8 @@ def guarded(function: Command) -> Command:
             function(*args, **kwargs)
 
     keyword = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
-    added = [keyword("context", annotation=typer.Context), keyword("log_file", annotation=LogOption, default=None)]
-    own = inspect.signature(function, eval_str=True)
+    added = [keyword("log_file", annotation=LogOption, default=None)]
+    added += [] if name else [keyword(_CONTEXT, annotation=typer.Context)]
     run.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
     return run  # type: ignore[return-value]
 
