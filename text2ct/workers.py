@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from text2ct.errors import UserError
 
@@ -31,7 +31,8 @@ def run_all(
     parent, also when that is killed.
 
     Args:
-        function: Importable by name; takes one job.
+        function: Can be pickled; takes one job. A process holds it from the first job to the last, and with it what it
+            opens.
         jobs: What it is called with.
         workers: Processes; with one, or one job, all is done here.
         chunksize: Jobs handed to a process at a time.
@@ -42,9 +43,9 @@ def run_all(
     if workers <= 1 or len(jobs) < 2:
         yield from map(function, jobs)
         return
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), initializer=end_with_parent)
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), initializer=_begin, initargs=(function,))
     try:
-        yield from pool.map(function, jobs, chunksize=chunksize)
+        yield from pool.map(_do, jobs, chunksize=chunksize)
     except BrokenProcessPool as error:
         raise UserError(
             "a worker was ended from outside, most often for lack of memory; "
@@ -52,6 +53,18 @@ def run_all(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+_held: list[Callable[[Any], Any]] = []
+
+
+def _begin(function: Callable[[Any], Any]) -> None:
+    end_with_parent()
+    _held.append(function)
+
+
+def _do(job: Any) -> Any:
+    return _held[-1](job)
 
 
 def end_with_parent() -> None:

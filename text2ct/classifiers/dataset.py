@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset, RandomSampler
 
 from text2ct import console
 from text2ct.classifiers.cache import VolumeCache
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 
@@ -50,7 +52,9 @@ class VolumeTable:
         return digest.hexdigest()
 
 
-def make_table(frame: pd.DataFrame, workspace: Workspace, cache: VolumeCache, purpose: str) -> VolumeTable:
+def make_table(
+    frame: pd.DataFrame, workspace: Workspace, cache: VolumeCache, purpose: str, engine: Engine = LOCAL
+) -> VolumeTable:
     """Bring the volumes of manifest rows to the grid, through the cache.
 
     Args:
@@ -58,18 +62,20 @@ def make_table(frame: pd.DataFrame, workspace: Workspace, cache: VolumeCache, pu
         workspace: Resolves roots.
         cache: Where the grids lie.
         purpose: What the rows are for, for messages, such as ``training``.
+        engine: Where volumes are brought to the grid.
 
     Raises:
         UserError: Missing, unreadable or changed volumes, all of them at once.
     """
     entries: list[Path] = []
     problems: list[str] = []
+    rows = [{name: str(row.get(name) or "") for name in ("root", "path", "sha256")} for row in frame.to_dict("records")]
     with console.progress(f"reading {purpose} volumes", len(frame)) as advance:
-        for number, row in enumerate(frame.itertuples(index=False), start=1):
-            try:
-                entries.append(_entry(row, workspace, cache))
-            except UserError as error:
-                problems.append(f"row {number} ({row.volume}): {error}")
+        for number, entry in enumerate(engine.map(partial(_entry, workspace, cache), rows), start=1):
+            if isinstance(entry, Path):
+                entries.append(entry)
+            else:
+                problems.append(f"row {number} ({frame['volume'].iloc[number - 1]}): {entry}")
             advance(1)
     if problems:
         raise UserError(f"{len(problems)} of {len(frame)} {purpose} volumes cannot be read", problems)
@@ -82,11 +88,14 @@ def make_table(frame: pd.DataFrame, workspace: Workspace, cache: VolumeCache, pu
     )
 
 
-def _entry(row: object, workspace: Workspace, cache: VolumeCache) -> Path:
-    root, path, sha256 = (str(getattr(row, name, "") or "") for name in ("root", "path", "sha256"))
-    if not path:
-        raise UserError("the row has no file")
-    return cache.entry(workspace.resolve(root, path), sha256)
+def _entry(workspace: Workspace, cache: VolumeCache, row: Mapping[str, str]) -> Path | str:
+    """A row's file of the cache, or why there is none."""
+    if not row["path"]:
+        return "the row has no file"
+    try:
+        return cache.entry(workspace.resolve(row["root"], row["path"]), row["sha256"])
+    except UserError as error:
+        return str(error)
 
 
 def draw_order(rows: int, draws: int, seed: int, weights: Sequence[float] | np.ndarray | None = None) -> np.ndarray:

@@ -55,6 +55,13 @@ class Pack:
     _configs: dict[str, Any] = field(default_factory=dict, repr=False)
     _checked: set[str] = field(default_factory=set, repr=False)
 
+    def __reduce__(self) -> tuple[Callable[[Path, str], Pack], tuple[Path, str]]:
+        """A pack goes to another process by its folder, and is opened there; a bundled one by its name."""
+        return _opened_again, (
+            Path(self.path.name) if self.path.parent == BUNDLED else self.path.absolute(),
+            self.sha256,
+        )
+
     @property
     def fidelity(self) -> dict[str, float]:
         """The share of its own AUC that each finding keeps in generated volumes; empty where nobody measured it."""
@@ -232,6 +239,18 @@ def load_pack(name_or_path: str | Path = DEFAULT_PACK) -> Pack:
     info = _parse(PackInfo, path / "pack.json")
     _check_objective(info)
     return Pack(path=path, info=info, sha256=sha256_file(path / "pack.json"))
+
+
+def _opened_again(name_or_path: Path, sha256: str) -> Pack:
+    """The pack that another process speaks of.
+
+    Raises:
+        UserError: It is not here, or another one is.
+    """
+    pack = load_pack(name_or_path)
+    if pack.sha256 != sha256:
+        raise UserError(f"the pack at {pack.path} is not the same on every machine; copy it there again")
+    return pack
 
 
 def _check_objective(info: PackInfo) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.workflow import BUNDLED_PACK, find_pack
@@ -28,6 +29,7 @@ class Names:
         clip: The pack whose 3D CLIP scores, or ``ctclip:FOLDER``; by default the bundled pack.
         classifier: A run; by default the newest.
         device: ``auto``, ``cpu``, ``cuda``, ...
+        engine: Where volumes are brought to the grid and described.
     """
 
     backbone: str | None = None
@@ -35,6 +37,7 @@ class Names:
     clip: str | None = None
     classifier: Path | None = None
     device: str = "auto"
+    engine: Engine = LOCAL
 
 
 def find_measures(workspace: Workspace, settings: Settings, names: Names) -> Measures:
@@ -59,6 +62,7 @@ def find_measures(workspace: Workspace, settings: Settings, names: Names) -> Mea
         scorer=scorer,
         classifier=find_classifier(workspace, names.classifier) if "factual" in metrics else None,
         device=names.device,
+        engine=names.engine,
     )
 
 

@@ -73,7 +73,7 @@ def evaluate_vlm3d(
     def on(preprocessing: Preprocessing) -> tuple[CachedVolumes, CachedVolumes]:
         cache = cache_of(workspace, preprocessing)
         sides = zip(frames, ("real", "synthetic"), strict=True)
-        first, second = (measured(rows, workspace, cache, name).volumes for rows, name in sides)
+        first, second = (measured(rows, workspace, cache, name, names.engine).volumes for rows, name in sides)
         return first, second
 
     scores: dict[str, float | None] = dict(fid_planes(*on(on_slices), encoder, where))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,16 @@ def embeddings(scorer: Scorer, volumes: CachedVolumes, kept: KeptFeatures, what:
 
 def describer(scorer: Scorer) -> Describe:
     """A volume to its embedding, (d,) alone in a tuple."""
-    return lambda volume_hu: (scorer.volumes([volume_hu])[0],)
+    return partial(_described, scorer)
+
+
+def embed_one(scorer: Scorer, volume_hu: NDArray[np.generic]) -> NDArray[np.float32]:
+    """The unit vector of one volume, (d,)."""
+    return scorer.volumes([volume_hu])[0]
+
+
+def _described(scorer: Scorer, volume_hu: NDArray[np.int16]) -> tuple[NDArray[np.float32]]:
+    return (embed_one(scorer, volume_hu),)
 
 
 def alignment_section(

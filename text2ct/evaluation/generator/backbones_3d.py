@@ -102,7 +102,10 @@ class ClassifierFeatures:
         self.grid: Preprocessing | None = config.preprocessing
         self._seen: list[Tensor] = []
         last = [module for module in self._network.modules() if isinstance(module, nn.Linear)][-1]
-        last.register_forward_pre_hook(lambda _, given: self._seen.append(given[0]))
+        last.register_forward_pre_hook(self._see)
+
+    def _see(self, _: nn.Module, given: tuple[Tensor, ...]) -> None:
+        self._seen.append(given[0])
 
     @torch.inference_mode()
     def __call__(self, volume_hu: NDArray[np.int16]) -> tuple[NDArray[np.float32], ...]:

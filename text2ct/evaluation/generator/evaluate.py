@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,8 +19,9 @@ from text2ct.classifiers.cache import VolumeCache
 from text2ct.classifiers.config import Axis, Millimetres, Preprocessing, WindowSetting
 from text2ct.compute import keep_freed_memory, pick_device
 from text2ct.console import info
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
-from text2ct.evaluation.generator.alignment import alignment_section, embeddings
+from text2ct.evaluation.generator.alignment import alignment_section, embed_one, embeddings
 from text2ct.evaluation.generator.backbones_3d import VolumeEncoder
 from text2ct.evaluation.generator.factual import check_reader, factual_section
 from text2ct.evaluation.generator.fidelity import fidelity_section, volume_section
@@ -105,6 +107,7 @@ class Measures:
         scorer: The 3D CLIP, for ``alignment`` and parts of ``privacy`` and ``diversity``.
         classifier: A run that was trained on real training patients, for ``factual``.
         device: As for :func:`text2ct.compute.pick_device`.
+        engine: Where volumes are brought to the grid and described.
     """
 
     encoder: SliceEncoder | None = None
@@ -112,6 +115,7 @@ class Measures:
     scorer: Scorer | None = None
     classifier: Path | None = None
     device: str = "auto"
+    engine: Engine = LOCAL
 
 
 def evaluate(
@@ -209,7 +213,7 @@ class Compared:
         self.frame, self._training = frame, training
         self.workspace, self.settings, self.measures = workspace, settings, measures
         self.device = pick_device(measures.device)
-        self.kept = kept_features(workspace)
+        self.kept = kept_features(workspace, measures.engine)
         self._grid = grid_of(settings)
         self.real, self.synthetic = (
             self._on(self._grid, rows, name) for rows, name in ((real, "real"), (synthetic, "synthetic"))
@@ -220,7 +224,8 @@ class Compared:
     def _on(self, grid: Preprocessing, rows: pd.DataFrame, name: str) -> MeasuredSet:
         key = grid, id(rows)  # the set holds its rows, so that no others come to have their number
         if key not in self._sets:
-            self._sets[key] = measured(rows, self.workspace, cache_of(self.workspace, grid), name)
+            cache = cache_of(self.workspace, grid)
+            self._sets[key] = measured(rows, self.workspace, cache, name, self.measures.engine)
         return self._sets[key]
 
     def both_on(self, grid: Preprocessing | None) -> tuple[MeasuredSet, MeasuredSet]:
@@ -297,7 +302,7 @@ class Compared:
         scorer = self.measures.scorer
         found = privacy_section(
             made, learnt, others, n_known=int(known.sum()), spacing_mm=grid.spacing_mm, pictures=self.pictures,
-            embed=None if scorer is None or scorer.grid != grid else lambda hu: scorer.volumes([hu])[0],
+            embed=None if scorer is None or scorer.grid != grid else partial(embed_one, scorer),
         )  # fmt: skip
         self.notes += found.pop("rule_notes")
         if not known.any():
@@ -371,9 +376,9 @@ def cache_of(workspace: Workspace, grid: Preprocessing, *, dry_run: bool = False
     return VolumeCache(workspace.path / "cache" / "volumes", grid, dry_run=dry_run)
 
 
-def kept_features(workspace: Workspace) -> KeptFeatures:
+def kept_features(workspace: Workspace, engine: Engine = LOCAL) -> KeptFeatures:
     """Where features are kept."""
-    return KeptFeatures(workspace.path / "cache" / "features")
+    return KeptFeatures(workspace.path / "cache" / "features", engine)
 
 
 def check_needs(settings: Settings, measures: Measures) -> None:

@@ -160,7 +160,7 @@ def backbone_name(encoder: SliceEncoder, view: View, every: int) -> str:
 
 def describer(encoder: SliceEncoder, view: View, every: int, device: torch.device) -> Describe:
     """A volume to the features of its slices."""
-    return lambda volume_hu: slice_features(volume_hu, encoder, view, every, device)
+    return partial(slice_features, encoder=encoder, view=view, every=every, device=device)
 
 
 def _described(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from text2ct.classifiers.cache import CachedVolumes
+from text2ct.classifiers.cache import CachedVolumes, VolumeCache
 from text2ct.console import progress
+from text2ct.engines import LOCAL, Engine
 from text2ct.files import atomic_path
 
 Arrays = tuple[NDArray[np.float32], ...]
@@ -24,10 +26,11 @@ class KeptFeatures:
 
     Args:
         folder: Where they lie; made when first needed.
+        engine: Where they are computed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, engine: Engine = LOCAL) -> None:
+        self.folder, self._engine = Path(folder), engine
 
     def of(self, volumes: CachedVolumes, backbone: str, describe: Describe, what: str) -> Described:
         """Features of each volume, one after the other; what is missing is computed now.
@@ -39,11 +42,9 @@ class KeptFeatures:
             what: For the progress bar.
         """
         paths = [self._path(key, backbone) for key in map(volumes.key, range(len(volumes)))]
+        jobs = list(zip(volumes.entries, paths, strict=True))
         with progress(what, len(volumes)) as advance:
-            for index, path in enumerate(paths):
-                if not _usable(path):
-                    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-                        np.savez(stream, *describe(volumes[index]))
+            for _ in self._engine.map(partial(_keep, describe), jobs):
                 advance(1)
         return Described(paths)
 
@@ -54,6 +55,14 @@ class KeptFeatures:
     def _path(self, volume: str, backbone: str) -> Path:
         key = hashlib.sha256(f"{volume} {backbone}".encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.npz"
+
+
+def _keep(describe: Describe, job: tuple[Path, Path]) -> None:
+    """The features of an entry of the cache, unless they are kept."""
+    entry, path = job
+    if not _usable(path):
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, *describe(VolumeCache.load(entry)))
 
 
 class Described:

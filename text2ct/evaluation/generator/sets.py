@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from text2ct.augment.leaks import report_prompt
 from text2ct.classifiers.cache import CachedVolumes, VolumeCache
 from text2ct.classifiers.dataset import make_table
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError, first_of
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, by_scan
@@ -97,7 +98,9 @@ def _enough(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
-def measured(rows: pd.DataFrame, workspace: Workspace, cache: VolumeCache, name: str) -> MeasuredSet:
+def measured(
+    rows: pd.DataFrame, workspace: Workspace, cache: VolumeCache, name: str, engine: Engine = LOCAL
+) -> MeasuredSet:
     """Bring the volumes of rows to the common grid.
 
     Args:
@@ -105,11 +108,12 @@ def measured(rows: pd.DataFrame, workspace: Workspace, cache: VolumeCache, name:
         workspace: Resolves roots.
         cache: Of the common grid.
         name: What messages call them.
+        engine: Where they are brought there.
 
     Raises:
         UserError: A volume cannot be read, or holds nothing but air.
     """
-    volumes = CachedVolumes(make_table(rows, workspace, cache, name).entries)
+    volumes = CachedVolumes(make_table(rows, workspace, cache, name, engine).entries)
     empty = [str(rows["volume"][i]) for i in range(len(rows)) if volumes[i].max() < _TISSUE_HU]
     if empty:
         raise UserError(
