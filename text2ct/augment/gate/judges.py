@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from text2ct.augment.gate.base import ENOUGH, Score, Test, evenly
 from text2ct.augment.gate.config import GateConfig
 from text2ct.augment.gate.record import Thresholds
 from text2ct.console import progress
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, by_scan
@@ -60,6 +62,10 @@ class Judged:
         return tuple(f"{score.test}: {score.reason}" for score in self.scores if not score.passed)
 
 
+Seen = tuple[list[Score], memorised.Copy | None, bool]
+"""Scores of the voxels, the copy if it is one, and whether the volume could be brought to the grid."""
+
+
 class Judges:
     """The gate's tests with their thresholds.
 
@@ -73,6 +79,7 @@ class Judges:
         embed: The embedding of the pack's 3D CLIP, if there is one for this grid.
         device: Of the classifier.
         predict: By default :func:`text2ct.classifiers.predict`.
+        engine: Where volumes are brought to the grid and looked at.
 
     Raises:
         UserError: There are no training or validation volumes, or volumes cannot be read.
@@ -89,9 +96,10 @@ class Judges:
         embed: memorised.Embed | None = None,
         device: str = "auto",
         predict: Predict | None = None,
+        engine: Engine = LOCAL,
     ) -> None:
         self._workspace, self._config, self._classifier, self._device = workspace, config, classifier, device
-        self._fidelity = fidelity or {}
+        self._fidelity, self._engine = fidelity or {}, engine
         self._embed, self._predict = embed, predict or _predict_by_default
         self.training, validation = _split(real, "train"), _split(real, "validation")
         self.validation = by_scan(validation)[0]
@@ -147,8 +155,8 @@ class Judges:
         rows = rows.reset_index(drop=True)
         found = []
         with progress("judging volumes", len(rows)) as advance:
-            for row in rows.to_dict("records"):
-                found.append(self._voxels(row))
+            for one in self._engine.map(_Voxels(self), rows.to_dict("records")):
+                found.append(one)
                 advance(1)
         readable = [at for at, (_, _, whole) in enumerate(found) if whole]
         labels: dict[int, list[Score]] = {}
@@ -159,7 +167,7 @@ class Judges:
             labels = {at: label.judge(one, asked, *how) for at, one, asked in both}
         return [Judged((*labels.get(at, ()), *scores), copy) for at, (scores, copy, _) in enumerate(found)]
 
-    def _voxels(self, row: Mapping[Any, Any]) -> tuple[list[Score], memorised.Copy | None, bool]:
+    def voxels(self, row: Mapping[Any, Any]) -> Seen:
         """Scores of the voxels, the copy if it is one, and whether the volume could be brought to the grid."""
         from text2ct import volumes
 
@@ -177,7 +185,7 @@ class Judges:
             if not any(score.test == "intensity" and not score.passed for score in scores):
                 scores.append(Score("intensity", "quality", float("nan"), reason=f"unusable: {_one_line(error)}"))
             return scores, None, False
-        copy = None
+        copied = None
         if limits.geometry is not None or limits.intensity is not None:
             found = geometry.anatomy(hu)
             if limits.geometry is not None:
@@ -186,9 +194,9 @@ class Judges:
                 scores += intensity.judge(intensity.histogram(hu, found.body), limits.intensity)
         if limits.memorised is not None and self._search is not None:
             names = (self.training["dataset"] + "/" + self.training["volume"]).tolist()
-            more, copy = memorised.judge(hu, self._search, self._grids, names, limits.memorised, self._embed)
+            more, copied = memorised.judge(hu, self._search, self._grids, names, limits.memorised, self._embed)
             scores += more
-        return scores, copy, True
+        return scores, copied, True
 
     def picture(self, row: Mapping[Any, Any], copy: memorised.Copy) -> bytes:
         """A copy and what it repeats side by side, as PNG."""
@@ -204,7 +212,26 @@ class Judges:
         from text2ct.classifiers.cache import CachedVolumes
         from text2ct.classifiers.dataset import make_table
 
-        return CachedVolumes(make_table(rows, self._workspace, self._cache, purpose).entries)
+        return CachedVolumes(make_table(rows, self._workspace, self._cache, purpose, self._engine).entries)
+
+
+class _Voxels:
+    """What the gate sees in a volume, as a task: workers need neither the engine nor the classifier.
+
+    Args:
+        judges: Calibrated.
+    """
+
+    def __init__(self, judges: Judges) -> None:
+        self._judges = judges
+
+    def __call__(self, row: Mapping[Any, Any]) -> Seen:
+        return self._judges.voxels(row)
+
+    def __getstate__(self) -> dict[str, Any]:
+        judges = copy.copy(self._judges)
+        judges._engine, judges._predict = LOCAL, _predict_by_default
+        return {"_judges": judges}
 
 
 def _split(real: pd.DataFrame, split: str) -> pd.DataFrame:

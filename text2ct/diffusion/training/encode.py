@@ -21,6 +21,7 @@ from text2ct.diffusion.training.cases import Cases
 from text2ct.diffusion.training.clip import VARIANTS
 from text2ct.diffusion.training.vae import unit_tensor
 from text2ct.diffusion.vae import Vae
+from text2ct.engines import LOCAL, Engine
 from text2ct.files import read_json, write_json
 
 # Cases encoded together, as many as have few voxels: one, of a full-size grid.
@@ -60,37 +61,28 @@ def encode(
     conditioning: Literal["pooled", "tokens"],
     text_length: int,
     device: str = "auto",
+    engine: Engine = LOCAL,
 ) -> Encoded:
     """Encode all cases: the posterior's mean of each volume, the context of each text variant.
 
     The same call goes on after the last batch that was finished, so ``out`` belongs to one pair of networks.
     """
     keep_freed_memory()
-    where = pick_device(device)
-    encode_volumes(cases, vae.to(where).eval(), out, device=where)
-    vae.cpu()  # a training that follows needs the device's memory
-    read = clip.to(where).eval()
-    encode_texts(cases, read, tokenizer, out, conditioning=conditioning, text_length=text_length, device=where)
-    clip.cpu()
+    encode_volumes(cases, vae, out, device=device, engine=engine)
+    encode_texts(cases, clip, tokenizer, out, conditioning=conditioning, text_length=text_length, device=device)
     std = _deviation(np.load(out / "latents.npy", mmap_mode="r"))
     info = {"count": len(cases), "spacing_mm": cases.info["spacing_mm"], "std": std, "cases": cases.digest}
     write_json(out / "encoded.json", info)
     return Encoded.open(out)
 
 
-@torch.inference_mode()
-def encode_volumes(cases: Cases, vae: Vae, out: Path, *, device: torch.device) -> None:
-    """Write ``latents.npy``, (n, C, x, y, z) float16."""
+def encode_volumes(cases: Cases, vae: Vae, out: Path, *, device: str, engine: Engine = LOCAL) -> None:
+    """Write ``latents.npy``, (n, C, x, y, z) float16; on the engine, a batch of volumes at a time."""
     batch_size = max(1, min(BATCH, BATCH_VOXELS // int(np.prod(cases.size))))
-
-    def batch(indices: range) -> Tensor:
-        unit = unit_tensor(np.stack([cases.volume_hu(i) for i in indices]))[:, None].to(device)
-        return vae.encode(unit)[0]
-
-    _write(out / "latents.npy", "encoding volumes", len(cases), batch_size, device, batch)
+    _write(out / "latents.npy", "encoding volumes", len(cases), batch_size, _Volumes(cases, vae, device), engine)
+    vae.cpu()  # a training that follows needs the device's memory
 
 
-@torch.inference_mode()
 def encode_texts(
     cases: Cases,
     clip: TextTower,
@@ -99,16 +91,47 @@ def encode_texts(
     *,
     conditioning: Literal["pooled", "tokens"],
     text_length: int,
-    device: torch.device,
+    device: str,
 ) -> None:
     """Write ``contexts.npy``, (n, variants, tokens, width) float16."""
+    where = pick_device(device)
+    clip.to(where).eval()
 
-    def batch(indices: range) -> Tensor:
+    @torch.inference_mode()
+    def batch(indices: range) -> NDArray[np.float16]:
         texts = [cases.texts[i].text(variant) for i in indices for variant in range(VARIANTS)]
-        ids = torch.from_numpy(tokenizer.encode(texts, text_length)).to(device)
-        return clip.encode_text(ids).context(conditioning).unflatten(0, (len(indices), VARIANTS))
+        ids = torch.from_numpy(tokenizer.encode(texts, text_length)).to(where)
+        with autocast(where):
+            contexts = clip.encode_text(ids).context(conditioning).unflatten(0, (len(indices), VARIANTS))
+        return _half(contexts)
 
-    _write(out / "contexts.npy", "encoding reports", len(cases), BATCH, device, batch)
+    _write(out / "contexts.npy", "encoding reports", len(cases), BATCH, batch, LOCAL)
+    clip.cpu()
+
+
+class _Volumes:
+    """The latents of a batch of cases, as a task.
+
+    Args:
+        cases: Whose.
+        vae: Goes to the device when it is first asked, in each worker.
+        device: As for :func:`text2ct.compute.pick_device`.
+    """
+
+    def __init__(self, cases: Cases, vae: Vae, device: str) -> None:
+        self._cases, self._vae, self._device = cases, vae.eval(), device
+
+    @torch.inference_mode()
+    def __call__(self, indices: range) -> NDArray[np.float16]:
+        where = pick_device(self._device)
+        unit = unit_tensor(np.stack([self._cases.volume_hu(i) for i in indices]))[:, None].to(where)
+        with autocast(where):
+            return _half(self._vae.to(where).encode(unit)[0])
+
+
+def _half(values: Tensor) -> NDArray[np.float16]:
+    half: NDArray[np.float16] = values.half().cpu().numpy()
+    return half
 
 
 def _write(
@@ -116,8 +139,8 @@ def _write(
     description: str,
     count: int,
     batch_size: int,
-    device: torch.device,
-    encode_batch: Callable[[range], Tensor],
+    encode_batch: Callable[[range], NDArray[np.float16]],
+    engine: Engine,
 ) -> None:
     """Fill ``path`` batch by batch; beside it, ``.partial`` and its count of finished cases say where to go on.
 
@@ -128,11 +151,9 @@ def _write(
     partial, progress = path.with_suffix(".partial.npy"), path.with_suffix(".progress.json")
     done = read_json(progress)["done"] if progress.is_file() and partial.is_file() else 0
     array = open_memmap(partial, mode="r+") if done else None
+    batches = [range(start, min(start + batch_size, count)) for start in range(done, count, batch_size)]
     with console.progress(description, count - done) as advance:
-        for start in range(done, count, batch_size):
-            indices = range(start, min(start + batch_size, count))
-            with autocast(device):
-                values = encode_batch(indices).half().cpu().numpy()
+        for indices, values in zip(batches, engine.map(encode_batch, batches), strict=True):
             if array is None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 array = open_memmap(partial, mode="w+", dtype=values.dtype, shape=(count, *values.shape[1:]))
