@@ -308,6 +308,9 @@ def preprocess(
     metadata: Annotated[
         Path | None, typer.Option("--metadata", help="CT-RATE's metadata CSV, which its v1 volumes need.")
     ] = None,
+    leave_out_non_chest: Annotated[
+        bool, typer.Option("--leave-out-non-chest", help="Quarantine what seems to show no chest; else only flagged.")
+    ] = False,
     strict: StrictOption = False,
     workers: WorkersOption = None,
     workspace: WorkspaceOption = WORKSPACE,
@@ -330,19 +333,21 @@ def preprocess(
         file_format=file_format,
         metadata=metadata,
         workers=workers,
+        leave_out_non_chest=leave_out_non_chest,
         dry_run=dry_run,
     )
+    flagged = f", {result['not_chest']} seem to show no chest" if result.get("not_chest") else ""
     emit(
         result,
         as_json,
         lambda: say(
             would(f"write {result['volumes']} volumes", result)
             if dry_run
-            else f"{result['volumes']} volumes, {result['quarantined']} quarantined",
+            else f"{result['volumes']} volumes, {result['quarantined']} quarantined{flagged}",
             f"manifest: {result['manifest']}",
         ),
     )
-    if strict and result["quarantined"]:
+    if strict and (result["quarantined"] or result.get("not_chest")):
         raise typer.Exit(1)
 
 
