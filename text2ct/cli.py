@@ -189,7 +189,12 @@ def report(
         run=run,
         dry_run=dry_run,
     )
-    written = [f"{key}: {result[key]}" for key in ("report", "plan", "prompts") if result[key]]
+    written = [
+        f"to look at: {entry['volumes']:,} volumes where {entry['what']}, such as {entry['examples'][0]}"
+        for entry in result.get("hygiene", {}).values()
+        if entry["volumes"]
+    ]
+    written += [f"{key}: {result[key]}" for key in ("report", "plan", "prompts", "hygiene_csv") if result.get(key)]
     planned = [f"would write a page, a plan and prompts, in seconds and under 20 MB, beside {result['report']}"]
     emit(result, as_json, lambda: say(imbalance_table(result), *(planned if dry_run else written)))
 
