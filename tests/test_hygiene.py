@@ -154,7 +154,7 @@ def test_the_report_shows_it(tmp_path):
     table = pd.read_csv(result["hygiene_csv"])
     assert table[["volume", "check"]].to_numpy().tolist() == [["train_0_a_1.nii.gz", "label-denied"]]
     for page in ("report.html", "report.md"):
-        text = (tmp_path / "ws/reports").rglob(page).__next__().read_text()
+        text = (tmp_path / "ws/reports").rglob(page).__next__().read_text(encoding="utf-8")
         assert "a finding is labelled 1 and the report denies it" in text
         assert "the voxel size is unknown" not in text
     assert imbalance_table(result)
