@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reports", type=Path, help="annotated reports: report_text and the 18 findings")
     parser.add_argument("--chests", type=int, default=400)
-    parser.add_argument("--full-size", type=int, default=20, help=f"chests of {FULL_SIZE} voxels")
+    parser.add_argument("--full-size", type=int, default=8, help=f"chests of {FULL_SIZE} voxels")
     parser.add_argument("--turned", type=float, default=0.02, help="share of labels that are turned round")
     arguments = parser.parse_args()
     print(flagged_chests(arguments.chests, (64, 64, 64), (5.0, 5.0, 5.0)))

@@ -110,7 +110,14 @@ def test_a_data_set_of_one_spacing_is_no_news():
 
 
 def test_notes_of_preprocess():
-    notes = ["", "no chest: 0.00 litres of lung in 18 cm of body", "oblique: its axes are tilted", "", "", ""]
+    notes = [
+        "",
+        "no chest: 0.00 litres of lung in 18 cm of body, by its size and bone a head",
+        "oblique: its axes are tilted",
+        "",
+        "",
+        "",
+    ]
     notes[4] = "oblique: tilted; the metadata says 1 x 1 x 1 mm, the header 5 x 5 x 5 mm, which is used"
     frame = manifest(notes=notes)
     assert found(frame) == {"no-chest": ["1"], "spacing": ["4"]}

@@ -37,7 +37,7 @@ def not_a_chest(volume: Volume) -> str:
         volume: HU in RAS order, of any size and spacing.
 
     Returns:
-        One clause, such as ``"no chest: 0.00 litres of lung in 21 cm of body; by its size and bone a head"``.
+        One clause, such as ``"no chest: 0.00 litres of lung in 21 cm of body, by its size and bone a head"``.
     """
     hu, spacing_mm = _coarse(volume)
     body = _body(hu)
@@ -55,14 +55,13 @@ def not_a_chest(volume: Volume) -> str:
     if lung.sum() < _MIN_LUNG_SHARE * body.sum() and (litres < _MIN_LUNG_LITRES or not with_lung.size):
         diameter_mm = 20 * np.sqrt(body.sum() * pixel_cm2 / slices.size / np.pi)
         bone = float((hu[body] > _BONE_HU).mean())
-        return words + (
-            "; by its size and bone a head" if diameter_mm < _HEAD_DIAMETER_MM and bone > _HEAD_BONE else ""
-        )
+        is_head = diameter_mm < _HEAD_DIAMETER_MM and bone > _HEAD_BONE
+        return f"{words}, by its size and bone a head" if is_head else words
     if with_lung.size:
         lung_mm = (with_lung[-1] - with_lung[0] + 1) * spacing_mm[2]
         below_mm = (with_lung[0] - slices[0]) * spacing_mm[2]
         if with_lung[-1] >= slices[-1] - 1 and lung_mm <= _BASES_MM and below_mm > lung_mm:
-            return f"{words}, only in the topmost {lung_mm / 10:.0f} cm; an abdomen with the bases of the lungs"
+            return f"{words}, only in the topmost {lung_mm / 10:.0f} cm, as in an abdomen with the bases of the lungs"
     return ""
 
 
