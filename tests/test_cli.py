@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,8 +198,20 @@ def test_preprocess_quarantines_and_strict_says_so(tmp_path, space):
     (folder / "bad.nii.gz").write_bytes(good.read_bytes()[:2000])
     words = ("preprocess", folder, "--grid", "32", "--spacing", "10", "--workspace", tmp_path / "w")
     result = run_json(*words)
-    assert (result["volumes"], result["quarantined"]) == (1, 1)
+    assert (result["volumes"], result["quarantined"], result["not_chest"]) == (1, 1, 0)
     run(*words, "--strict", code=1)
+
+
+def test_preprocess_flags_what_is_no_chest(tmp_path, space):
+    chest = volumes.read(next((space / "cohorts").rglob("*.nii.gz")))
+    airless = np.where((chest.hu > -960) & (chest.hu < -450), chest.hu + 880, chest.hu)
+    volumes.write(replace(chest, hu=airless), tmp_path / "in/airless.nii.gz")
+    words = ("preprocess", tmp_path / "in", "--grid", "32", "--spacing", "10", "--workspace", tmp_path / "w")
+    kept = run_json(*words)
+    assert (kept["volumes"], kept["quarantined"], kept["not_chest"]) == (1, 0, 1)
+    run(*words, "--strict", code=1)
+    left_out = run_json(*words, "--leave-out-non-chest")
+    assert (left_out["volumes"], left_out["quarantined"], left_out["not_chest"]) == (0, 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,12 @@ def report(
         run=run,
         dry_run=dry_run,
     )
-    written = [f"{key}: {result[key]}" for key in ("report", "plan", "prompts") if result[key]]
+    written = [
+        f"to look at: {entry['volumes']:,} volumes where {entry['what']}, such as {entry['examples'][0]}"
+        for entry in result.get("hygiene", {}).values()
+        if entry["volumes"]
+    ]
+    written += [f"{key}: {result[key]}" for key in ("report", "plan", "prompts", "hygiene_csv") if result.get(key)]
     planned = [f"would write a page, a plan and prompts, in seconds and under 20 MB, beside {result['report']}"]
     emit(result, as_json, lambda: say(imbalance_table(result), *(planned if dry_run else written)))
 
@@ -316,6 +321,9 @@ def preprocess(
     metadata: Annotated[
         Path | None, typer.Option("--metadata", help="CT-RATE's metadata CSV, which its v1 volumes need.")
     ] = None,
+    leave_out_non_chest: Annotated[
+        bool, typer.Option("--leave-out-non-chest", help="Quarantine what seems to show no chest; else only flagged.")
+    ] = False,
     strict: StrictOption = False,
     workers: WorkersOption = None,
     workspace: WorkspaceOption = WORKSPACE,
@@ -338,19 +346,21 @@ def preprocess(
         file_format=file_format,
         metadata=metadata,
         workers=workers,
+        leave_out_non_chest=leave_out_non_chest,
         dry_run=dry_run,
     )
+    flagged = f", {result['not_chest']} seem to show no chest" if result.get("not_chest") else ""
     emit(
         result,
         as_json,
         lambda: say(
             would(f"write {result['volumes']} volumes", result)
             if dry_run
-            else f"{result['volumes']} volumes, {result['quarantined']} quarantined",
+            else f"{result['volumes']} volumes, {result['quarantined']} quarantined{flagged}",
             f"manifest: {result['manifest']}",
         ),
     )
-    if strict and result["quarantined"]:
+    if strict and (result["quarantined"] or result.get("not_chest")):
         raise typer.Exit(1)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from text2ct import augment, manifests
+from text2ct import augment, hygiene, manifests
 from text2ct.augment._scans import training_rows
 from text2ct.augment.plan import DEFAULT_EXPECTED_GAIN, DEFAULT_MAX_ASSOCIATION, DEFAULT_MAX_RATIO
 from text2ct.augment.prompts import MAX_USES_PER_PROMPT, Source
@@ -116,6 +116,7 @@ def report(
     if dry_run:
         return result | {"dry_run": True}
     with working_in(folder):
+        result |= _check(frame, folder)
         if frame["split"].isin(("validation", "test")).all():
             warn("every row is in validation or test, so there is nothing to plan from: no plan.json, no prompts.csv")
         else:
@@ -142,6 +143,13 @@ def report(
         title = f"Imbalance of {path.resolve().name if path is not None else 'the real data'}"
         write_imbalance_report(result, folder, title=title, next_steps=_next_steps(result))
     return result
+
+
+def _check(frame: pd.DataFrame, folder: Path) -> dict[str, Any]:
+    """Write ``hygiene.csv``; return what the report says of it."""
+    found = hygiene.check_manifest(frame)
+    hygiene.write_csv(found, folder / "hygiene.csv")
+    return {"hygiene": hygiene.summarise(found, frame), "hygiene_csv": str(folder / "hygiene.csv")}
 
 
 def _seconds_per_volume(pack: str, device: str) -> float:

@@ -298,6 +298,7 @@ def preprocess(
     file_format: str = "nii.gz",
     metadata: Path | None = None,
     workers: int | None = None,
+    leave_out_non_chest: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Volumes on one grid, with a manifest and a list of what was quarantined.
@@ -312,6 +313,7 @@ def preprocess(
         file_format: ``nii.gz`` or ``mha``.
         metadata: CT-RATE's metadata table, for volumes of its first generation.
         workers: Processes; by default one a core.
+        leave_out_non_chest: Quarantine volumes that seem to show no chest.
         dry_run: Only count what would be done.
 
     Returns:
@@ -349,6 +351,7 @@ def preprocess(
             metadata=metadata,
             workspace=workspace,
             workers=workers,
+            leave_out_non_chest=leave_out_non_chest,
         )
     for row in done.quarantine.to_dict("records"):
         warn(f"quarantined {row['source']}: {row['reasons']}")
@@ -358,6 +361,7 @@ def preprocess(
         "quarantined": len(done.quarantine),
         "quarantine": str(done.quarantine_path),
         "resumed": done.resumed,
+        "not_chest": done.not_chest,
     }
 
 

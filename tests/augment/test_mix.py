@@ -111,6 +111,14 @@ def test_synthetic_volumes_make_up_the_share_of_the_draws(real, synthetic, share
     assert weights[~train].isna().all()
 
 
+def test_evidence_of_real_volumes_goes_through(workspace, frame, synthetic):
+    told = frame.assign(intensity="HU as stored: 20% at air or lung level", notes="")
+    manifest = read_manifest(mix(told, synthetic, ratio=0.2, workspace=workspace)["manifest"])
+    made = manifest["source"] == "synthetic"
+    assert set(manifest.loc[made, "intensity"]) == {""}
+    assert set(manifest.loc[~made, "intensity"]) == {"HU as stored: 20% at air or lung level"}
+
+
 def test_the_share_is_written_and_survives_the_file(workspace, frame, synthetic, capsys):
     result = mix(frame, synthetic, ratio=0.2, synthetic_share=0.5, workspace=workspace)
     assert "each synthetic volume is drawn 5 times as often as a real one" in capsys.readouterr().err

@@ -44,6 +44,16 @@ def test_absent_columns_are_unknown_and_never_zero():
     assert list(validate(pd.DataFrame(columns=list(COLUMNS)), "nothing").columns) == list(COLUMNS)
 
 
+def test_evidence_stands_only_where_it_is_given(tmp_path):
+    plain, told = rows(2), rows(2).assign(dataset="E", intensity=["HU as stored: 5% air", ""], notes="oblique, by 2°")
+    assert not {"intensity", "notes"} & set(validate(plain, "old").columns)
+    write_manifest(pd.concat([plain, told]), tmp_path / "m.csv")
+    frame = read_manifest(tmp_path / "m.csv")
+    assert list(frame.columns) == [*COLUMNS, "intensity", "notes"]
+    assert frame["intensity"].tolist() == ["", "", "HU as stored: 5% air", ""]
+    assert frame["notes"].tolist() == ["", "", "oblique, by 2°", "oblique, by 2°"]
+
+
 def test_synthetic_columns_stand_only_where_a_row_is_synthetic(tmp_path):
     mixed = pd.concat([rows(), synthetic().assign(dataset="S")])
     mixed["seed"] = pd.array([pd.NA] * 3 + [2**60 + 1] * 3, dtype="Int64")

@@ -355,6 +355,22 @@ def test_metadata_spacing_is_for_the_first_generation(foreign, phantom):
     assert read(foreign("v3.nii"), spacing_mm=(10, 12, 14)).notes == ()
 
 
+def test_a_placeholder_of_1_mm_gives_way_to_the_metadata(foreign, phantom, tmp_path, save_foreign):
+    ones = save_foreign(tmp_path / "ones.nii", phantom.hu.astype("<i2"), np.eye(4))
+    stated = {"slope": 1, "intercept": -1024, "spacing_mm": (10, 12, 14)}
+    volume = read(ones, size=phantom.size, **stated)
+    assert volume.spacing_mm == (10, 12, 14)
+    assert volume.notes == ("the header says 1 x 1 x 1 mm, a placeholder, the metadata 10 x 12 x 14 mm, which is used",)
+    # Of another number of voxels it is a scan resampled to 1 mm.
+    for size in (None, (240, 240, 224)):
+        volume = read(ones, size=size, **stated)
+        assert volume.spacing_mm == (1, 1, 1)
+        assert volume.notes == ("the metadata says 10 x 12 x 14 mm, the header 1 x 1 x 1 mm, which is used",)
+    # Other sizes are no placeholders, and no placeholder is mended with another.
+    assert read(foreign("v2.nii"), size=phantom.size, spacing_mm=(1, 1, 1)).spacing_mm == phantom.spacing_mm
+    assert read(ones, size=phantom.size, spacing_mm=(0, 12, 14)).spacing_mm == (1, 1, 1)
+
+
 def test_metadata_spacing_holds_the_first_stored_voxel_in_place(foreign, phantom, tmp_path, save_foreign):
     flip = np.diag([-1.0, -1.0, 1.0, 1.0])
     flip[:3, 3] = (80, 90, -300)

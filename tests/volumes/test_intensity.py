@@ -42,24 +42,37 @@ def test_padding_becomes_air(foreign, phantom, padding, generation):
     assert "are padding, set to -1000" in volume.intensity
 
 
-@pytest.mark.parametrize("generation", [1, 2])
-@pytest.mark.parametrize("scale", [None, (1, -1024), (1, -8192), (1, 0)], ids=str)
-@pytest.mark.parametrize("header", [(1, 0), (1, -1024), (1, -8192)], ids=str)
+@pytest.mark.parametrize("offset", [0, 1024, 8192], ids=["v2", "v1-1024", "v1-8192"])
+@pytest.mark.parametrize("scale", [None, (1, -1024), (1, -8192), (1, 0), (1, -2048), (2, -1024)], ids=str)
+@pytest.mark.parametrize("header", [(1, 0), (1, -1024), (1, -8192), (2, -1024)], ids=str)
 @pytest.mark.parametrize("fill", [None, -32768, -8192, -3024, -2000, -1024, 0, 4095, 32767], ids=str)
-def test_every_combination_is_right_or_refused(phantom, generation, scale, header, fill):
-    stored = phantom.hu + (1024 if generation == 1 else 0)
+def test_every_combination_is_right_or_refused(phantom, offset, scale, header, fill):
+    stored = phantom.hu + offset
     if fill is not None:
         stored[:3] = fill
-    decidable = generation == 2 or -1024 in (header[1], (scale or header)[1])
-    # As HU these fill the outside with tissue or metal; 0 of the first generation is -1024.
-    fills_with_air = fill not in (0, 4095, 32767) or (fill, generation) == (0, 1)
+    # What must not be refused: HU as stored, or a right scale by either statement, round a body that lies in air.
+    decidable = offset == 0 or (1, -offset) in (header, scale)
+    # As HU the others fill the outside with tissue or metal.
+    in_air = fill is None or fill - offset <= -1000
     for fixed in (False, True):
-        if not (decidable and fills_with_air):
+        if not (decidable and in_air):
             with pytest.raises(UserError, match="the voxels are not HU"):
                 decide(stored, header_scale=header, metadata_scale=scale, fixed=fixed)
             continue
         decision = decide(stored, header_scale=header, metadata_scale=scale, fixed=fixed)
         np.testing.assert_array_equal(stored[3:] * decision.slope + decision.intercept, phantom.hu[3:])
+
+
+@pytest.mark.parametrize("name", ["train/ct.nii", "train_fixed/ct.nii"])
+@pytest.mark.parametrize("fill", [None, -8192, -3024, -2000])
+@pytest.mark.parametrize(("offset", "header", "slope"), [(0, None, 1), (1024, None, 1), (1024, (1, -1024), 2)], ids=str)
+def test_files_of_both_generations_in_either_folder(tmp_path, save_foreign, phantom, name, fill, offset, header, slope):
+    hu = phantom.hu.copy()
+    hu[:3] = -1000 if fill is None else fill
+    stored = (hu + offset).astype("<i2")
+    volume = read(save_foreign(tmp_path / name, stored, phantom.affine, header), slope=slope, intercept=-1024)
+    np.testing.assert_allclose(volume.hu[3:], phantom.hu[3:], atol=1)
+    assert (volume.hu[:3] == -1000).all()
 
 
 @pytest.mark.parametrize(("fill", "stored"), [(0, 0), (4095, 0), (4095, 1024), (32767, 1024)])

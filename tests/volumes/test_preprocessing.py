@@ -57,6 +57,42 @@ def test_goes_on_past_bad_ones_and_says_why(cohort, tmp_path):
     assert "intercept -1024 of the metadata applied" in record["intensity"]
 
 
+def test_the_manifest_says_how_voxels_became_hu(cohort, tmp_path):
+    grid = {"size": (24, 20, 16), "spacing_mm": (10, 12, 14)}
+    result = preprocess([cohort], tmp_path / "out", metadata=METADATA, **grid)
+    first, second = result.manifest["intensity"]
+    assert first.startswith("slope 1 and intercept -1024 of the metadata applied: ")
+    assert "rejected HU as stored" in first
+    assert second.startswith("HU as stored: ")
+    assert read_manifest(result.manifest_path)["intensity"].tolist() == [first, second]
+    workspace = Workspace(tmp_path / "ws")
+    workspace.add_root("out", tmp_path / "out")
+    again = preprocess(result.manifest, tmp_path / "again", workspace=workspace, **grid)
+    assert again.manifest["intensity"].tolist() == [first, second]
+
+
+def test_metadata_sizes_tell_a_placeholder(tmp_path, save_foreign, phantom):
+    save_foreign(tmp_path / "in/train_1_a_1.nii", phantom.hu.astype("<i2"), np.eye(4))
+    sizes = dict(zip(("size_x", "size_y", "size_z"), phantom.size, strict=True))
+    result = preprocess([tmp_path / "in"], tmp_path / "out", metadata=METADATA.assign(spacing_y=12.0, **sizes), **GRID)
+    assert result.manifest["notes"].tolist() == [
+        "the header says 1 x 1 x 1 mm, a placeholder, the metadata 10 x 12 x 14 mm, which is used"
+    ]
+
+
+def test_what_seems_no_chest_is_flagged_or_left_out(cohort, tmp_path, foreign):
+    foreign("in/train_4_a_1.nii.gz", lambda hu: np.where((hu < -600) & (hu > -950), hu + 860, hu))
+    flagged = preprocess([cohort], tmp_path / "out", metadata=METADATA, **GRID)
+    notes = flagged.manifest.set_index("volume")["notes"]
+    assert notes["train_4_a_1.nii.gz"].startswith("no chest: 0.00 litres of lung")
+    assert not notes["train_1_a_1.nii.gz"].startswith("no chest")
+    assert [flagged.not_chest, len(flagged.manifest)] == [1, 3]
+    left_out = preprocess([cohort], tmp_path / "out", metadata=METADATA, leave_out_non_chest=True, **GRID)
+    assert [left_out.not_chest, left_out.resumed, len(left_out.manifest)] == [1, 3, 2]
+    reasons = left_out.quarantine.set_index("volume")["reasons"]
+    assert reasons["train_4_a_1.nii.gz"] == notes["train_4_a_1.nii.gz"]
+
+
 def test_resumes_and_replays_to_the_byte(cohort, tmp_path, foreign):
     out = tmp_path / "out"
     assert preprocess([cohort], out, metadata=METADATA, **GRID).resumed == 0

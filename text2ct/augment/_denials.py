@@ -184,7 +184,7 @@ def denies(sentence: str, finding: str) -> bool:
 
 def denies_by_name(sentence: str, finding: str) -> bool:
     """Whether a sentence says that a finding is absent and uses a word for it."""
-    if not _NO.search(_NO_DENIAL.sub(" ", sentence)) or not _NAMED[finding].search(sentence):
+    if not _NAMED[finding].search(sentence) or not _NO.search(_NO_DENIAL.sub(" ", sentence)):
         return False
     return not (finding in _NEEDS_CHEST and _ELSEWHERE.search(sentence) and not _CHEST.search(sentence))
 
@@ -196,7 +196,22 @@ def denied_by_name(sentence: str) -> set[str]:
 
 def shown_by_name(sentence: str) -> set[str]:
     """The findings that an affirming sentence shows by a word for them."""
-    return {name for name in NAMED if _SHOWN.get(name, _NAMED[name]).search(sentence)}
+    return {name for name in NAMED if shows_by_name(sentence, name)}
+
+
+def shows_by_name(sentence: str, finding: str) -> bool:
+    """Whether a sentence, if it affirms, shows a finding by a word for it."""
+    return _SHOWN.get(finding, _NAMED[finding]).search(sentence) is not None
+
+
+def negates(sentence: str) -> bool:
+    """Whether a sentence has a word of negation, whatever that denies."""
+    return _NO.search(sentence) is not None
+
+
+def elsewhere(sentence: str) -> bool:
+    """Whether a sentence speaks of organs outside the chest."""
+    return _ELSEWHERE.search(sentence) is not None
 
 
 def affirms(sentence: str, present: Collection[str] = ()) -> bool:

@@ -26,8 +26,9 @@ SYNTHETIC_COLUMNS: tuple[str, ...] = (
 )
 """Further columns of a manifest that holds a synthetic row."""
 
-OPTIONAL_COLUMNS: tuple[str, ...] = ("sampling_weight",)
-"""Columns that a manifest may have: how often a training row is drawn, relative to the others (absent or NaN: 1)."""
+OPTIONAL_COLUMNS: tuple[str, ...] = ("sampling_weight", "intensity", "notes")
+"""Columns that a manifest may have: how often a training row is drawn, relative to the others (absent or NaN: 1); how
+a volume's voxels were found to be HU, with the evidence; and what else is remarkable about its file."""
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 SOURCES: tuple[str, ...] = ("real", "synthetic", "simulated")
@@ -42,6 +43,8 @@ STRINGS = (
     "pack",
     "pack_sha256",
     "gate",
+    "intensity",
+    "notes",
 )
 FLOATS = (*FINDINGS, *GEOMETRY, "guidance_scale", "sampling_weight")
 INTEGERS = ("seed", "steps")

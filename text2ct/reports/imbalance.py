@@ -77,7 +77,8 @@ def write_imbalance_report(
     Args:
         summary: ``text2ct.manifests.summarise(frame).to_json()``: the keys of ``report --json``,
             and ``cooccurrence``, ``splits``, ``disagreeing_scans``, ``rule``, and of the plan ``plan``,
-            ``prompts``, ``planned_volumes``, ``plan_notes``, ``plan_cost`` and ``plan_findings``, where present.
+            ``prompts``, ``planned_volumes``, ``plan_notes``, ``plan_cost`` and ``plan_findings``, and ``hygiene``
+            and ``hygiene_csv``, where present.
         out_dir: Folder of the report.
         title: Heading, for example the manifest's name.
         next_steps: What to do next: words and a command each.
@@ -100,6 +101,7 @@ def write_imbalance_report(
         "plan": _plan_sentence(summary),
         "planned": _planned(summary),
         "findings": sorted(findings.items(), key=lambda item: -(item[1]["prevalence"] or 0.0)),
+        "hygiene": [entry for entry in (summary.get("hygiene") or {}).values() if entry["volumes"]],
         "prevalence": prevalence,
         "cooccurrence": cooccurrence,
         "next_steps": list(next_steps),

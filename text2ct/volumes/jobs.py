@@ -10,13 +10,15 @@ from typing import Any
 
 from text2ct.errors import UserError
 from text2ct.files import read_json, sha256_file, write_json
+from text2ct.volumes.anatomy import not_a_chest
 from text2ct.volumes.grid import Fit, to_grid
 from text2ct.volumes.quality import check
 from text2ct.volumes.reading import read
+from text2ct.volumes.scales import Scale
 from text2ct.volumes.writing import format_problem, write
 
-# Raised by one whenever the same settings would give other voxels, so that old outputs are made again.
-METHOD_VERSION = 1
+# Raised by one whenever the same settings would give other voxels or records, so that old outputs are made again.
+METHOD_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,6 @@ class Settings:
     fit: Fit
     format: str
     version: int = METHOD_VERSION
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What a metadata table says of one volume; None where it is silent.
-
-    Args:
-        slope: ``RescaleSlope``.
-        intercept: ``RescaleIntercept`` in HU.
-        spacing_mm: Voxel sizes along x, y, z.
-    """
-
-    slope: float | None = None
-    intercept: float | None = None
-    spacing_mm: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +78,11 @@ def run(job: Job) -> Outcome:
         done = _finished(job, key)
         if done is not None:
             return Outcome(done, resumed=True)
-        scale = job.scale
-        volume = read(job.source, slope=scale.slope, intercept=scale.intercept, spacing_mm=scale.spacing_mm)
+        volume = read(job.source, **vars(job.scale))
         reasons = check(volume)
         if reasons:
             return Outcome(None, tuple(reasons))
+        not_chest = not_a_chest(volume)
         settings = job.settings
         result = to_grid(volume, settings.size, settings.spacing_mm, settings.fit)
         if problem := format_problem(result, settings.format):
@@ -114,7 +101,8 @@ def run(job: Job) -> Outcome:
         "source_size": list(volume.size),
         "source_spacing_mm": list(volume.spacing_mm),
         "intensity": volume.intensity,
-        "notes": list(volume.notes),
+        "not_chest": not_chest,
+        "notes": [*volume.notes, not_chest] if not_chest else list(volume.notes),
         "obliquity_deg": volume.obliquity_deg,
         "preprocessing": asdict(settings),
         "size": list(result.size),

@@ -13,8 +13,10 @@ from text2ct.console import progress, warn
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
 from text2ct.volumes.grid import FITS, Fit
-from text2ct.volumes.jobs import Job, Outcome, Scale, Settings, run
+from text2ct.volumes.jobs import Job, Outcome, Settings, run
 from text2ct.volumes.readers import READERS, find_reader
+from text2ct.volumes.reading import MARKED_WORDS
+from text2ct.volumes.scales import Scale, read_scales
 from text2ct.volumes.writing import FORMATS
 from text2ct.workers import run_all
 
@@ -50,6 +52,7 @@ class Preprocessed:
         quarantine: ``dataset, volume, source, reasons`` of every volume that was left out.
         quarantine_path: The same as a file; it is written even when it is empty.
         resumed: How many outputs were there already.
+        not_chest: How many volumes seem to show no chest, in the manifest or left out.
     """
 
     manifest: pd.DataFrame
@@ -57,6 +60,7 @@ class Preprocessed:
     quarantine: pd.DataFrame
     quarantine_path: Path
     resumed: int
+    not_chest: int
 
 
 def find_volumes(paths: Sequence[Path | str], leave_out: Path | None = None) -> list[Path]:
@@ -101,13 +105,16 @@ def preprocess(
     metadata: Path | str | pd.DataFrame | None = None,
     workspace: Roots | None = None,
     workers: int = 1,
+    leave_out_non_chest: bool = False,
 ) -> Preprocessed:
     """Convert volumes to one grid of HU and write a manifest of them.
 
     Writes ``volumes/<dataset>/<name>``, ``records/<dataset>/<name>.json`` (evidence and geometry of
     each), ``manifest.csv`` and ``quarantine.csv`` under ``out_dir``. A volume that cannot be read or
-    fails `check` is quarantined and the rest go on. Outputs whose source content, metadata and settings
-    are unchanged are kept, so the same command continues what was interrupted.
+    fails `check` is quarantined and the rest go on. In the manifest ``intensity`` says how a volume's voxels
+    were found to be HU, ``notes`` what else is remarkable, such as one that seems to show no chest. Outputs
+    whose source content, metadata and settings are unchanged are kept, so the same command continues what was
+    interrupted.
 
     Args:
         inputs: Files, DICOM folders or folders of these; or a manifest (rows without a file are left out).
@@ -121,6 +128,7 @@ def preprocess(
         workspace: Resolves a manifest's files, and gives the outputs their root. Without it the root is
             named after ``out_dir`` and still has to be declared.
         workers: Processes; the outputs do not depend on it.
+        leave_out_non_chest: Quarantine volumes that seem to show no chest; by default they are kept and flagged.
 
     Raises:
         UserError: A setting is impossible, two inputs have one name, an output would overwrite its
@@ -133,7 +141,7 @@ def preprocess(
     out_dir = Path(out_dir)
     settings = _settings(size, spacing_mm, fit, format, workers)
     rows, sources = _rows(inputs, out_dir, workspace, format)
-    scales = {} if metadata is None else _scales(metadata)
+    scales = {} if metadata is None else read_scales(metadata)
     jobs = [_job(row, source, out_dir, settings, scales) for row, source in zip(rows, sources, strict=True)]
     _refuse_collisions(jobs)
     outcomes = list(_run_all(jobs, workers))
@@ -145,10 +153,14 @@ def preprocess(
         if outcome.record is None:
             left_out.append([row["dataset"], row["volume"], str(job.source), "; ".join(outcome.reasons)])
             continue
+        if leave_out_non_chest and outcome.record["not_chest"]:
+            left_out.append([row["dataset"], row["volume"], str(job.source), outcome.record["not_chest"]])
+            continue
         geometry = zip("xyz", outcome.record["size"], outcome.record["spacing_mm"], strict=True)
         for axis, extent, spacing in geometry:
             row |= {f"size_{axis}": float(extent), f"spacing_{axis}": float(spacing)}
         path = prefix + job.target.relative_to(out_dir).as_posix()
+        row |= {"intensity": _evidence(row, outcome.record), "notes": "; ".join(outcome.record["notes"])}
         kept.append(row | {"root": root, "path": path, "sha256": outcome.record["sha256"]})
     quarantine = pd.DataFrame(left_out, columns=["dataset", "volume", "source", "reasons"])
     with atomic_path(out_dir / "quarantine.csv") as temporary:
@@ -161,6 +173,7 @@ def preprocess(
         quarantine=quarantine,
         quarantine_path=out_dir / "quarantine.csv",
         resumed=sum(outcome.resumed for outcome in outcomes),
+        not_chest=sum(bool(outcome.record and outcome.record["not_chest"]) for outcome in outcomes),
     )
 
 
@@ -213,23 +226,6 @@ def _rows(
     return rows, [workspace.resolve(row["root"], row["path"]) for row in rows]
 
 
-def _scales(metadata: Path | str | pd.DataFrame) -> dict[str, Scale]:
-    """The metadata's statements by the stem of a volume's name."""
-    import pandas as pd
-
-    from text2ct.manifests import read_metadata
-
-    table = metadata if isinstance(metadata, pd.DataFrame) else read_metadata(metadata)
-    scales = {}
-    for name, row in zip(table.index, table.to_dict("records"), strict=True):
-        slope, intercept, x, y, z = (
-            None if pd.isna(row[key]) else float(row[key])
-            for key in ("slope", "intercept", "spacing_x", "spacing_y", "spacing_z")
-        )
-        scales[str(name)] = Scale(slope, intercept, (x, y, z) if x and y and z else None)
-    return scales
-
-
 def _job(row: dict, source: Path, out_dir: Path, settings: Settings, scales: dict[str, Scale]) -> Job:
     folder, name = re.sub(r"[^A-Za-z0-9._-]", "_", row["dataset"]) or LOCAL_DATASET, _stem(row["volume"])
     return Job(
@@ -270,6 +266,12 @@ def _tell_notes(outcomes: Sequence[Outcome]) -> None:
         warn(remark)
     if len(remarks) > _SHOWN_NOTES:
         warn(f"{len(remarks) - _SHOWN_NOTES} more remarks of this kind; see the folder records")
+
+
+def _evidence(row: dict, record: dict) -> str:
+    """How the voxels were found to be HU: of a volume converted before, what was found then."""
+    earlier = row.get("intensity") or ""
+    return earlier if earlier and record["intensity"].startswith(MARKED_WORDS) else record["intensity"]
 
 
 def _root(out_dir: Path, workspace: Roots | None) -> tuple[str, str]:

@@ -17,6 +17,8 @@ from text2ct.volumes.volume import Volume, affine_problem, obliquity_deg
 OBLIQUE_DEG = 1.0
 # Voxel sizes of a header and of the metadata that differ by more than this are two statements.
 _SPACING_TOLERANCE = 0.02
+# How the evidence begins of a file that this package wrote.
+MARKED_WORDS = "HU: the header's mark says so"
 
 
 def read(
@@ -25,6 +27,7 @@ def read(
     slope: float | None = None,
     intercept: float | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
+    size: tuple[int, int, int] | None = None,
 ) -> Volume:
     """Read a CT volume: NIfTI, MetaImage (MHA, MHD), NRRD, a folder of DICOM slices or RAD-ChestCT's NPZ.
 
@@ -36,7 +39,9 @@ def read(
         slope: ``RescaleSlope`` of a metadata table. It is applied only if the voxels need it.
         intercept: ``RescaleIntercept`` of a metadata table, in HU. It is applied only if the voxels need it.
         spacing_mm: (x, y, z) voxel sizes of a metadata table. They are used only for files of CT-RATE's
-            first generation, whose headers lack them.
+            first generation, whose headers lack them, and in place of a header's placeholder.
+        size: (x, y, z) voxels of a metadata table. A header of 1 x 1 x 1 mm over as many voxels is a placeholder;
+            over another number it is that of a resampled scan.
 
     Returns:
         The volume; its ``intensity`` says how the voxels were found to be HU and on what evidence.
@@ -61,7 +66,7 @@ def read(
         hu[padding] = AIR_HU
         words += f"; {padding.mean():.1%} of voxels below {PADDING_BELOW_HU:.0f} are padding, set to {AIR_HU:.0f}"
     hu, affine = _to_ras(hu, stored.affine)
-    affine, notes = _apply_metadata_spacing(affine, spacing_mm, decision, stored)
+    affine, notes = _apply_metadata_spacing(affine, spacing_mm, decision, stored, placeholder=size == hu.shape)
     tilt = obliquity_deg(affine)
     if tilt > OBLIQUE_DEG:
         notes = (*notes, f"oblique: its axes are tilted by {tilt:.1f} degrees, which the affine keeps")
@@ -112,7 +117,7 @@ def _structural_problems(stored: Stored) -> list[str]:
 
 def _decide(path: Path, stored: Stored, metadata: tuple[float, float] | None) -> Decision:
     if stored.marked_hu:
-        words = "HU: the header's mark says so" + ("; the metadata's scale was not applied" if metadata else "")
+        words = MARKED_WORDS + ("; the metadata's scale was not applied" if metadata else "")
         return Decision(stored.slope, stored.intercept, words)
     fixed = any(part.endswith("_fixed") for part in path.parts)
     try:
@@ -134,9 +139,22 @@ def _to_ras(hu: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _apply_metadata_spacing(
-    affine: np.ndarray, spacing_mm: tuple[float, float, float] | None, decision: Decision, stored: Stored
+    affine: np.ndarray,
+    spacing_mm: tuple[float, float, float] | None,
+    decision: Decision,
+    stored: Stored,
+    *,
+    placeholder: bool,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Take voxel sizes from the metadata where the header's generation does not hold them."""
+    """Take voxel sizes from the metadata where the header does not hold them.
+
+    Args:
+        affine: In RAS order.
+        spacing_mm: The metadata's voxel sizes.
+        decision: Which generation it is.
+        stored: The file.
+        placeholder: Whether 1 x 1 x 1 mm in the header would mean that they are not known.
+    """
     own = np.linalg.norm(affine[:3, :3], axis=0)
     if spacing_mm is None or np.allclose(own, spacing_mm, rtol=_SPACING_TOLERANCE):
         return affine, ()
@@ -144,14 +162,16 @@ def _apply_metadata_spacing(
     header = " x ".join(f"{value:g}" for value in own)
     first_generation = (decision.slope, decision.intercept) != (stored.slope, stored.intercept)
     usable = np.isfinite(spacing_mm).all() and min(spacing_mm) > 0
-    if not (first_generation and usable):
+    placeholder = placeholder and not stored.marked_hu and bool(np.allclose(own, 1.0, atol=1e-4))
+    if not ((first_generation or placeholder) and usable):
         return affine, (f"the metadata says {stated} mm, the header {header} mm, which is used",)
     scaled = affine.copy()
     scaled[:3, :3] *= np.array(spacing_mm) / own
     # The header's origin is the place of the first voxel stored, which may now be the last of a flipped axis.
     first = np.linalg.solve(affine, stored.affine[:, 3])[:3]
     scaled[:3, 3] = stored.affine[:3, 3] - scaled[:3, :3] @ first
-    return scaled, (f"the header says {header} mm, the metadata {stated} mm, which is used",)
+    said = f"{header} mm, a placeholder" if placeholder else f"{header} mm"
+    return scaled, (f"the header says {said}, the metadata {stated} mm, which is used",)
 
 
 def _or(value: float | None, default: float) -> float:
