@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from text2ct._cli_engine import on_engine
 from text2ct._cli_shared import (
     WORKSPACE,
     DeviceOption,
@@ -23,6 +24,7 @@ from text2ct._cli_shared import (
     say,
     would,
 )
+from text2ct.engines import LOCAL, Engine
 
 core_app = typer.Typer(help="Train the diffusion core.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -48,11 +50,13 @@ ScratchOption = Annotated[bool, typer.Option("--scratch", help="Start from rando
 
 @core_app.command("encode")
 @guarded
+@on_engine()
 def core_encode(
     work: Annotated[Path, typer.Option("--work", help="Folder that the latents go to.")],
     manifest: ManifestOption = None,
     model: ModelOption = "simulated-64",
     device: DeviceOption = "auto",
+    engine: Engine = LOCAL,
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
     dry_run: DryRunOption = False,
@@ -70,7 +74,7 @@ def core_encode(
             emit(plan, as_json, lambda: say(would(f"encode {plan['cases']} cases", plan)))
             return
         with working_in(work, instead="choose another --work"):
-            encoded = encode_manifest(frame, space, open_pack(model, workspace), work, device=device)
+            encoded = encode_manifest(frame, space, open_pack(model, workspace), work, device=device, engine=engine)
     result = {
         "encoded": str(work / "encoded"),
         "cases": len(encoded.latents),

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from text2ct._cli_engine import on_engine
 from text2ct._cli_shared import (
     WORKSPACE,
     DeviceOption,
@@ -25,6 +26,7 @@ from text2ct._cli_shared import (
     three,
     would,
 )
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
 
 evaluate_app = typer.Typer(rich_markup_mode=None)
@@ -47,6 +49,7 @@ _UNKNOWN_TO = {
 
 @evaluate_app.command()
 @guarded
+@on_engine()
 def evaluate(
     context: typer.Context,
     runs: Annotated[
@@ -99,6 +102,7 @@ def evaluate(
     ] = "",
     bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Bootstrap samples, over volumes.")] = 200,
     device: DeviceOption = "auto",
+    engine: Engine = LOCAL,
     run: RunOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
@@ -133,7 +137,7 @@ def evaluate(
         "grid": three(grid, int, "--grid") if grid else way.grid,
         "spacing_mm": three(spacing, float, "--spacing") if spacing else way.spacing_mm,
     }
-    names = evaluating.Names(backbone or way.backbone, backbone_3d or way.backbone_3d, clip, classifier, device)
+    names = evaluating.Names(backbone or way.backbone, backbone_3d or way.backbone_3d, clip, classifier, device, engine)
     space = Workspace.open(workspace)
     if profile == "vlm3d":
         if real is None or synthetic is None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from text2ct._cli_engine import on_engine
 from text2ct._cli_shared import (
     WORKSPACE,
     DeviceOption,
@@ -25,6 +26,7 @@ from text2ct._cli_shared import (
     would,
 )
 from text2ct.console import info
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
 from text2ct.files import read_json
 
@@ -179,6 +181,7 @@ def score(
 
 @judge_app.command()
 @guarded
+@on_engine()
 def benchmark(
     ratios: Annotated[str, typer.Option("--ratios", help="Synthetic per real training volume, as 0.25,0.5,1.")] = "0.5",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Training seeds per arm.")] = 3,
@@ -211,6 +214,7 @@ def benchmark(
         str | None, typer.Option("--model", help="Pack of the arms that need one; default the volumes' own.")
     ] = None,
     device: DeviceOption = "auto",
+    engine: Engine = LOCAL,
     run: RunOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
@@ -279,6 +283,7 @@ def benchmark(
         model=model,
         run=run,
         device=device,
+        engine=engine,
         rerun=[again],
         dry_run=dry_run,
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from text2ct._cli_engine import on_engine
 from text2ct._cli_shared import (
     WORKSPACE,
     DeviceOption,
@@ -21,6 +22,7 @@ from text2ct._cli_shared import (
     say,
     would,
 )
+from text2ct.engines import LOCAL, Engine
 
 mix_app = typer.Typer(rich_markup_mode=None)
 
@@ -31,6 +33,7 @@ _GATE_SEED = 7919
 
 @mix_app.command()
 @guarded
+@on_engine()
 def gate(
     synthetic: Annotated[
         Path | None, typer.Option("--synthetic", help="Manifest of `synthesize`; default the newest not judged.")
@@ -46,6 +49,7 @@ def gate(
     ] = 1,
     strict: StrictOption = False,
     device: DeviceOption = "auto",
+    engine: Engine = LOCAL,
     run: RunOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = _GATE_SEED,
@@ -67,6 +71,7 @@ def gate(
         run=run,
         seed=seed,
         device=device,
+        engine=engine,
         dry_run=dry_run,
     )
     emit(result, as_json, lambda: say(*_gate_lines(result)))

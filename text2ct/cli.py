@@ -9,6 +9,7 @@ import typer
 
 from text2ct import __version__
 from text2ct._cli_core import core_app
+from text2ct._cli_engine import on_engine
 from text2ct._cli_evaluate import evaluate_app
 from text2ct._cli_fetch import fetch_app
 from text2ct._cli_judge import judge_app
@@ -32,6 +33,7 @@ from text2ct._cli_shared import (
     three,
     would,
 )
+from text2ct.engines import LOCAL, Engine
 
 app = typer.Typer(
     name="text2ct",
@@ -209,6 +211,7 @@ def report(
 
 @app.command()
 @guarded
+@on_engine()
 def synthesize(
     labels: Annotated[str | None, typer.Option("--labels", help="Findings, as effusion or 'effusion,nodule'.")] = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="plan.json of `text2ct report`.")] = None,
@@ -248,6 +251,7 @@ def synthesize(
         int | None, typer.Option("--batch-size", min=1, help="Volumes computed together; by default by the grid.")
     ] = None,
     device: DeviceOption = "auto",
+    engine: Engine = LOCAL,
     run: RunOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
@@ -288,6 +292,7 @@ def synthesize(
         format=file_format,
         batch_size=batch_size,
         device=device,
+        engine=engine,
         dry_run=dry_run,
     )
     emit(result, as_json, lambda: say(*_synthesis_lines(result)))

@@ -70,6 +70,15 @@ class EngineSettings:
     cpus_per_worker: float = 1.0
     gpus_per_worker: float | None = None
 
+    def check(self) -> None:
+        """Refuse options that do not go together.
+
+        Raises:
+            UserError: Options of Ray without it.
+        """
+        if self.name == "local" and (self.address is not None or self.gpus_per_worker is not None):
+            raise UserError("--address and --gpus-per-worker are of a Ray cluster; add --engine ray")
+
     @contextmanager
     def open(self, *, a_core_each: bool = False) -> Iterator[Engine]:
         """The engine, while the block lasts.
@@ -80,9 +89,8 @@ class EngineSettings:
         Raises:
             UserError: Ray is asked for and not installed or not there, or its options without it.
         """
+        self.check()
         if self.name == "local":
-            if self.address is not None or self.gpus_per_worker is not None:
-                raise UserError("--address and --gpus-per-worker are of a Ray cluster; add --engine ray")
             yield Local(self.workers or (available_cores() if a_core_each else 1))
             return
         from text2ct.ray_engine import cluster

@@ -10,6 +10,7 @@ import pandas as pd
 
 from text2ct import manifests
 from text2ct.console import info
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError, first_of
 from text2ct.files import sha256_file, write_json
 from text2ct.findings import FINDINGS
@@ -160,6 +161,7 @@ def benchmark(
     model: str | None = None,
     run: str | None = None,
     device: str = "auto",
+    engine: Engine = LOCAL,
     rerun: Sequence[str] = (),
     dry_run: bool = False,
 ) -> dict[str, Any]:
@@ -173,6 +175,7 @@ def benchmark(
         model: Pack of the arms that need one; by default that which made the synthetic volumes.
         run: Name of the benchmark; by default from its settings and data.
         device: ``auto``, ``cpu``, ``cuda``, ...
+        engine: Where trainings are done.
         rerun: Command lines that give the same again, for the report.
         dry_run: Say what would be trained, how long and how much disk, and write nothing.
 
@@ -204,6 +207,7 @@ def benchmark(
         pack=pack,
         fidelity=None if made is None else pack_fidelity(made, workspace),
         device=device,
+        engine=engine,
         dry_run=dry_run,
     )
     if dry_run:

@@ -15,6 +15,7 @@ import pandas as pd
 from text2ct import augment, manifests
 from text2ct.augment.gate import GATE_SEED, newest_ungated, newest_usable, refuse_unjudged
 from text2ct.console import info, warn
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
 from text2ct.locks import changing, working_in
@@ -170,6 +171,7 @@ def gate(
     run: str | None = None,
     seed: int = GATE_SEED,
     device: str = "auto",
+    engine: Engine = LOCAL,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Accept or reject synthetic volumes; see :func:`text2ct.augment.gate.gate`.
@@ -185,6 +187,7 @@ def gate(
         run: Name of the gated folder.
         seed: Of the classifier that the gate trains.
         device: ``auto``, ``cpu``, ``cuda``, ...
+        engine: Where volumes are looked at, and made again.
         dry_run: Say what would be judged, and write nothing.
     """
     from text2ct.augment.gate import gate as judge
@@ -204,6 +207,7 @@ def gate(
         best_of=best_of,
         seed=seed,
         device=device,
+        engine=engine,
         dry_run=dry_run,
     )
 

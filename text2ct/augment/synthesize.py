@@ -15,6 +15,7 @@ from text2ct.augment._scans import HELD_OUT, NAMES
 from text2ct.augment.prompts import MAX_USES_PER_PROMPT
 from text2ct.augment.requests import check_requests
 from text2ct.console import info, progress, warn
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
 from text2ct.files import sha256_file, write_json, write_text
 from text2ct.findings import FINDINGS
@@ -82,6 +83,7 @@ def synthesize(
     device: str = "auto",
     generate: Generate | None = None,
     estimate: Estimate | None = None,
+    engine: Engine = LOCAL,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Generate a CT volume per request into ``synthetic/<run>/`` and write its manifest.
@@ -105,6 +107,7 @@ def synthesize(
         device: ``auto``, ``cpu``, ``cuda``, ...
         generate: The generator; by default :func:`text2ct.diffusion.generate`.
         estimate: Says what a dry run costs; by default :func:`text2ct.diffusion.estimate_seconds`.
+        engine: Where batches are generated and written; their bytes do not depend on it.
         dry_run: Say what would be done, how long and how much disk, and write nothing.
 
     Returns:
@@ -164,7 +167,7 @@ def synthesize(
         if resumed:
             info(f"run '{name}': {resumed} of {len(planned)} volumes are there already")
         started = time.perf_counter()
-        finished = maker.make_missing(planned, done)
+        finished = _make_missing(maker, planned, done, batch_size, engine)
         elapsed = time.perf_counter() - started
         _write_if_new(_manifest(finished, name), folder.manifest)
         made = len(planned) - resumed
@@ -239,7 +242,7 @@ def _keep_pack_record(pack: PackLike, folder: RunFolder) -> None:
 
 
 class _Maker:
-    """Generates batches and writes the volumes that are missing."""
+    """Makes the volumes of a batch that are missing, as a task: a worker opens the pack once."""
 
     def __init__(
         self, pack: PackLike, request: RunRequest, sampling: Any, folder: RunFolder, device: str, generate: Generate
@@ -247,23 +250,16 @@ class _Maker:
         self._pack, self._request, self._sampling, self._folder = pack, request, sampling, folder
         self._device, self._generate = device, generate
 
-    def make_missing(self, planned: Sequence[Sidecar], done: Sequence[Sidecar | None]) -> list[Sidecar]:
-        """Generate every batch that lacks a volume, and return all sidecars in order."""
-        finished = list(done)
-        size = self._request.batch_size
-        missing = sum(sidecar is None for sidecar in done)
-        with progress("synthesizing", missing) as advance:
-            for start in range(0, len(planned), size):
-                batch = range(start, min(start + size, len(planned)))
-                lacking = [i for i in batch if finished[i] is None]
-                if not lacking:
-                    continue
-                # The whole batch, also when only one volume is missing: its neighbours shape the arithmetic.
-                volumes_hu = self._run([planned[i] for i in batch])
-                for i in lacking:
-                    finished[i] = self._write(planned[i], volumes_hu[i - start])
-                    advance(1)
-        return [sidecar for sidecar in finished if sidecar is not None]
+    def __call__(self, job: tuple[list[Sidecar], list[int]]) -> list[Sidecar]:
+        """Write some volumes of a batch; the finished sidecars.
+
+        Args:
+            job: The whole batch, also when only one volume is missing, since its neighbours shape the arithmetic; and
+                which of it are missing.
+        """
+        batch, lacking = job
+        volumes_hu = self._run(batch)
+        return [self._write(batch[i], volumes_hu[i]) for i in lacking]
 
     def _run(self, batch: Sequence[Sidecar]) -> np.ndarray:
         volumes_hu = self._generate(
@@ -302,6 +298,23 @@ class _Maker:
         )
         write_json(self._folder.sidecar(planned), finished.model_dump(mode="json"))
         return finished
+
+
+def _make_missing(
+    maker: _Maker, planned: Sequence[Sidecar], done: Sequence[Sidecar | None], size: int, engine: Engine
+) -> list[Sidecar]:
+    """Generate every batch that lacks a volume, and return all sidecars in order."""
+    finished = list(done)
+    batches = [range(start, min(start + size, len(planned))) for start in range(0, len(planned), size)]
+    places = [[i for i in batch if finished[i] is None] for batch in batches]
+    left = [(batch, place) for batch, place in zip(batches, places, strict=True) if place]
+    jobs = [([planned[i] for i in batch], [i - batch.start for i in place]) for batch, place in left]
+    with progress("synthesizing", sum(map(len, places))) as advance:
+        for (_, place), made in zip(left, engine.map(maker, jobs), strict=True):
+            for i, sidecar in zip(place, made, strict=True):
+                finished[i] = sidecar
+            advance(len(place))
+    return [sidecar for sidecar in finished if sidecar is not None]
 
 
 def _write_if_new(frame: pd.DataFrame, path: Path) -> None:

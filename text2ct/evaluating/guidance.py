@@ -62,6 +62,7 @@ def sweep_guidance(
     from text2ct.evaluation.generator.sets import real_rows
     from text2ct.reports.guidance import write_guidance_report
 
+    names = names or Names()
     scales = sorted(set(guidances))
     if not scales or scales[0] < 0:
         raise UserError("guidance scales are numbers of 0 and more, as 0,1.5,3,5")
@@ -76,7 +77,7 @@ def sweep_guidance(
         info(f"guidance {scale:g}")
         done = synthesize(
             requests, pack=pack, workspace=workspace, run=f"{name}/{scale:g}", seed=settings.seed,
-            sampling={"guidance_scale": scale}, device=(names or Names()).device, dry_run=dry_run,
+            sampling={"guidance_scale": scale}, device=names.device, engine=names.engine, dry_run=dry_run,
         )  # fmt: skip
         made.append(done)
         if dry_run:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from text2ct.augment._run import REQUEST_FILE, TRY_FILE, RunRequest, Sidecar
 from text2ct.augment.synthesize import Generate, PackLike, synthesize
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
 from text2ct.manifests import Workspace, read_manifest
@@ -28,6 +29,7 @@ def make_again(
     pack: PackLike,
     workspace: Workspace,
     device: str,
+    engine: Engine = LOCAL,
     generate: Generate | None = None,
 ) -> pd.DataFrame:
     """Make the volumes of a run again: the same prompts, pack and sampling, other seeds.
@@ -40,6 +42,7 @@ def make_again(
         pack: The pack that made the run.
         workspace: Where the new run lies.
         device: As in ``synthesize``.
+        engine: As in ``synthesize``.
         generate: As in ``synthesize``.
 
     Returns:
@@ -64,6 +67,7 @@ def make_again(
         format=request.format,
         batch_size=request.batch_size,
         device=device,
+        engine=engine,
         generate=generate,
     )
     return read_manifest(made["manifest"])

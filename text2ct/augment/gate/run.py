@@ -6,10 +6,12 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from text2ct.augment.gate import classifier as judging
 from text2ct.augment.gate.again import make_again
@@ -20,6 +22,7 @@ from text2ct.augment.gate.record import RECORD, GateRecord, Try, as_identities, 
 from text2ct.augment.gate.rounds import Round, copies, counts, findings, not_judged, write
 from text2ct.augment.synthesize import Generate
 from text2ct.console import info
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
 from text2ct.fidelity import read_fidelity
 from text2ct.findings import FINDINGS
@@ -42,6 +45,7 @@ def gate(
     best_of: int = 1,
     seed: int = GATE_SEED,
     device: str = "auto",
+    engine: Engine = LOCAL,
     predict: Predict | None = None,
     generate: Generate | None = None,
     dry_run: bool = False,
@@ -64,6 +68,7 @@ def gate(
         best_of: How often a volume may be made until it is accepted, the first time included.
         seed: Of the classifier that the gate trains.
         device: ``auto``, ``cpu``, ``cuda``, ...
+        engine: Where volumes are looked at, and made again.
         predict: By default :func:`text2ct.classifiers.predict`.
         generate: By default :func:`text2ct.diffusion.generate`.
         dry_run: Say what would be judged, how long and how much disk, and write nothing.
@@ -107,7 +112,15 @@ def gate(
         described = None if judge is None else judging.describe(judge, workspace)
         embed, notes = _embedding(pack, config, device)
         judges = Judges(
-            real, workspace, config, classifier=judge, fidelity=fidelity, embed=embed, device=device, predict=predict
+            real,
+            workspace,
+            config,
+            classifier=judge,
+            fidelity=fidelity,
+            embed=embed,
+            device=device,
+            predict=predict,
+            engine=engine,
         )
         rounds = [Round(own.name, rows, judges.judge(rows))]
         for attempt in range(2, best_of + 1):
@@ -116,7 +129,13 @@ def gate(
                 break
             info(f"{len(again)} volumes are rejected: making them again, try {attempt} of {best_of}")
             try_run = f"{name.removesuffix('-gated')}-try{attempt}"
-            options: dict[str, Any] = {"pack": pack, "workspace": workspace, "device": device, "generate": generate}
+            options: dict[str, Any] = {
+                "pack": pack,
+                "workspace": workspace,
+                "device": device,
+                "engine": engine,
+                "generate": generate,
+            }
             made = make_again(again, own, try_run, attempt, **options)
             rounds.append(Round(try_run, made, judges.judge(made)))
         record = GateRecord(
@@ -226,10 +245,15 @@ def _embedding(pack: Pack | None, config: GateConfig, device: str) -> tuple[Any,
             f"copies are searched by block means alone: the pack's 3D CLIP reads {grid} voxels of {spacing} mm"
         ]
     from text2ct.compute import pick_device
-    from text2ct.evaluation.pack_sections import embed_volumes
 
     where = pick_device(device)
-    return lambda hu: embed_volumes(pack, [hu], where)[0], []
+    return partial(_embed, pack, where), []
+
+
+def _embed(pack: Pack, where: Any, hu: NDArray[Any]) -> NDArray[Any]:
+    from text2ct.evaluation.pack_sections import embed_volumes
+
+    return embed_volumes(pack, [hu], where)[0]
 
 
 def _estimate(

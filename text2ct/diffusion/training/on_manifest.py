@@ -37,6 +37,7 @@ from text2ct.diffusion.training.linear import fit_linear_blocks
 from text2ct.diffusion.training.processes import check_processes, is_follower
 from text2ct.diffusion.training.vae import train_vae
 from text2ct.diffusion.vae import LinearBlocksVae
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
 from text2ct.files import read_json, write_json
 from text2ct.findings import FINDINGS
@@ -248,7 +249,13 @@ def manifest_cases(frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: 
 
 
 def encode_manifest(
-    frame: pd.DataFrame, workspace: Workspace, pack: Pack, work: Path, *, device: str = "auto"
+    frame: pd.DataFrame,
+    workspace: Workspace,
+    pack: Pack,
+    work: Path,
+    *,
+    device: str = "auto",
+    engine: Engine = LOCAL,
 ) -> Encoded:
     """Latents and text contexts of the manifest's training rows, cached in ``work/encoded``.
 
@@ -278,6 +285,7 @@ def encode_manifest(
         conditioning=info.conditioning,
         text_length=info.text_length,
         device=device,
+        engine=engine,
     )
 
 

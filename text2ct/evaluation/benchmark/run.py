@@ -15,6 +15,7 @@ from text2ct.augment.selection import underrepresented
 from text2ct.console import warn
 from text2ct.diffusion import load_pack
 from text2ct.diffusion.info import SIMULATED
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
 from text2ct.evaluation.benchmark.arms import (
     ARMS,
@@ -65,6 +66,7 @@ def run_benchmark(
     cache_dir: Path | None = None,
     train: Train | None = None,
     predict: Predict | None = None,
+    engine: Engine = LOCAL,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Train every arm with every seed for the same number of steps and compare them with ``real``.
@@ -89,6 +91,7 @@ def run_benchmark(
         cache_dir: Cache of preprocessed volumes.
         train: Trainer; by default :func:`text2ct.classifiers.train`.
         predict: Predictor; by default :func:`text2ct.classifiers.predict`.
+        engine: Where trainings are done: in this process, or on Ray.
         dry_run: Return what would be trained, how long it takes and how much disk, and write nothing.
 
     Returns:
@@ -137,7 +140,7 @@ def run_benchmark(
         results: list[dict[str, Any]] = []
         resumed = earlier = 0
         for regime in regimes:
-            outcomes = {name: runner.run_arm(arms) for name, arms in regime.arms.items()}
+            outcomes = runner.run_arms(regime.arms, engine)
             runs = [one for each in outcomes.values() for one in each]
             resumed += sum(one["resumed"] for one in runs)
             earlier += sum(one["begun"] is None or one["begun"] < declared.declared for one in runs)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from text2ct.compute import pick_device
 from text2ct.console import info, warn
+from text2ct.engines import LOCAL, Engine, Local
 from text2ct.errors import UserError
 from text2ct.evaluation.benchmark.building import Arm
 from text2ct.evaluation.benchmark.data import check_frame, check_start
@@ -150,24 +151,44 @@ class Runner:
         places = (self._workspace.resolve(root, path) for root, path in zip(rows["root"], rows["path"], strict=True))
         return json_digest([place.stat().st_size if place.is_file() else None for place in places])
 
-    def run_arm(self, arms: Sequence[Arm]) -> list[dict[str, Any]]:
-        """An arm's trainings, each unless it was done before; volumes are made only for those that were not.
+    def run_arms(self, arms: Mapping[str, Sequence[Arm]], engine: Engine = LOCAL) -> dict[str, list[dict[str, Any]]]:
+        """All trainings, each unless it was done before; volumes are made only for those that were not.
 
         Args:
-            arms: The arm with each seed, one training each.
+            arms: Each arm with each seed, one training each.
+            engine: Where; trainings that share what is made for them are one job.
 
         Returns:
             For each training ``train`` (what the trainer says), ``predictions`` (by split), ``resumed``, and the
             hour when it was ``begun`` (None where that was not kept).
 
         Raises:
-            UserError: Made volumes would leak, or first weights know a held-out patient.
+            UserError: Made volumes would leak, first weights know a held-out patient, or an engine of several local
+                processes, which would share the device's memory.
         """
-        before = [self.finished(arm) for arm in arms]
-        done = sum(outcome is not None for outcome in before)
-        if done:
-            info(f"{arms[0].name}: {done} of {len(arms)} trainings were done before")
-        return [outcome or self._run(arm) for arm, outcome in zip(arms, before, strict=True)]
+        if isinstance(engine, Local) and engine.workers > 1:
+            raise UserError("trainings share this machine's cores already; for several at once add --engine ray")
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        jobs: dict[Path, list[tuple[str, int, Arm]]] = {}
+        for name, each in arms.items():
+            before = [self.finished(arm) for arm in each]
+            done = sum(outcome is not None for outcome in before)
+            if done:
+                info(f"{name}: {done} of {len(each)} trainings were done before")
+            for number, (arm, outcome) in enumerate(zip(each, before, strict=True)):
+                if outcome is not None:
+                    found[name, number] = outcome
+                else:
+                    place = self._made(arm) if arm.make or arm.init else self._place(arm)
+                    jobs.setdefault(place, []).append((name, number, arm))
+        groups = list(jobs.values())
+        tasks = [[arm for _, _, arm in group] for group in groups]
+        for group, outcomes in zip(groups, engine.map(self._run_group, tasks), strict=True):
+            found |= {(name, number): one for (name, number, _), one in zip(group, outcomes, strict=True)}
+        return {name: [found[name, number] for number in range(len(each))] for name, each in arms.items()}
+
+    def _run_group(self, arms: Sequence[Arm]) -> list[dict[str, Any]]:
+        return [self._run(arm) for arm in arms]
 
     def _run(self, arm: Arm) -> dict[str, Any]:
         with ExitStack() as held:
