@@ -21,7 +21,7 @@ AHEAD = 4
 
 
 class RayEngine:
-    """Actors of a cluster.
+    """Actors of a cluster, started when they are first needed and kept for what comes after.
 
     An actor that dies, alone or with its node, is started again where there is room, and its job is begun again; a
     task writes files as a whole or not at all, so nothing is lost, and what is done twice is the same.
@@ -34,42 +34,57 @@ class RayEngine:
 
     def __init__(self, workers: int, cpus: float, gpus: float) -> None:
         self.workers, self._cpus, self._gpus = workers, cpus, gpus
+        self._actors: list[Any] = []
 
     def map(self, task: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
         """As :meth:`text2ct.engines.Engine.map`."""
         import ray
 
-        # As many threads as the driver has: arithmetic can depend on them.
+        if not len(jobs):
+            return
         shared = ray.put(task)
+        while len(self._actors) < min(self.workers, len(jobs)):
+            self._actors.append(self._start())
+        idle, running, done = self._actors[: len(jobs)], {}, {}
+        ahead = AHEAD * len(idle)
+        begun = asked = 0
+        try:
+            while asked < len(jobs):
+                while idle and begun < len(jobs) and begun - asked < ahead:
+                    actor = idle.pop()
+                    # A task within a list is fetched by the worker that has not got it, and not with every job.
+                    running[actor.do.remote(shared.hex(), [shared], jobs[begun])] = (begun, actor)
+                    begun += 1
+                (ready, *_), _ = ray.wait(list(running), num_returns=1)
+                index, actor = running.pop(ready)
+                done[index] = _result(ready)
+                idle.append(actor)
+                while asked in done:
+                    yield done.pop(asked)
+                    asked += 1
+        finally:
+            # Whoever is still at a job that nobody asks for any more starts anew next time.
+            self._stop([actor for _, actor in running.values()])
+
+    def close(self) -> None:
+        """Stop the actors."""
+        self._stop(self._actors)
+
+    def _start(self) -> Any:
+        import ray
+
         options: dict[str, Any] = {
             "num_cpus": self._cpus, "num_gpus": self._gpus, "max_restarts": -1, "max_task_retries": RETRIES,
         }  # fmt: skip
-        made = ray.remote(_Worker).options(**options)
-        actors = [made.remote(shared, str(Path.cwd()), _threads()) for _ in range(min(self.workers, len(jobs)))]
-        try:
-            yield from _in_order(actors, jobs)
-        finally:
-            for actor in actors:
-                ray.kill(actor)
+        # As many threads as the driver has: arithmetic can depend on them.
+        return ray.remote(_Worker).options(**options).remote(str(Path.cwd()), _threads())
 
+    def _stop(self, actors: Sequence[Any]) -> None:
+        import ray
 
-def _in_order(actors: Sequence[Any], jobs: Sequence[Job]) -> Iterator[Any]:
-    import ray
-
-    idle, running, done = list(actors), {}, {}
-    begun = asked = 0
-    while asked < len(jobs):
-        while idle and begun < len(jobs) and begun - asked < AHEAD * len(actors):
-            actor = idle.pop()
-            running[actor.do.remote(jobs[begun])] = (begun, actor)
-            begun += 1
-        (ready, *_), _ = ray.wait(list(running), num_returns=1)
-        index, actor = running.pop(ready)
-        done[index] = _result(ready)
-        idle.append(actor)
-        while asked in done:
-            yield done.pop(asked)
-            asked += 1
+        for actor in actors:
+            ray.kill(actor)
+        self._actors = [actor for actor in self._actors if actor not in actors]
 
 
 def _result(ready: Any) -> Any:
@@ -88,16 +103,15 @@ def _result(ready: Any) -> Any:
 
 
 class _Worker:
-    """Holds a task.
+    """Holds a task until another one comes.
 
     Args:
-        task: What is done to a job.
         folder: Where relative paths begin.
         threads: Of torch.
     """
 
-    def __init__(self, task: Callable[[Any], Any], folder: str, threads: int | None) -> None:
-        self._task = task
+    def __init__(self, folder: str, threads: int | None) -> None:
+        self._held: tuple[str, Callable[[Any], Any]] | None = None
         if Path(folder).is_dir():
             os.chdir(folder)
         if threads is not None:
@@ -108,9 +122,14 @@ class _Worker:
 
         keep_freed_memory()
 
-    def do(self, job: Any) -> Any:
-        """One job."""
-        return self._task(job)
+    def do(self, key: str, shared: list[Any], job: Any) -> Any:
+        """One job of the task that ``shared`` holds a reference to and ``key`` names."""
+        if self._held is None or self._held[0] != key:
+            import ray
+
+            self._held = None  # what the last one opened makes room first
+            self._held = key, ray.get(shared[0])
+        return self._held[1](job)
 
 
 def _threads() -> int | None:
@@ -139,9 +158,13 @@ def cluster(settings: EngineSettings) -> Iterator[RayEngine]:
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             where = settings.address or os.environ.get("RAY_ADDRESS") or "this machine"
             raise UserError(f"Ray at {where} cannot be joined: {str(error).splitlines()[0]}") from error
+    engine = None
     try:
-        yield _engine(settings, ray.cluster_resources())
+        engine = _engine(settings, ray.cluster_resources())
+        yield engine
     finally:
+        if engine is not None:
+            engine.close()
         if not joined:
             ray.shutdown()
 

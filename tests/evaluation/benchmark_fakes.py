@@ -97,7 +97,7 @@ class FakeClassifier:
 
 
 ARMS = ("real", "real+oversampled", "real+synthetic@R", "real+shuffled@R", "synthetic")
-HOW = ("run", "pack", "fidelity", "dry_run")
+HOW = ("run", "pack", "fidelity", "engine", "dry_run")
 
 
 def run(workspace, real, synthetic, fake=None, **options):

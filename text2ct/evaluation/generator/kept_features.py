@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from text2ct.classifiers.cache import CachedVolumes, VolumeCache
 from text2ct.console import progress
 from text2ct.engines import LOCAL, Engine
+from text2ct.errors import UserError
 from text2ct.files import atomic_path
 
 Arrays = tuple[NDArray[np.float32], ...]
@@ -42,8 +43,8 @@ class KeptFeatures:
             what: For the progress bar.
         """
         paths = [self._path(key, backbone) for key in map(volumes.key, range(len(volumes)))]
-        jobs = list(zip(volumes.entries, paths, strict=True))
-        with progress(what, len(volumes)) as advance:
+        jobs = [(entry, path) for entry, path in zip(volumes.entries, paths, strict=True) if not _usable(path)]
+        with progress(what, len(jobs)) as advance:
             for _ in self._engine.map(partial(_keep, describe), jobs):
                 advance(1)
         return Described(paths)
@@ -58,11 +59,15 @@ class KeptFeatures:
 
 
 def _keep(describe: Describe, job: tuple[Path, Path]) -> None:
-    """The features of an entry of the cache, unless they are kept."""
+    """Keep the features of an entry of the cache."""
     entry, path = job
-    if not _usable(path):
-        with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, *describe(VolumeCache.load(entry)))
+    arrays = describe(VolumeCache.load(entry))
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise UserError(
+            f"the network describes {entry} by numbers that are not finite; look at its weights and the volume"
+        )
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, *arrays)
 
 
 class Described:
