@@ -312,7 +312,10 @@ def preprocess(
         Literal["crop-pad", "resize"],
         typer.Option("--fit", help="crop-pad keeps the spacing; resize fills the grid."),
     ] = "crop-pad",
-    file_format: Annotated[Literal["nii.gz", "mha"], typer.Option("--format", help="nii.gz or mha.")] = "nii.gz",
+    file_format: Annotated[
+        Literal["nii.gz", "zarr", "mha"],
+        typer.Option("--format", help="nii.gz, zarr (a cache that is read several times as fast) or mha."),
+    ] = "nii.gz",
     metadata: Annotated[
         Path | None, typer.Option("--metadata", help="CT-RATE's metadata CSV, which its v1 volumes need.")
     ] = None,

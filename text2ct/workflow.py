@@ -309,7 +309,7 @@ def preprocess(
         size: Voxels along x, y, z.
         spacing_mm: Voxel size.
         fit: ``crop-pad`` or ``resize``.
-        file_format: ``nii.gz`` or ``mha``.
+        file_format: ``nii.gz``, ``zarr`` or ``mha``.
         metadata: CT-RATE's metadata table, for volumes of its first generation.
         workers: Processes; by default one a core.
         dry_run: Only count what would be done.
@@ -373,7 +373,7 @@ def _seconds_for_one(
     for path in found:
         begun = time.perf_counter()
         try:
-            volumes.to_grid(volumes.read(path), size, spacing_mm, fit=fit)
+            volumes.to_grid(volumes.open_volume(path), size, spacing_mm, fit=fit)
         except UserError:
             continue
         return time.perf_counter() - begun

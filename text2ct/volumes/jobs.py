@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 from text2ct.errors import UserError
 from text2ct.files import read_json, sha256_file, write_json
 from text2ct.volumes.grid import Fit, to_grid
+from text2ct.volumes.lazy import LazyVolume
 from text2ct.volumes.quality import check
-from text2ct.volumes.reading import read
+from text2ct.volumes.reading import open_volume
+from text2ct.volumes.volume import Volume, obliquity_deg
 from text2ct.volumes.writing import format_problem, write
+from text2ct.workers import in_stages
 
 # Raised by one whenever the same settings would give other voxels, so that old outputs are made again.
 METHOD_VERSION = 1
@@ -75,14 +79,45 @@ class Outcome:
     resumed: bool = False
 
 
-def run(job: Job) -> Outcome:
-    """Convert one volume, or find that it is done already.
+@dataclass(frozen=True)
+class _Opened:
+    """A source that has been read but not converted."""
 
-    Whatever is wrong with the source is an outcome; a target that cannot be written is an error.
+    job: Job
+    key: str
+    source_sha256: str
+    volume: LazyVolume
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """A volume on its grid, and the record of it but for the checksum."""
+
+    job: Job
+    volume: Volume
+    record: dict[str, Any]
+
+
+def run(jobs: Sequence[Job]) -> Iterator[Outcome]:
+    """Convert volumes, or find that they are done already; outcomes in the order of the jobs.
+
+    While one volume is converted the next is read and the one before is written: of three volumes at most,
+    two are in memory as stored and one on its grid. Whatever is wrong with a source is an outcome; a target
+    that cannot be written is an error.
 
     Raises:
-        UserError: The output cannot be written.
+        UserError: An output cannot be written.
     """
+    return in_stages((_open, _convert, _save), jobs)
+
+
+def run_part(jobs: Sequence[Job]) -> list[Outcome]:
+    """The same, for a process that hands all outcomes over at once."""
+    return list(run(jobs))
+
+
+def _open(job: Job) -> _Opened | Outcome:
+    """Read, unless it is done already."""
     try:
         source_sha256 = _content_sha256(job.source)
         if job.expected_sha256 and source_sha256 != job.expected_sha256:
@@ -92,38 +127,58 @@ def run(job: Job) -> Outcome:
         if done is not None:
             return Outcome(done, resumed=True)
         scale = job.scale
-        volume = read(job.source, slope=scale.slope, intercept=scale.intercept, spacing_mm=scale.spacing_mm)
-        reasons = check(volume)
-        if reasons:
+        volume = open_volume(job.source, slope=scale.slope, intercept=scale.intercept, spacing_mm=scale.spacing_mm)
+        return _Opened(job, key, source_sha256, volume)
+    except (UserError, OSError, MemoryError) as error:
+        return _failed(job, error)
+
+
+def _convert(opened: _Opened | Outcome) -> _Converted | Outcome:
+    """Check and resample."""
+    if isinstance(opened, Outcome):
+        return opened
+    job, source, settings = opened.job, opened.volume, opened.job.settings
+    try:
+        if reasons := check(source):
             return Outcome(None, tuple(reasons))
-        settings = job.settings
-        result = to_grid(volume, settings.size, settings.spacing_mm, settings.fit)
-        if problem := format_problem(result, settings.format):
-            return Outcome(None, (problem,))
-    except UserError as error:
-        first, *rest = str(error).splitlines()
-        reasons = [first.removeprefix(f"{job.source}: "), *(line.removeprefix("  - ") for line in rest)]
-        return Outcome(None, tuple(reasons))
-    except (OSError, MemoryError) as error:
-        return Outcome(None, (f"cannot be read: {error or 'out of memory'}",))
-    write(result, job.target)
+        result = to_grid(source, settings.size, settings.spacing_mm, settings.fit)
+    except (UserError, MemoryError) as error:
+        return _failed(job, error)
+    if problem := format_problem(result, settings.format):
+        return Outcome(None, (problem,))
     record = {
-        "key": key,
+        "key": opened.key,
         "source": job.source.name,
-        "source_sha256": source_sha256,
-        "source_size": list(volume.size),
-        "source_spacing_mm": list(volume.spacing_mm),
-        "intensity": volume.intensity,
-        "notes": list(volume.notes),
-        "obliquity_deg": volume.obliquity_deg,
+        "source_sha256": opened.source_sha256,
+        "source_size": list(source.size),
+        "source_spacing_mm": list(source.spacing_mm),
+        "intensity": source.intensity,
+        "notes": list(source.notes),
+        "obliquity_deg": obliquity_deg(source.affine),
         "preprocessing": asdict(settings),
         "size": list(result.size),
         "spacing_mm": list(result.spacing_mm),
         "affine": result.affine.tolist(),
-        "sha256": sha256_file(job.target),
     }
+    return _Converted(job, result, record)
+
+
+def _save(converted: _Converted | Outcome) -> Outcome:
+    """Write the volume and, after it, the record that says it is whole."""
+    if isinstance(converted, Outcome):
+        return converted
+    job = converted.job
+    write(converted.volume, job.target)
+    record = converted.record | {"sha256": sha256_file(job.target)}
     write_json(job.record, record)
     return Outcome(record)
+
+
+def _failed(job: Job, error: UserError | OSError | MemoryError) -> Outcome:
+    if not isinstance(error, UserError):
+        return Outcome(None, (f"cannot be read: {error or 'out of memory'}",))
+    first, *rest = str(error).splitlines()
+    return Outcome(None, (first.removeprefix(f"{job.source}: "), *(line.removeprefix("  - ") for line in rest)))
 
 
 def _key(job: Job, source_sha256: str) -> str:

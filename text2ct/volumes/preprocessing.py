@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 from text2ct.console import progress, warn
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
+from text2ct.suffixes import without_suffix
 from text2ct.volumes.grid import FITS, Fit
-from text2ct.volumes.jobs import Job, Outcome, Scale, Settings, run
+from text2ct.volumes.jobs import Job, Outcome, Scale, Settings, run, run_part
 from text2ct.volumes.readers import READERS, find_reader
 from text2ct.volumes.writing import FORMATS
 from text2ct.workers import run_all
@@ -21,11 +23,12 @@ from text2ct.workers import run_all
 if TYPE_CHECKING:
     import pandas as pd
 
-_EXTENSION = re.compile(r"\.(nii\.gz|nii|mha|mhd|nrrd|nhdr)$", re.IGNORECASE)
 # The dataset of volumes that come as bare paths.
 LOCAL_DATASET = "local"
 # So many remarks on sources are shown; a cohort may have thousands.
 _SHOWN_NOTES = 5
+# Jobs handed to a process at a time, where there are enough for all.
+_MOST_AT_A_TIME = 8
 
 
 class Roots(Protocol):
@@ -115,7 +118,7 @@ def preprocess(
         size: Voxels along x, y, z.
         spacing_mm: See `text2ct.volumes.to_grid`.
         fit: ``crop-pad`` or ``resize``.
-        format: ``nii.gz``, ``nii`` or ``mha``.
+        format: One of `text2ct.volumes.FORMATS`.
         metadata: CT-RATE's metadata CSV, or what `text2ct.manifests.read_metadata` makes of it; volumes
             of the first generation need it.
         workspace: Resolves a manifest's files, and gives the outputs their root. Without it the root is
@@ -197,7 +200,7 @@ def _rows(
         rows = []
         paths = find_volumes(inputs, leave_out=out_dir)
         for path in paths:
-            name = f"{_stem(path.name)}.{format}"
+            name = f"{without_suffix(path.name)}.{format}"
             patient, scan, _ = parse_volume_name(name)
             identity = {"dataset": LOCAL_DATASET, "volume": name, "patient": patient, "scan": scan}
             rows.append(identity | {"split": "", "source": "real"})
@@ -231,7 +234,7 @@ def _scales(metadata: Path | str | pd.DataFrame) -> dict[str, Scale]:
 
 
 def _job(row: dict, source: Path, out_dir: Path, settings: Settings, scales: dict[str, Scale]) -> Job:
-    folder, name = re.sub(r"[^A-Za-z0-9._-]", "_", row["dataset"]) or LOCAL_DATASET, _stem(row["volume"])
+    folder, name = re.sub(r"[^A-Za-z0-9._-]", "_", row["dataset"]) or LOCAL_DATASET, without_suffix(row["volume"])
     return Job(
         source=source,
         target=out_dir / "volumes" / folder / f"{name}.{settings.format}",
@@ -255,9 +258,13 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
 
 
 def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
-    """Outcomes in the order of the jobs."""
+    """Outcomes in the order of the jobs; a process takes several at a time, to read one while it converts another."""
+    workers = min(workers, len(jobs))
+    length = min(_MOST_AT_A_TIME, max(1, len(jobs) // (4 * workers))) if workers > 1 else 1
+    parts = [jobs[start : start + length] for start in range(0, len(jobs), length)]
     with progress("volumes to the grid", len(jobs)) as advance:
-        for outcome in run_all(run, jobs, workers):
+        outcomes = itertools.chain.from_iterable(run_all(run_part, parts, workers)) if workers > 1 else run(jobs)
+        for outcome in outcomes:
             yield outcome
             advance(1)
 
@@ -284,11 +291,6 @@ def _frame(rows: list[dict]) -> pd.DataFrame:
     from text2ct.manifests import COLUMNS, validate
 
     return validate(pd.DataFrame(rows, columns=None if rows else list(COLUMNS)), "the preprocessed volumes")
-
-
-def _stem(name: str) -> str:
-    """A volume's name without its extension: the key that tables and files share."""
-    return _EXTENSION.sub("", name)
 
 
 def _may_be_volume(path: Path) -> bool:
