@@ -109,6 +109,8 @@ class LazyVolume:
 
     def load(self) -> Volume:
         """The whole volume in HU."""
+        if self.stored.flags.c_contiguous:
+            return Volume(self._hu(self.stored), self.affine, intensity=self.intensity, notes=self.notes)
         hu = np.empty(self.size, dtype=np.float32)
         for start, stop in slabs(self.size, self.slab_voxels):
             copy_tiled(self.planes(start, stop), hu[:, :, start:stop])

@@ -1,7 +1,8 @@
-"""Zarr version 3, one array in one zip file: the cache that is read faster than gzip can be unpacked.
+"""Zarr version 3, one array in one zip file: a cache that is read many times as fast as gzip.
 
 A ``NAME.zarr`` is what ``zarr.open_array(zarr.storage.ZipStore("NAME.zarr", mode="r"))`` opens: (X, Y, Z) int16 HU,
 with the affine among its attributes. One file and not a folder of chunks: it has a checksum, and is whole or absent.
+It is written by the zarr library, and read without it: what that adds to a small volume is more than its unpacking.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ _CHUNK_VOXELS = 2**21
 # What an archive claims is compared with this before memory is taken; the largest chest CT has a tenth of it.
 MAX_BYTES = 2**32
 _METADATA, _MAX_METADATA_BYTES = "zarr.json", 2**20
-# Their claims are bounded by the format itself, at 2 GiB a chunk.
-_CODECS = ["bytes", "blosc"]
+# Data type and codecs of an array.
+_KIND = ["int16", "bytes", "blosc"]
+# Of a zip entry's own header, before its name.
+_LOCAL_BYTES = 30
 # A zip file knows no time before this; a fixed one gives a volume the same bytes each time.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -41,19 +44,21 @@ class Zarr:
         return path.name.lower().endswith(".zarr")
 
     def load(self, path: Path) -> Stored:
-        """Read all chunks; what the archive claims must be possible, and every chunk must be there."""
-        import zarr
-        from zarr.storage import ZipStore
-
+        """Read all chunks; what the archive claims must be possible, and every chunk must be there and whole."""
         if path.is_dir():
             raise ValueError("it is a folder; expected one zip file, as zarr.storage.ZipStore writes it")
-        attributes = _checked_attributes(path)
+        content = memoryview(path.read_bytes())
+        with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+        shape, thickness, attributes = _claims(content, entries)
         affine = np.array(attributes.get(AFFINE, np.nan), dtype=np.float64)
         if affine.shape != (4, 4):
             raise ValueError(f"its attributes hold no '{AFFINE}' of 4 x 4 numbers, so its place is unknown")
-        with ZipStore(path, mode="r") as store:
-            voxels = np.asarray(zarr.open_array(store, mode="r", zarr_format=3)[...])
-        return Stored(voxels=voxels, affine=affine, marked_hu=str(attributes.get(MARK, "")).startswith(HU_MARK))
+        voxels = np.empty((-(-shape[0] // thickness) * thickness, *shape[1:]), dtype="<i2")
+        for number, start in enumerate(range(0, shape[0], thickness)):
+            _unpack(_part(content, entries[f"c/{number}/0/0"]), voxels[start : start + thickness])
+        marked = str(attributes.get(MARK, "")).startswith(HU_MARK)
+        return Stored(voxels=voxels[: shape[0]], affine=affine, marked_hu=marked)
 
 
 def write_array(path: Path, voxels: npt.NDArray[np.int16], affine: npt.NDArray[np.float64]) -> None:
@@ -74,8 +79,8 @@ def write_array(path: Path, voxels: npt.NDArray[np.int16], affine: npt.NDArray[n
         shape=voxels.shape,
         dtype="int16",
         chunks=(min(x, max(1, _CHUNK_VOXELS // (y * z))), y, z),
-        # Twice the size of a slow compression would save 1%; noise does not compress.
-        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+        # On chest CT: a tenth larger than zstd's, and unpacked in less than half the time.
+        compressors=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"),
         filters=None,
         fill_value=0,
         dimension_names=("x", "y", "z"),
@@ -89,39 +94,58 @@ def write_array(path: Path, voxels: npt.NDArray[np.int16], affine: npt.NDArray[n
             archive.writestr(zipfile.ZipInfo(name, _TIME), entries[name].to_bytes())
 
 
-def _checked_attributes(path: Path) -> dict[str, Any]:
-    """The attributes of an archive whose claims are possible.
-
-    Nothing is unpacked to a disk, so names do no harm; sizes could.
+def _claims(content: memoryview, entries: dict[str, zipfile.ZipInfo]) -> tuple[list[int], int, dict[str, Any]]:
+    """Shape, planes of x in a chunk, and attributes; before any memory is taken for them.
 
     Raises:
-        ValueError: It is no array that this package reads, claims more than it may, or lacks chunks.
+        ValueError: It is no array as `write_array` makes them, claims more than it may, or lacks chunks.
     """
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("its zip file is compressed; expected one that only stores chunks")
-        if sum(entry.file_size for entry in entries) > path.stat().st_size:
-            raise ValueError("its parts claim to be larger than the file")
-        if _METADATA not in archive.namelist() or archive.getinfo(_METADATA).file_size > _MAX_METADATA_BYTES:
-            raise ValueError(f"it holds no {_METADATA} of an array")
-        metadata = json.loads(archive.read(_METADATA))
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
+        raise ValueError("its zip file is compressed; expected one that only stores chunks")
+    if _METADATA not in entries or entries[_METADATA].file_size > _MAX_METADATA_BYTES:
+        raise ValueError(f"it holds no {_METADATA} of an array")
+    metadata = json.loads(bytes(_part(content, entries[_METADATA])))
     if not isinstance(metadata, dict) or (metadata.get("zarr_format"), metadata.get("node_type")) != (3, "array"):
         raise ValueError("it is no array of Zarr version 3")
-    codecs = [codec["name"] for codec in metadata["codecs"]]
-    if codecs != _CODECS:
-        raise ValueError(f"its codecs are {', '.join(codecs)}; expected {', '.join(_CODECS)}")
+    kind = [metadata["data_type"], *(codec["name"] for codec in metadata["codecs"])]
+    if kind != _KIND:
+        raise ValueError(f"its data type and codecs are {', '.join(kind)}; expected {', '.join(_KIND)}")
     shape, chunk = metadata["shape"], metadata["chunk_grid"]["configuration"]["chunk_shape"]
-    counts = [*shape, *chunk]
-    if len(shape) != len(chunk) or not all(type(n) is int and n > 0 for n in counts):
-        raise ValueError(f"its shape is {shape} in chunks of {chunk}; expected whole numbers above 0")
-    size = math.prod(shape) * np.dtype(metadata["data_type"]).itemsize
-    if size > MAX_BYTES or any(c > n for c, n in zip(chunk, shape, strict=True)):
-        text = " x ".join(map(str, shape))
-        raise ValueError(f"it claims {text} voxels, {size / 2**30:.3g} GiB; at most {MAX_BYTES / 2**30:g} GiB are read")
-    expected = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
-    held = len({entry.filename for entry in entries if entry.filename.startswith("c/")})
+    text, whole = " x ".join(map(str, shape)), " x ".join(map(str, chunk))
+    if len(shape) != 3 or chunk[1:] != shape[1:] or not all(type(n) is int and n > 0 for n in [*shape, *chunk]):
+        raise ValueError(f"its {text} voxels lie in chunks of {whole}; expected three axes, and whole planes of x")
+    size = 2 * math.prod(shape)
+    if size > MAX_BYTES or chunk[0] > shape[0]:
+        raise ValueError(
+            f"it claims {text} voxels in chunks of {whole}, {size / 2**30:.3g} GiB; "
+            f"at most {MAX_BYTES // 2**30} are read"
+        )
+    expected = -(-shape[0] // chunk[0])
+    held = sum(f"c/{number}/0/0" in entries for number in range(min(expected, len(entries))))
     if held != expected:
         raise ValueError(f"it holds {held} chunks of {expected}; it was not written to its end")
     attributes = metadata.get("attributes")
-    return attributes if isinstance(attributes, dict) else {}
+    return shape, chunk[0], attributes if isinstance(attributes, dict) else {}
+
+
+def _part(content: memoryview, entry: zipfile.ZipInfo) -> memoryview:
+    """The bytes of a stored entry, in place; its checksum is that of the zip, counted ten times as fast."""
+    from isal import isal_zlib
+
+    local = content[entry.header_offset : entry.header_offset + _LOCAL_BYTES]
+    names = sum(int.from_bytes(local[at : at + 2], "little") for at in (26, 28))
+    start = entry.header_offset + _LOCAL_BYTES + names
+    part = content[start : start + entry.file_size]
+    if len(part) != entry.file_size or isal_zlib.crc32(part) != entry.CRC:
+        raise ValueError(f"its part {entry.filename} is damaged: its checksum is another")
+    return part
+
+
+def _unpack(chunk: memoryview, planes: npt.NDArray[np.int16]) -> None:
+    """Unpack a Blosc chunk into its place, if that is what it holds."""
+    from numcodecs import blosc
+
+    claimed = int.from_bytes(chunk[4:8], "little"), int.from_bytes(chunk[12:16], "little")
+    if claimed != (planes.nbytes, len(chunk)):
+        raise ValueError(f"a chunk claims to be {claimed[0]} bytes; expected {planes.nbytes}")
+    blosc.decompress(chunk, planes)
