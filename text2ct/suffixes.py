@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# The files that `text2ct.volumes.read` opens, and that a folder is searched for.
+# The files that `text2ct.volumes.read` opens, but for RAD-ChestCT's .npz: an .npz may hold anything.
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".zarr")
 # What else tables put behind a volume's name.
 _OTHER_SUFFIXES = (".dcm", ".npz", ".npy")

@@ -127,7 +127,8 @@ def _resample(volume: Planes, matrices: list[Any]) -> npt.NDArray[np.float32]:
     used = _columns(along_z)
 
     def planes(start: int, stop: int) -> npt.NDArray[np.float32]:
-        return np.clip(volume.planes(start, stop), HU_MIN, HU_MAX)
+        hu = volume.planes(start, stop)
+        return np.clip(hu, HU_MIN, HU_MAX, out=hu if hu.base is None else None)  # not in place in a view
 
     if before:
         extent = tuple(matrices[axis].shape[0] if axis in before else volume.size[axis] for axis in (0, 1))

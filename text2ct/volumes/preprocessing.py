@@ -263,8 +263,7 @@ def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     length = min(_MOST_AT_A_TIME, max(1, len(jobs) // (4 * workers))) if workers > 1 else 1
     parts = [jobs[start : start + length] for start in range(0, len(jobs), length)]
     with progress("volumes to the grid", len(jobs)) as advance:
-        outcomes = itertools.chain.from_iterable(run_all(run_part, parts, workers)) if workers > 1 else run(jobs)
-        for outcome in outcomes:
+        for outcome in itertools.chain.from_iterable(run_all(run_part, parts, workers)) if workers > 1 else run(jobs):
             yield outcome
             advance(1)
 
