@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from nibabel import orientations
 import zarr
+from nibabel import orientations
 from zarr.storage import ZipStore
 
 from text2ct.errors import UserError
