@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from text2ct.errors import UserError
-from text2ct.workers import available_cores, run_all
+from text2ct.workers import available_cores, in_stages, run_all
 
 
 def end_at_three(job: int) -> int:
@@ -55,3 +56,45 @@ def test_cores_are_counted_where_no_affinity_is_known(monkeypatch: pytest.Monkey
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert available_cores() == 3
+
+
+def test_stages_keep_the_order_and_overlap() -> None:
+    first_done, second_begun = threading.Event(), threading.Event()
+
+    def read(job: int) -> int:
+        if job == 1:  # is read while 0 is converted
+            assert second_begun.wait(10)
+            first_done.set()
+        return job
+
+    def convert(job: int) -> int:
+        if job == 0:
+            second_begun.set()
+            assert first_done.wait(10)
+        return job * 10
+
+    assert list(in_stages((read, convert), range(5))) == [0, 10, 20, 30, 40]
+    assert list(in_stages((read, convert), [])) == []
+
+
+def test_no_more_jobs_under_way_than_stages() -> None:
+    begun: list[int] = []
+    results = in_stages((lambda job: begun.append(job) or job, abs, abs), range(100))
+    for number, result in enumerate(results):
+        assert result == number
+        assert max(begun) <= number + 2
+
+
+def test_an_error_in_a_stage_ends_the_work() -> None:
+    begun: list[int] = []
+
+    def convert(job: int) -> int:
+        if job == 2:
+            raise UserError("no")
+        return job
+
+    results = in_stages((lambda job: begun.append(job) or job, convert, abs), range(100))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(UserError, match="no"):
+        next(results)
+    assert max(begun) <= 4

@@ -9,36 +9,27 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from text2ct.engines import LOCAL, EngineName, EngineSettings
+from text2ct.engines import EngineName, EngineSettings
 
-_OPTIONS: dict[str, tuple[Any, Any]] = {
-    "engine": (
-        Annotated[EngineName, typer.Option("--engine", help="local, or ray: actors on a cluster or on this machine.")],
-        "local",
-    ),
-    "workers": (
-        Annotated[int | None, typer.Option("--workers", min=1, help="Processes or actors; default: what has room.")],
-        None,
-    ),
-    "address": (
-        Annotated[
-            str | None,
-            typer.Option("--address", help="Ray cluster, as auto or HOST:6379; default RAY_ADDRESS, or this machine."),
-        ],
-        None,
-    ),
-    "gpus_per_worker": (
-        Annotated[
-            float | None,
-            typer.Option("--gpus-per-worker", help="Of each actor, as 0.5; default 1 where the cluster has GPUs."),
-        ],
-        None,
-    ),
-    "cpus_per_worker": (Annotated[float, typer.Option("--cpus-per-worker", help="Cores of each actor.")], 1.0),
-}  # fmt: skip
 _OWN = "engine"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _options(local: str) -> dict[str, tuple[Any, Any]]:
+    """Annotation and default of each field of `EngineSettings`; ``local`` says how many processes there are."""
+    where = typer.Option("--engine", help="local, or ray: actors on a cluster or on this machine.")
+    workers = typer.Option("--workers", min=1, help=f"Processes, default {local}; Ray actors, default all that fit.")
+    address = typer.Option("--address", help="Ray cluster, as auto or HOST:6379; default RAY_ADDRESS, or this machine.")
+    cpus = typer.Option("--cpus-per-worker", help="Cores of each actor.")
+    gpus = typer.Option("--gpus-per-worker", help="Of each actor, as 0.5; default 1 where the cluster has GPUs.")
+    return {
+        "name": (Annotated[EngineName, where], "local"),
+        "workers": (Annotated[int | None, workers], None),
+        "address": (Annotated[str | None, address], None),
+        "cpus_per_worker": (Annotated[float, cpus], 1.0),
+        "gpus_per_worker": (Annotated[float | None, gpus], None),
+    }
 
 
 def on_engine(*, a_core_each: bool = False) -> Callable[[Command], Command]:
@@ -47,15 +38,16 @@ def on_engine(*, a_core_each: bool = False) -> Callable[[Command], Command]:
     Args:
         a_core_each: Without ``--workers`` there is a local process a core; otherwise all is done in this one.
     """
+    options = _options("one a core" if a_core_each else "1")
 
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> None:
-            given = {name: kwargs.pop(name) for name in _OPTIONS}
-            settings = EngineSettings(name=given.pop("engine"), **given)
+            given = {name: kwargs.pop(_OWN if name == "name" else name) for name in options}
+            settings = EngineSettings(**given)
             if kwargs.get("dry_run"):
                 settings.check()
-                function(*args, engine=LOCAL, **kwargs)
+                function(*args, engine=settings.local(a_core_each=a_core_each), **kwargs)
                 return
             with settings.open(a_core_each=a_core_each) as engine:
                 function(*args, engine=engine, **kwargs)
@@ -63,8 +55,13 @@ def on_engine(*, a_core_each: bool = False) -> Callable[[Command], Command]:
         own = inspect.signature(function, eval_str=True)
         kept = [one for one in own.parameters.values() if one.name != _OWN]
         added = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-            for name, (annotation, default) in _OPTIONS.items()
+            inspect.Parameter(
+                _OWN if name == "name" else name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=annotation,
+                default=default,
+            )
+            for name, (annotation, default) in options.items()
         ]
         run.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
         return run  # type: ignore[return-value]

@@ -313,6 +313,7 @@ def _synthesis_lines(result: dict[str, Any]) -> list[str]:
 
 @app.command()
 @guarded
+@on_engine(a_core_each=True)
 def preprocess(
     inputs: Annotated[list[Path], typer.Argument(help="Volumes, DICOM folders, or one manifest.csv.")],
     out: Annotated[Path | None, typer.Option("--out", help="Output folder; default WORKSPACE/preprocessed.")] = None,
@@ -322,7 +323,10 @@ def preprocess(
         Literal["crop-pad", "resize"],
         typer.Option("--fit", help="crop-pad keeps the spacing; resize fills the grid."),
     ] = "crop-pad",
-    file_format: Annotated[Literal["nii.gz", "mha"], typer.Option("--format", help="nii.gz or mha.")] = "nii.gz",
+    file_format: Annotated[
+        Literal["nii.gz", "zarr", "mha"],
+        typer.Option("--format", help="nii.gz, zarr (a cache that is read several times as fast) or mha."),
+    ] = "nii.gz",
     metadata: Annotated[
         Path | None, typer.Option("--metadata", help="CT-RATE's metadata CSV, which its v1 volumes need.")
     ] = None,
@@ -330,7 +334,7 @@ def preprocess(
         bool, typer.Option("--leave-out-non-chest", help="Quarantine what seems to show no chest; else only flagged.")
     ] = False,
     strict: StrictOption = False,
-    workers: WorkersOption = None,
+    engine: Engine = LOCAL,
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
     dry_run: DryRunOption = False,
@@ -350,7 +354,7 @@ def preprocess(
         fit=fit,
         file_format=file_format,
         metadata=metadata,
-        workers=workers,
+        engine=engine,
         leave_out_non_chest=leave_out_non_chest,
         dry_run=dry_run,
     )

@@ -22,7 +22,16 @@ EngineName = Literal["local", "ray"]
 
 
 class Engine(Protocol):
-    """Does a task to every job."""
+    """Does a task to every job.
+
+    Attributes:
+        workers: Jobs that are done at a time.
+    """
+
+    @property
+    def workers(self) -> int:
+        """Jobs that are done at a time."""
+        ...
 
     def map(self, task: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
         """Results in the order of the jobs; a job is begun only when its result will soon be asked for.
@@ -79,6 +88,10 @@ class EngineSettings:
         if self.name == "local" and (self.address is not None or self.gpus_per_worker is not None):
             raise UserError("--address and --gpus-per-worker are of a Ray cluster; add --engine ray")
 
+    def local(self, *, a_core_each: bool = False) -> Local:
+        """This machine, with as many processes as these settings say; ``a_core_each`` as for :meth:`open`."""
+        return Local(self.workers or (available_cores() if a_core_each else 1))
+
     @contextmanager
     def open(self, *, a_core_each: bool = False) -> Iterator[Engine]:
         """The engine, while the block lasts.
@@ -91,7 +104,7 @@ class EngineSettings:
         """
         self.check()
         if self.name == "local":
-            yield Local(self.workers or (available_cores() if a_core_each else 1))
+            yield self.local(a_core_each=a_core_each)
             return
         from text2ct.ray_engine import cluster
 

@@ -1,11 +1,12 @@
-"""Work spread over processes: the one pool that rendering and preprocessing share."""
+"""Work spread over processes, which rendering and preprocessing share, and over stages within one."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
@@ -65,6 +66,37 @@ def _begin(function: Callable[[Any], Any]) -> None:
 
 def _do(job: Any) -> Any:
     return _held[-1](job)
+
+
+def in_stages(stages: Sequence[Callable[[Any], Any]], jobs: Iterable[Any]) -> Iterator[Any]:
+    """Results in the order of the jobs, each passed from stage to stage; every stage works in a thread of its own.
+
+    As many jobs as there are stages are under way at most, so that a fast stage cannot fill the memory. Threads gain
+    where the work leaves Python: reading, unpacking, numpy's loops.
+
+    Args:
+        stages: Functions of the job, and of what the stage before made of it.
+        jobs: What the first is called with.
+    """
+    pools = [ThreadPoolExecutor(1) for _ in stages]
+    under_way: deque[Future[Any]] = deque()
+    try:
+        for job in jobs:
+            future = pools[0].submit(stages[0], job)
+            for pool, stage in zip(pools[1:], stages[1:], strict=True):
+                future = pool.submit(_after, future, stage)
+            under_way.append(future)
+            if len(under_way) == len(stages):
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+
+
+def _after(future: Future[Any], stage: Callable[[Any], Any]) -> Any:
+    return stage(future.result())
 
 
 def end_with_parent() -> None:

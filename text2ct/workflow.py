@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -301,7 +300,7 @@ def preprocess(
     fit: Literal["crop-pad", "resize"] = "crop-pad",
     file_format: str = "nii.gz",
     metadata: Path | None = None,
-    workers: int | None = None,
+    engine: Engine = LOCAL,
     leave_out_non_chest: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
@@ -314,9 +313,9 @@ def preprocess(
         size: Voxels along x, y, z.
         spacing_mm: Voxel size.
         fit: ``crop-pad`` or ``resize``.
-        file_format: ``nii.gz`` or ``mha``.
+        file_format: ``nii.gz``, ``zarr`` or ``mha``.
         metadata: CT-RATE's metadata table, for volumes of its first generation.
-        workers: Processes; by default one a core.
+        engine: Where volumes are converted.
         leave_out_non_chest: Quarantine volumes that seem to show no chest.
         dry_run: Only count what would be done.
 
@@ -329,7 +328,6 @@ def preprocess(
     given: Any = list(inputs)
     if len(inputs) == 1 and inputs[0].suffix == ".csv":
         given = manifests.read_manifest(inputs[0])
-    workers = workers or os.cpu_count() or 1
     if dry_run:
         if isinstance(given, pd.DataFrame):
             rows = given[given["path"] != ""]
@@ -342,7 +340,7 @@ def preprocess(
             "quarantined": 0,
             "dry_run": True,
             "bytes": len(found) * int(np.prod(size)) * 2,
-            "seconds": round(len(found) * _seconds_for_one(found, size, spacing_mm, fit) / workers, 1),
+            "seconds": round(len(found) * _seconds_for_one(found, size, spacing_mm, fit) / engine.workers, 1),
         }
     with working_in(folder, instead="choose another --out"):
         done = volumes.preprocess(
@@ -354,7 +352,7 @@ def preprocess(
             format=file_format,
             metadata=metadata,
             workspace=workspace,
-            workers=workers,
+            engine=engine,
             leave_out_non_chest=leave_out_non_chest,
         )
     for row in done.quarantine.to_dict("records"):
@@ -381,7 +379,7 @@ def _seconds_for_one(
     for path in found:
         begun = time.perf_counter()
         try:
-            volumes.to_grid(volumes.read(path), size, spacing_mm, fit=fit)
+            volumes.to_grid(volumes.open_volume(path), size, spacing_mm, fit=fit)
         except UserError:
             continue
         return time.perf_counter() - begun

@@ -10,14 +10,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import zarr
 from nibabel import orientations
+from zarr.storage import ZipStore
 
 from text2ct.errors import UserError
-from text2ct.volumes import Volume, read, write
+from text2ct.volumes import FORMATS, Volume, read, write
 from text2ct.volumes.readers import READERS
 from text2ct.volumes.readers.itk import quiet_itk
+from text2ct.volumes.readers.zarr import write_array
 
-SUFFIXES = ("nii.gz", "nii", "mha")
 WITHOUT_AFFINE = ("RAD-ChestCT",)
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -85,6 +87,9 @@ def write_as(reader, volume, folder):
         case "NIfTI":
             path = folder / "ct.nii.gz"
             nib.save(nib.Nifti1Image(volume.hu.astype(np.int16), volume.affine), path)
+        case "Zarr":
+            path = folder / "ct.zarr"
+            write_array(path, volume.hu.astype(np.int16), volume.affine)
         case "DICOM":
             return write_dicom(volume, folder / "series")
         case "RAD-ChestCT":
@@ -136,7 +141,7 @@ class TestEveryReader:
             read(path)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", FORMATS)
 class TestEveryWriter:
     def test_round_trip(self, suffix, phantom, rotated, tmp_path):
         placed = rotated(phantom, 12)
@@ -156,8 +161,14 @@ class TestEveryWriter:
         placed = rotated(phantom, 12)
         path = tmp_path / f"ct.{suffix}"
         write(placed, path)
-        image = sitk.ReadImage(str(path))
         index = (3, 4, 5)
+        if suffix == "zarr":
+            with ZipStore(path, mode="r") as store:
+                array = zarr.open_array(store, mode="r")
+                assert array[index] == phantom.hu[index]
+                assert array.attrs["affine_ras_mm"] == placed.affine.tolist()
+            return
+        image = sitk.ReadImage(str(path))
         assert image.GetPixel(index) == phantom.hu[index]
         world = placed.affine @ [*index, 1]
         np.testing.assert_allclose(image.TransformIndexToPhysicalPoint(index), (LPS @ world)[:3], atol=1e-3)
@@ -195,7 +206,7 @@ def test_sheared_volumes(phantom, tmp_path):
 
 
 def test_unknown_suffix(phantom, tmp_path):
-    with pytest.raises(UserError, match=r"ends in \.nii\.gz, \.nii, \.mha"):
+    with pytest.raises(UserError, match=r"ends in \.nii\.gz, \.nii, \.mha, \.zarr"):
         write(phantom, tmp_path / "ct.png")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from text2ct.engines import Local
 from text2ct.errors import UserError
 from text2ct.findings import FINDINGS
 from text2ct.manifests import COLUMNS, Workspace, read_manifest, validate, write_manifest
@@ -106,7 +107,7 @@ def test_resumes_and_replays_to_the_byte(cohort, tmp_path, foreign):
     assert snapshot(out) == whole
     assert preprocess([cohort], out, metadata=METADATA, **GRID).resumed == 2
     assert snapshot(out) == whole
-    preprocess([cohort], tmp_path / "two", metadata=METADATA, workers=2, **GRID)
+    preprocess([cohort], tmp_path / "two", metadata=METADATA, engine=Local(2), **GRID)
     assert {k: v for k, v in snapshot(tmp_path / "two").items() if k.name != "manifest.csv"} == {
         k: v for k, v in whole.items() if k.name != "manifest.csv"
     }
@@ -151,13 +152,12 @@ def test_manifest_in_manifest_out(cohort, tmp_path):
 
 def test_settings_are_checked_together(cohort, tmp_path):
     with pytest.raises(UserError) as caught:
-        preprocess([cohort], tmp_path, size=(0, 1, 1), spacing_mm=(1, 1, -1), fit="squeeze", format="png", workers=0)
+        preprocess([cohort], tmp_path, size=(0, 1, 1), spacing_mm=(1, 1, -1), fit="squeeze", format="png")
     assert [problem.split()[0] for problem in caught.value.problems] == [
         "size",
         "spacing",
         "fit",
         "format",
-        "workers",
     ]
 
 

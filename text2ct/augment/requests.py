@@ -15,10 +15,10 @@ from text2ct.augment.prompts import PROMPT_COLUMNS, make_prompts
 from text2ct.console import info
 from text2ct.errors import UserError
 from text2ct.manifests import by_scan, read
+from text2ct.suffixes import without_suffix
 
 # ``name``: the file name asked for, without format; "" lets the run choose.
 REQUEST_COLUMNS = (*PROMPT_COLUMNS, "name")
-_VOLUME_SUFFIX = re.compile(r"\.(nii\.gz|nii|mha|mhd|nrrd)$", re.IGNORECASE)
 
 
 def read_requests(
@@ -55,7 +55,7 @@ def read_requests(
     if is_vlm3d or _is_prompt_list(path):
         requests = _rows_as_requests(frame)
         if is_vlm3d:
-            requests["name"] = [_VOLUME_SUFFIX.sub("", name) for name in requests["volume"]]
+            requests["name"] = [without_suffix(name) for name in requests["volume"]]
             info(f"{len(requests)} prompts without labels: `mix` will leave their volumes out")
         if findings:
             requests = _showing(requests, findings)

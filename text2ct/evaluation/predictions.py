@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import pandas as pd
 from text2ct.errors import UserError
 from text2ct.files import read_json
 from text2ct.findings import FINDINGS
+from text2ct.suffixes import without_suffix
 
 ID_COLUMNS = ("VolumeName", "AccessionNo", "volume")
-_SUFFIX = re.compile(r"(\.nii\.gz|\.nii|\.mha|\.mhd|\.nrrd|\.nhdr|\.npz|\.npy|\.zarr)$", re.IGNORECASE)
 _SHOWN = 10  # problems of one kind that are listed; the rest is counted
 
 
@@ -26,7 +25,7 @@ def id_column(frame: pd.DataFrame) -> str | None:
 
 def volume_key(name: object) -> str:
     """Identifier without folder and file type, so that ``a/x.nii.gz``, ``x.mha`` and ``x`` agree."""
-    return _SUFFIX.sub("", str(name).strip().replace("\\", "/").rsplit("/", 1)[-1])
+    return without_suffix(str(name).strip().replace("\\", "/").rsplit("/", 1)[-1])
 
 
 def _some(problems: Sequence[str], what: str) -> list[str]:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-_EXTENSIONS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm", ".npz", ".npy", ".zarr")
+from text2ct.suffixes import without_suffix
+
 _CT_RATE = re.compile(r"((train|valid)_[0-9]+)_([a-z]+)(?:_([0-9]+))?")
 
 
@@ -36,10 +37,7 @@ def base_name(name: str) -> str:
 
 def stem(name: str) -> str:
     """A volume's name without folder and file extension."""
-    base = base_name(name)
-    lower = base.lower()
-    ending = next((ending for ending in _EXTENSIONS if lower.endswith(ending)), "")
-    return base[: len(base) - len(ending)]
+    return without_suffix(base_name(name))
 
 
 def stems(names: pd.Series) -> pd.Series:

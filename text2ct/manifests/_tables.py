@@ -12,8 +12,7 @@ from text2ct.errors import UserError
 from text2ct.manifests._csv import raise_problems, read_table, read_text
 from text2ct.manifests._ids import stems
 from text2ct.manifests._labels import ID_COLUMNS, find_column
-
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
+from text2ct.suffixes import VOLUME_SUFFIXES
 
 _NUMBER = r"([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
 _PAIR = rf"^\W*?{_NUMBER}(?:[^-+0-9.]+{_NUMBER})?"

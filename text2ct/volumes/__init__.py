@@ -1,9 +1,10 @@
 """One CT volume: read it as HU in RAS+ order, put it on a grid, window it, check it, write it."""
 
 from text2ct.volumes.grid import FITS, Fit, to_grid
+from text2ct.volumes.lazy import LazyVolume
 from text2ct.volumes.preprocessing import Preprocessed, find_volumes, preprocess
 from text2ct.volumes.quality import check
-from text2ct.volumes.reading import read
+from text2ct.volumes.reading import open_volume, read
 from text2ct.volumes.volume import HU_MAX, HU_MIN, Volume, hu_to_unit, unit_to_hu
 from text2ct.volumes.windows import WINDOWS, Window, apply_window
 from text2ct.volumes.writing import FORMATS, write
@@ -15,6 +16,7 @@ __all__ = [
     "HU_MIN",
     "WINDOWS",
     "Fit",
+    "LazyVolume",
     "Preprocessed",
     "Volume",
     "Window",
@@ -22,6 +24,7 @@ __all__ = [
     "check",
     "find_volumes",
     "hu_to_unit",
+    "open_volume",
     "preprocess",
     "read",
     "to_grid",

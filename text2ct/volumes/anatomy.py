@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from text2ct.volumes.volume import Volume
+from text2ct.volumes.lazy import Planes
 
 # Voxels are averaged to about this size first: noise goes, and partial volume at the skin stays one voxel thick.
 _COARSE_MM = 4.5
@@ -26,7 +26,7 @@ _BASES_MM = 100.0
 _HEAD_DIAMETER_MM, _HEAD_BONE, _BONE_HU = 230.0, 0.08, 300.0
 
 
-def not_a_chest(volume: Volume) -> str:
+def not_a_chest(volume: Planes) -> str:
     """Why a volume shows no chest, with the numbers; "" where it may be one.
 
     A chest has lung over some length of its body. A head, a neck, a pelvis and a leg have none; an abdomen has
@@ -65,15 +65,18 @@ def not_a_chest(volume: Volume) -> str:
     return ""
 
 
-def _coarse(volume: Volume) -> tuple[npt.NDArray[np.float32], tuple[float, float, float]]:
+def _coarse(volume: Planes) -> tuple[npt.NDArray[np.float32], tuple[float, float, float]]:
     """Blocks of voxels averaged to about 4.5 mm, and their spacing; incomplete blocks at the far ends are left out."""
     sizes = list(zip(volume.size, volume.spacing_mm, strict=True))
     steps = [min(max(1, round(_COARSE_MM / spacing)), extent) for extent, spacing in sizes]
-    counts = [extent // step for (extent, _), step in zip(sizes, steps, strict=True)]
-    whole = volume.hu[tuple(slice(count * step) for count, step in zip(counts, steps, strict=True))]
-    blocks = whole.reshape([number for pair in zip(counts, steps, strict=True) for number in pair])
+    nx, ny, nz = (extent // step for (extent, _), step in zip(sizes, steps, strict=True))
+    sx, sy, sz = steps
+    blocks = np.empty((nx, ny, nz), dtype=np.float32)
+    for at in range(nz):
+        planes = volume.planes(at * sz, (at + 1) * sz)[: nx * sx, : ny * sy].mean(axis=2)
+        blocks[..., at] = planes.reshape(nx, sx, ny, sy).mean(axis=(1, 3))
     x, y, z = (spacing * step for (_, spacing), step in zip(sizes, steps, strict=True))
-    return blocks.mean(axis=(1, 3, 5), dtype=np.float32), (x, y, z)
+    return blocks, (x, y, z)
 
 
 def _body(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

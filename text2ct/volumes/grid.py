@@ -1,17 +1,18 @@
 """A volume on another grid, with the affine that is true for it.
 
-Both fits are linear and separable, so each is one small matrix an axis: no intermediate volume is made.
+Both fits are linear and separable, so each is one small matrix an axis: no intermediate volume is made, and a few
+planes are worked on at a time.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from text2ct.errors import UserError
+from text2ct.volumes.lazy import Planes, copy_tiled, slabs
 from text2ct.volumes.volume import HU_MAX, HU_MIN, Volume
 
 Fit = Literal["crop-pad", "resize"]
@@ -21,7 +22,7 @@ FITS: tuple[str, ...] = get_args(Fit)
 
 
 def to_grid(
-    volume: Volume,
+    volume: Planes,
     size: tuple[int, int, int] = (64, 64, 64),
     spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0),
     fit: Fit = "crop-pad",
@@ -41,7 +42,7 @@ def to_grid(
     The axes stay parallel to the volume's own, so an oblique volume keeps its rotation in the affine.
 
     Args:
-        volume: Any volume.
+        volume: Any volume; of a lazy one only a few planes are in HU at a time.
         size: Voxels along x, y, z.
         spacing_mm: Voxel sizes along x, y, z, of the result (``crop-pad``) or of the step before it
             (``resize``).
@@ -75,10 +76,10 @@ def to_grid(
             matrices.append(_linear_weights(n_mid, n_out) @ _linear_weights(n_in, n_mid))
             inside.append(np.ones(n_out, dtype=bool))
         step[axis, axis], step[axis, 3] = scale, start
-    hu = _apply(np.clip(volume.hu, HU_MIN, HU_MAX), matrices)
+    hu = _resample(volume, matrices)
     for axis, keep in enumerate(inside):
         np.moveaxis(hu, axis, 0)[~keep] = pad_hu
-    return replace(volume, hu=hu, affine=volume.affine @ step)
+    return Volume(hu, volume.affine @ step, intensity=volume.intensity, notes=volume.notes)
 
 
 def _triangle_weights(centres: npt.NDArray[np.floating], n_in: int, width: float) -> Any:
@@ -114,11 +115,56 @@ def _sparse(weights: npt.NDArray[np.float64], taps: npt.NDArray[np.int_], n_in: 
     return matrix
 
 
-def _apply(hu: npt.NDArray[np.float32], matrices: list[Any]) -> npt.NDArray[np.float32]:
-    """Multiply each axis by its matrix, the axis that shrinks most first."""
-    for axis in sorted(range(3), key=lambda k: matrices[k].shape[0] / matrices[k].shape[1]):
-        front = np.moveaxis(hu, axis, 0)
-        flat = np.ascontiguousarray(front).reshape(front.shape[0], -1)
-        mixed = matrices[axis] @ flat
-        hu = np.moveaxis(mixed.reshape(-1, *front.shape[1:]), 0, axis)
-    return np.ascontiguousarray(hu, dtype=np.float32)
+def _resample(volume: Planes, matrices: list[Any]) -> npt.NDArray[np.float32]:
+    """Multiply each axis of the clipped HU by its matrix, the axis that shrinks most first, a few planes at a time.
+
+    Each voxel is the same sum in the same order however the planes are cut, so the cut decides no bit of it.
+    """
+    order = sorted(range(3), key=lambda k: matrices[k].shape[0] / matrices[k].shape[1])
+    before, after = order[: order.index(2)], order[order.index(2) + 1 :]
+    x, y, z = (matrix.shape[0] for matrix in matrices)
+    along_z = matrices[2]
+    used = _columns(along_z)
+
+    def planes(start: int, stop: int) -> npt.NDArray[np.float32]:
+        hu = volume.planes(start, stop)
+        return np.clip(hu, HU_MIN, HU_MAX, out=hu if hu.base is None else None)  # not in place in a view
+
+    if before:
+        extent = tuple(matrices[axis].shape[0] if axis in before else volume.size[axis] for axis in (0, 1))
+        shrunk = np.empty((used.stop - used.start, *extent), dtype=np.float32)
+        for start, stop in slabs((volume.size[0], volume.size[1], used.stop - used.start), volume.slab_voxels):
+            piece = planes(used.start + start, used.start + stop)
+            for axis in before:
+                piece = _along(piece, axis, matrices[axis])
+            shrunk[start:stop] = piece.transpose(2, 0, 1)
+    hu = np.empty((x, y, z), dtype=np.float32)
+    widest = max(x, volume.size[0]), max(y, volume.size[1]), z
+    for start, stop in slabs((x, y, z) if before else widest, volume.slab_voxels):
+        rows = along_z[start:stop]
+        need = _columns(rows)
+        if before:
+            piece = shrunk[need.start - used.start : need.stop - used.start].transpose(1, 2, 0)
+        else:
+            piece = planes(need.start, need.stop)
+        piece = _along(piece, 2, rows[:, need])
+        for axis in after:
+            piece = _along(piece, axis, matrices[axis])
+        copy_tiled(piece, hu[:, :, start:stop])
+    return hu
+
+
+def _columns(matrix: Any) -> slice:
+    """The columns from the first to the last that a matrix looks at; at least one."""
+    looked_at = matrix.indices
+    return slice(int(looked_at.min()), int(looked_at.max()) + 1) if looked_at.size else slice(0, 1)
+
+
+def _along(hu: npt.NDArray[np.float32], axis: int, matrix: Any) -> npt.NDArray[np.float32]:
+    """Multiply one axis of (X, Y, Z) voxels by a matrix; the memory layout of the others stays."""
+    others = sorted({0, 1, 2} - {axis}, key=lambda k: -abs(hu.strides[k]))
+    turned = hu.transpose(axis, *others)
+    front = np.empty(turned.shape, dtype=np.float32)
+    copy_tiled(turned, front)
+    mixed = (matrix @ front.reshape(len(front), -1)).reshape(-1, *turned.shape[1:])
+    return mixed.transpose(np.argsort([axis, *others]))

@@ -103,9 +103,20 @@ class Decision:
     words: str
 
 
+def lattice(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The index of some 400,000 voxels at equal distances over a whole volume of this shape."""
+    step = max(1, int(np.ceil((np.prod(shape, dtype=float) / _SAMPLE_VOXELS) ** (1 / len(shape)))))
+    return (slice(None, None, step),) * len(shape)
+
+
 def levels(hu: npt.NDArray[np.number]) -> Levels:
     """Measure where voxels lie on the HU scale; NaN and infinite voxels are left out."""
-    values = _sample(hu)
+    return levels_of_sample(_sample(hu))
+
+
+def levels_of_sample(values: npt.NDArray[np.number]) -> Levels:
+    """The same, of voxels that are a sample already (`lattice`)."""
+    values = _finite(values)
     if values.size == 0:
         return Levels(0.0, np.nan, False, 0.0, np.nan, 0.0, 0.0, 0.0, np.nan, (np.nan, np.nan))
     low = values < PADDING_BELOW_HU
@@ -241,7 +252,10 @@ def _most_common(values: npt.NDArray[np.float32]) -> tuple[float, float]:
 
 
 def _sample(values: npt.NDArray[np.number]) -> npt.NDArray[np.float32]:
-    """At most some 400,000 finite voxels on a regular lattice over the whole volume, as float32."""
-    step = max(1, int(np.ceil((values.size / _SAMPLE_VOXELS) ** (1 / values.ndim))))
-    lattice = np.asarray(values[(slice(None, None, step),) * values.ndim], dtype=np.float32).ravel()
-    return lattice[np.isfinite(lattice)]
+    """The finite voxels of the lattice over a whole volume, as float32."""
+    return _finite(values[lattice(values.shape)])
+
+
+def _finite(values: npt.NDArray[np.number]) -> npt.NDArray[np.float32]:
+    flat = np.asarray(values, dtype=np.float32).ravel()
+    return flat[np.isfinite(flat)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from text2ct.errors import UserError
 from text2ct.files import read_json, sha256_file, write_json
 from text2ct.volumes.anatomy import not_a_chest
 from text2ct.volumes.grid import Fit, to_grid
+from text2ct.volumes.lazy import LazyVolume
 from text2ct.volumes.quality import check
-from text2ct.volumes.reading import read
+from text2ct.volumes.reading import open_volume
 from text2ct.volumes.scales import Scale
+from text2ct.volumes.volume import Volume, obliquity_deg
 from text2ct.volumes.writing import format_problem, write
+from text2ct.workers import in_stages
 
 # Raised by one whenever the same settings would give other voxels or records, so that old outputs are made again.
 METHOD_VERSION = 2
@@ -62,14 +66,45 @@ class Outcome:
     resumed: bool = False
 
 
-def run(job: Job) -> Outcome:
-    """Convert one volume, or find that it is done already.
+@dataclass(frozen=True)
+class _Opened:
+    """A source that has been read but not converted."""
 
-    Whatever is wrong with the source is an outcome; a target that cannot be written is an error.
+    job: Job
+    key: str
+    source_sha256: str
+    volume: LazyVolume
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """A volume on its grid, and the record of it but for the checksum."""
+
+    job: Job
+    volume: Volume
+    record: dict[str, Any]
+
+
+def run(jobs: Sequence[Job]) -> Iterator[Outcome]:
+    """Convert volumes, or find that they are done already; outcomes in the order of the jobs.
+
+    While one volume is converted the next is read and the one before is written: of three volumes at most,
+    two are in memory as stored and one on its grid. Whatever is wrong with a source is an outcome; a target
+    that cannot be written is an error.
 
     Raises:
-        UserError: The output cannot be written.
+        UserError: An output cannot be written.
     """
+    return in_stages((_open, _convert, _save), jobs)
+
+
+def run_part(jobs: Sequence[Job]) -> list[Outcome]:
+    """The same, for a process that hands all outcomes over at once."""
+    return list(run(jobs))
+
+
+def _open(job: Job) -> _Opened | Outcome:
+    """Read, unless it is done already."""
     try:
         source_sha256 = _content_sha256(job.source)
         if job.expected_sha256 and source_sha256 != job.expected_sha256:
@@ -78,40 +113,59 @@ def run(job: Job) -> Outcome:
         done = _finished(job, key)
         if done is not None:
             return Outcome(done, resumed=True)
-        volume = read(job.source, **vars(job.scale))
-        reasons = check(volume)
-        if reasons:
+        return _Opened(job, key, source_sha256, open_volume(job.source, **vars(job.scale)))
+    except (UserError, OSError, MemoryError) as error:
+        return _failed(job, error)
+
+
+def _convert(opened: _Opened | Outcome) -> _Converted | Outcome:
+    """Check and resample."""
+    if isinstance(opened, Outcome):
+        return opened
+    job, source, settings = opened.job, opened.volume, opened.job.settings
+    try:
+        if reasons := check(source):
             return Outcome(None, tuple(reasons))
-        not_chest = not_a_chest(volume)
-        settings = job.settings
-        result = to_grid(volume, settings.size, settings.spacing_mm, settings.fit)
-        if problem := format_problem(result, settings.format):
-            return Outcome(None, (problem,))
-    except UserError as error:
-        first, *rest = str(error).splitlines()
-        reasons = [first.removeprefix(f"{job.source}: "), *(line.removeprefix("  - ") for line in rest)]
-        return Outcome(None, tuple(reasons))
-    except (OSError, MemoryError) as error:
-        return Outcome(None, (f"cannot be read: {error or 'out of memory'}",))
-    write(result, job.target)
+        not_chest = not_a_chest(source)
+        result = to_grid(source, settings.size, settings.spacing_mm, settings.fit)
+    except (UserError, MemoryError) as error:
+        return _failed(job, error)
+    if problem := format_problem(result, settings.format):
+        return Outcome(None, (problem,))
     record = {
-        "key": key,
+        "key": opened.key,
         "source": job.source.name,
-        "source_sha256": source_sha256,
-        "source_size": list(volume.size),
-        "source_spacing_mm": list(volume.spacing_mm),
-        "intensity": volume.intensity,
+        "source_sha256": opened.source_sha256,
+        "source_size": list(source.size),
+        "source_spacing_mm": list(source.spacing_mm),
+        "intensity": source.intensity,
         "not_chest": not_chest,
-        "notes": [*volume.notes, not_chest] if not_chest else list(volume.notes),
-        "obliquity_deg": volume.obliquity_deg,
+        "notes": [*source.notes, not_chest] if not_chest else list(source.notes),
+        "obliquity_deg": obliquity_deg(source.affine),
         "preprocessing": asdict(settings),
         "size": list(result.size),
         "spacing_mm": list(result.spacing_mm),
         "affine": result.affine.tolist(),
-        "sha256": sha256_file(job.target),
     }
+    return _Converted(job, result, record)
+
+
+def _save(converted: _Converted | Outcome) -> Outcome:
+    """Write the volume and, after it, the record that says it is whole."""
+    if isinstance(converted, Outcome):
+        return converted
+    job = converted.job
+    write(converted.volume, job.target)
+    record = converted.record | {"sha256": sha256_file(job.target)}
     write_json(job.record, record)
     return Outcome(record)
+
+
+def _failed(job: Job, error: UserError | OSError | MemoryError) -> Outcome:
+    if not isinstance(error, UserError):
+        return Outcome(None, (f"cannot be read: {error or 'out of memory'}",))
+    first, *rest = str(error).splitlines()
+    return Outcome(None, (first.removeprefix(f"{job.source}: "), *(line.removeprefix("  - ") for line in rest)))
 
 
 def _key(job: Job, source_sha256: str) -> str:

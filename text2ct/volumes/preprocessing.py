@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -10,24 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from text2ct.console import progress, warn
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
+from text2ct.suffixes import without_suffix
 from text2ct.volumes.grid import FITS, Fit
-from text2ct.volumes.jobs import Job, Outcome, Settings, run
+from text2ct.volumes.jobs import Job, Outcome, Settings, run, run_part
 from text2ct.volumes.readers import READERS, find_reader
 from text2ct.volumes.reading import MARKED_WORDS
 from text2ct.volumes.scales import Scale, read_scales
 from text2ct.volumes.writing import FORMATS
-from text2ct.workers import run_all
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_EXTENSION = re.compile(r"\.(nii\.gz|nii|mha|mhd|nrrd|nhdr)$", re.IGNORECASE)
 # The dataset of volumes that come as bare paths.
 LOCAL_DATASET = "local"
 # So many remarks on sources are shown; a cohort may have thousands.
 _SHOWN_NOTES = 5
+# Jobs handed to a process at a time, where there are enough for all.
+_MOST_AT_A_TIME = 8
 
 
 class Roots(Protocol):
@@ -104,7 +107,7 @@ def preprocess(
     format: str = "nii.gz",
     metadata: Path | str | pd.DataFrame | None = None,
     workspace: Roots | None = None,
-    workers: int = 1,
+    engine: Engine = LOCAL,
     leave_out_non_chest: bool = False,
 ) -> Preprocessed:
     """Convert volumes to one grid of HU and write a manifest of them.
@@ -122,12 +125,12 @@ def preprocess(
         size: Voxels along x, y, z.
         spacing_mm: See `text2ct.volumes.to_grid`.
         fit: ``crop-pad`` or ``resize``.
-        format: ``nii.gz``, ``nii`` or ``mha``.
+        format: One of `text2ct.volumes.FORMATS`.
         metadata: CT-RATE's metadata CSV, or what `text2ct.manifests.read_metadata` makes of it; volumes
             of the first generation need it.
         workspace: Resolves a manifest's files, and gives the outputs their root. Without it the root is
             named after ``out_dir`` and still has to be declared.
-        workers: Processes; the outputs do not depend on it.
+        engine: Where volumes are converted; the outputs do not depend on it.
         leave_out_non_chest: Quarantine volumes that seem to show no chest; by default they are kept and flagged.
 
     Raises:
@@ -139,12 +142,12 @@ def preprocess(
     from text2ct.manifests import write_manifest
 
     out_dir = Path(out_dir)
-    settings = _settings(size, spacing_mm, fit, format, workers)
+    settings = _settings(size, spacing_mm, fit, format)
     rows, sources = _rows(inputs, out_dir, workspace, format)
     scales = {} if metadata is None else read_scales(metadata)
     jobs = [_job(row, source, out_dir, settings, scales) for row, source in zip(rows, sources, strict=True)]
     _refuse_collisions(jobs)
-    outcomes = list(_run_all(jobs, workers))
+    outcomes = list(_run_all(jobs, engine))
     _tell_notes(outcomes)
     out_dir.mkdir(parents=True, exist_ok=True)
     root, prefix = _root(out_dir, workspace)
@@ -177,9 +180,7 @@ def preprocess(
     )
 
 
-def _settings(
-    size: tuple[int, int, int], spacing_mm: tuple[float, float, float], fit: Fit, format: str, workers: int
-) -> Settings:
+def _settings(size: tuple[int, int, int], spacing_mm: tuple[float, float, float], fit: Fit, format: str) -> Settings:
     problems = []
     if len(size) != 3 or any(n < 1 or int(n) != n for n in size):
         problems.append(f"size {tuple(size)}: expected three whole numbers above 0")
@@ -189,8 +190,6 @@ def _settings(
         problems.append(f"fit '{fit}': expected {' or '.join(FITS)}")
     if format not in FORMATS:
         problems.append(f"format '{format}': expected {', '.join(FORMATS)}")
-    if workers < 1:
-        problems.append(f"workers {workers}: expected 1 or more")
     if problems:
         raise UserError("the preprocessing is impossible as asked", problems)
     x, y, z = (int(n) for n in size)
@@ -210,7 +209,7 @@ def _rows(
         rows = []
         paths = find_volumes(inputs, leave_out=out_dir)
         for path in paths:
-            name = f"{_stem(path.name)}.{format}"
+            name = f"{without_suffix(path.name)}.{format}"
             patient, scan, _ = parse_volume_name(name)
             identity = {"dataset": LOCAL_DATASET, "volume": name, "patient": patient, "scan": scan}
             rows.append(identity | {"split": "", "source": "real"})
@@ -227,7 +226,7 @@ def _rows(
 
 
 def _job(row: dict, source: Path, out_dir: Path, settings: Settings, scales: dict[str, Scale]) -> Job:
-    folder, name = re.sub(r"[^A-Za-z0-9._-]", "_", row["dataset"]) or LOCAL_DATASET, _stem(row["volume"])
+    folder, name = re.sub(r"[^A-Za-z0-9._-]", "_", row["dataset"]) or LOCAL_DATASET, without_suffix(row["volume"])
     return Job(
         source=source,
         target=out_dir / "volumes" / folder / f"{name}.{settings.format}",
@@ -250,10 +249,13 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
         raise UserError("outputs would overwrite their sources; choose another folder", own)
 
 
-def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
-    """Outcomes in the order of the jobs."""
+def _run_all(jobs: Sequence[Job], engine: Engine) -> Iterator[Outcome]:
+    """Outcomes in the order of the jobs; a worker takes several at a time, to read one while it converts another."""
+    workers = min(engine.workers, len(jobs))
+    length = min(_MOST_AT_A_TIME, max(1, len(jobs) // (4 * workers))) if workers > 1 else 1
+    parts = [jobs[start : start + length] for start in range(0, len(jobs), length)]
     with progress("volumes to the grid", len(jobs)) as advance:
-        for outcome in run_all(run, jobs, workers):
+        for outcome in run(jobs) if engine == LOCAL else itertools.chain.from_iterable(engine.map(run_part, parts)):
             yield outcome
             advance(1)
 
@@ -286,11 +288,6 @@ def _frame(rows: list[dict]) -> pd.DataFrame:
     from text2ct.manifests import COLUMNS, validate
 
     return validate(pd.DataFrame(rows, columns=None if rows else list(COLUMNS)), "the preprocessed volumes")
-
-
-def _stem(name: str) -> str:
-    """A volume's name without its extension: the key that tables and files share."""
-    return _EXTENSION.sub("", name)
 
 
 def _may_be_volume(path: Path) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from text2ct.volumes.intensity import levels
-from text2ct.volumes.volume import Volume
+from text2ct.volumes.intensity import levels_of_sample
+from text2ct.volumes.lazy import Planes, slabs
 
 # Fewer slices than this are a picture or two, not a volume.
 MIN_VOXELS = 3
@@ -20,7 +21,7 @@ MAX_REPEATED = 0.1
 MAX_FLAT = 0.5
 
 
-def check(volume: Volume) -> list[str]:
+def check(volume: Planes) -> list[str]:
     """Every problem of a volume, one sentence each; empty if it is fit for use.
 
     Looks for NaN and infinite voxels, a constant, too few slices, impossible voxel sizes, a tiny or
@@ -29,22 +30,34 @@ def check(volume: Volume) -> list[str]:
     return [*check_geometry(volume), *check_voxels(volume)]
 
 
-def check_voxels(volume: Volume) -> list[str]:
+def check_voxels(volume: Planes) -> list[str]:
     """The problems of the voxels alone."""
-    finite = np.isfinite(volume.hu)
-    if not finite.all():
-        return [f"{np.count_nonzero(~finite)} of {volume.hu.size} voxels are NaN or infinite"]
-    low, high = float(volume.hu.min()), float(volume.hu.max())
-    if low == high:
-        return [f"every voxel is {low:g}: the volume is constant"]
+    broken = 0
+    lows, highs, same = [], [], []
+    last = None
+    for start, stop in slabs(volume.size, volume.slab_voxels):
+        planes = volume.planes(start, stop)
+        broken += int(planes.size - np.count_nonzero(np.isfinite(planes)))
+        lows.append(planes.min(axis=(0, 1)))
+        highs.append(planes.max(axis=(0, 1)))
+        if last is not None:
+            same.append([bool((planes[:, :, 0] == last).all())])
+        same.append((planes[:, :, 1:] == planes[:, :, :-1]).all(axis=(0, 1)))
+        last = planes[:, :, -1]
+    if broken:
+        return [f"{broken} of {np.prod(volume.size)} voxels are NaN or infinite"]
+    low, high = np.concatenate(lows), np.concatenate(highs)
+    lowest, highest = float(low.min()), float(high.max())
+    if lowest == highest:
+        return [f"every voxel is {lowest:g}: the volume is constant"]
     problems = []
-    not_hu = levels(volume.hu).problems
+    not_hu = levels_of_sample(volume.sample()).problems
     if not_hu:
-        problems.append(f"the voxels ({low:g} to {high:g}) do not look like HU of a chest: {', '.join(not_hu)}")
-    return problems + _slices(volume)
+        problems.append(f"the voxels ({lowest:g} to {highest:g}) do not look like HU of a chest: {', '.join(not_hu)}")
+    return problems + _slices(low == high, np.concatenate(same))
 
 
-def check_geometry(volume: Volume) -> list[str]:
+def check_geometry(volume: Planes) -> list[str]:
     """The problems of size, spacing and field of view alone."""
     problems = []
     size = " x ".join(map(str, volume.size))
@@ -64,18 +77,16 @@ def check_geometry(volume: Volume) -> list[str]:
     return problems
 
 
-def _slices(volume: Volume) -> list[str]:
+def _slices(flat: npt.NDArray[np.bool_], same: npt.NDArray[np.bool_]) -> list[str]:
     """Problems of the axial slices: flat ones inside the volume, and neighbours that are equal."""
     problems = []
-    slices = volume.hu.reshape(-1, volume.size[2])
-    flat = slices.min(axis=0) == slices.max(axis=0)
     used = np.flatnonzero(~flat)
     inner_flat = int(flat[used[0] : used[-1]].sum()) if used.size else 0
     if inner_flat:
         problems.append(f"{inner_flat} axial slice(s) between others are flat, as after a damaged transfer")
     if flat.mean() > MAX_FLAT:
         problems.append(f"{int(flat.sum())} of {flat.size} axial slices are flat")
-    same = (slices[:, 1:] == slices[:, :-1]).all(axis=0) & ~flat[1:]
+    same = same & ~flat[1:]
     if same.mean() > MAX_REPEATED:
         problems.append(f"{int(same.sum())} of {flat.size} axial slices repeat the one below them")
     return problems

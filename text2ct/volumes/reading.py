@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from text2ct.errors import UserError
 from text2ct.volumes.intensity import AIR_HU, PADDING_BELOW_HU, Decision, decide
+from text2ct.volumes.lazy import LazyVolume, slabs
 from text2ct.volumes.readers import Stored, find_reader
 from text2ct.volumes.volume import Volume, affine_problem, obliquity_deg
 
@@ -29,7 +31,7 @@ def read(
     spacing_mm: tuple[float, float, float] | None = None,
     size: tuple[int, int, int] | None = None,
 ) -> Volume:
-    """Read a CT volume: NIfTI, MetaImage (MHA, MHD), NRRD, a folder of DICOM slices or RAD-ChestCT's NPZ.
+    """Read a CT volume: NIfTI, MetaImage (MHA, MHD), NRRD, Zarr, a folder of DICOM slices or RAD-ChestCT's NPZ.
 
     Axes are flipped and permuted to the nearest of R, A, S; voxels are not interpolated. Padding
     outside the scanner's field of view becomes air (-1000 HU); nothing else is clipped.
@@ -50,6 +52,18 @@ def read(
         UserError: The file is absent or damaged, is no single 3D volume, has an unusable affine, or its
             voxels cannot be HU.
     """
+    return open_volume(path, slope=slope, intercept=intercept, spacing_mm=spacing_mm, size=size).load()
+
+
+def open_volume(
+    path: Path | str,
+    *,
+    slope: float | None = None,
+    intercept: float | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
+    size: tuple[int, int, int] | None = None,
+) -> LazyVolume:
+    """The same, with the voxels as stored: they become HU when they are asked for. See `read`."""
     path = Path(path)
     stored = _load(path)
     problems = _structural_problems(stored)
@@ -57,20 +71,27 @@ def read(
         raise UserError(f"{path} is not a usable CT volume", problems)
     metadata = None if slope is None and intercept is None else (_or(slope, 1.0), _or(intercept, 0.0))
     decision = _decide(path, stored, metadata)
-    hu = stored.voxels.reshape(stored.voxels.shape[:3]).astype(np.float32)
-    if (decision.slope, decision.intercept) != (1.0, 0.0):
-        hu = hu * np.float32(decision.slope) + np.float32(decision.intercept)
-    words = decision.words
-    padding = hu < PADDING_BELOW_HU
-    if padding.any() and not stored.marked_hu:
-        hu[padding] = AIR_HU
-        words += f"; {padding.mean():.1%} of voxels below {PADDING_BELOW_HU:.0f} are padding, set to {AIR_HU:.0f}"
-    hu, affine = _to_ras(hu, stored.affine)
-    affine, notes = _apply_metadata_spacing(affine, spacing_mm, decision, stored, placeholder=size == hu.shape)
+    voxels, affine = _to_ras(stored.voxels.reshape(stored.voxels.shape[:3]), stored.affine)
+    affine, notes = _apply_metadata_spacing(affine, spacing_mm, decision, stored, placeholder=size == voxels.shape)
     tilt = obliquity_deg(affine)
     if tilt > OBLIQUE_DEG:
         notes = (*notes, f"oblique: its axes are tilted by {tilt:.1f} degrees, which the affine keeps")
-    return Volume(hu, affine, intensity=words, notes=(*stored.notes, *notes))
+    words = decision.words
+    volume = LazyVolume(voxels, affine, decision.slope, decision.intercept, notes=(*stored.notes, *notes))
+    padding = 0.0 if stored.marked_hu else _padding(volume)
+    if padding:
+        words += f"; {padding:.1%} of voxels below {PADDING_BELOW_HU:.0f} are padding, set to {AIR_HU:.0f}"
+    return replace(volume, fill=padding > 0, intensity=words)
+
+
+def _padding(volume: LazyVolume) -> float:
+    """The fraction of voxels that are padding."""
+    ends = volume.stored.min(), volume.stored.max()
+    if min(volume.slope * float(end) + volume.intercept for end in ends) >= PADDING_BELOW_HU:
+        return 0.0
+    pieces = slabs(volume.size, volume.slab_voxels)
+    below = sum(np.count_nonzero(volume.planes(start, stop) < PADDING_BELOW_HU) for start, stop in pieces)
+    return below / volume.stored.size
 
 
 def _load(path: Path) -> Stored:
@@ -129,13 +150,13 @@ def _decide(path: Path, stored: Stored, metadata: tuple[float, float] | None) ->
         raise UserError(f"{path}: {first}", [line.removeprefix("  - ") for line in rest]) from error
 
 
-def _to_ras(hu: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Flip and permute axes until they are nearest to R, A, S; the affine follows."""
+def _to_ras(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A view with the axes flipped and permuted until they are nearest to R, A, S; the affine follows."""
     from nibabel import orientations
 
     turn = orientations.io_orientation(affine)
-    turned = orientations.apply_orientation(hu, turn)
-    return np.ascontiguousarray(turned), affine @ orientations.inv_ornt_aff(turn, hu.shape)
+    turned = orientations.apply_orientation(voxels, turn)
+    return turned, affine @ orientations.inv_ornt_aff(turn, voxels.shape)
 
 
 def _apply_metadata_spacing(

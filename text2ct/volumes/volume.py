@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from text2ct.volumes.intensity import lattice
+
 # The range that every network and window of the package sees: air to dense bone (Text2CT, section 4.1).
 HU_MIN, HU_MAX = -1000.0, 1000.0
 
@@ -52,6 +54,19 @@ class Volume:
         """Distance between neighbouring voxel centres along x, y, z, in mm."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(x), float(y), float(z)
+
+    @property
+    def slab_voxels(self) -> int:
+        """All of them: what is in memory is best worked on at once."""
+        return self.hu.size
+
+    def planes(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """(X, Y, stop - start) in HU: a view of ``hu``."""
+        return self.hu[:, :, start:stop]
+
+    def sample(self) -> npt.NDArray[np.float32]:
+        """The HU of a regular lattice over the whole volume: a view of ``hu``."""
+        return self.hu[lattice(self.size)]
 
     @property
     def centre_mm(self) -> npt.NDArray[np.float64]:

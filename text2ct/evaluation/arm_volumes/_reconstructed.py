@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +12,12 @@ import torch
 from text2ct import console
 from text2ct.errors import UserError
 from text2ct.evaluation.arm_volumes._stored import StoredVolume, key_of
+from text2ct.suffixes import without_suffix
 
 if TYPE_CHECKING:
     from text2ct.diffusion import Pack
     from text2ct.manifests import Workspace
     from text2ct.volumes import Volume
-
-_EXTENSION = re.compile(r"\.(nii\.gz|nii|mha|mhd|nrrd|nhdr)$", re.IGNORECASE)
 
 
 def reconstructed(
@@ -96,7 +94,7 @@ def _sources(rows: pd.DataFrame, workspace: Workspace) -> list[tuple[Path, str]]
 def _names(rows: pd.DataFrame) -> list[str]:
     """A file name for each row, in a folder of its data set."""
     sets = rows["dataset"].str.replace(r"[^A-Za-z0-9._-]", "_", regex=True)
-    stems = rows["volume"].str.replace(_EXTENSION, "", regex=True)
+    stems = rows["volume"].map(without_suffix)
     names = sets + "/" + stems + "-reconstructed.nii.gz"
     twice = names[names.duplicated()]
     if len(twice):

@@ -10,9 +10,10 @@ from text2ct.volumes.readers.itk import MetaImage, Nrrd
 from text2ct.volumes.readers.nifti import Nifti
 from text2ct.volumes.readers.rad_chestct import RadChestCT
 from text2ct.volumes.readers.stored import HU_MARK, Reader, Stored
+from text2ct.volumes.readers.zarr import Zarr
 
 READERS: dict[str, Reader] = {
-    reader.name: reader for reader in (Nifti(), MetaImage(), Nrrd(), DicomFolder(), RadChestCT())
+    reader.name: reader for reader in (Nifti(), MetaImage(), Nrrd(), Zarr(), DicomFolder(), RadChestCT())
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
+import math
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from text2ct.volumes.readers.stored import HU_MARK, Stored
 
 # The first number of a header, in either byte order, is its own length.
 _HEADER_BYTES = 348
+# Unpacked at a time: it stays in the processor's cache until it is put in its place.
+_PIECE_BYTES = 2**20
 
 
 class Nifti:
@@ -30,15 +33,12 @@ class Nifti:
         """Read stored voxels, without the header's scale, and the header."""
         import nibabel as nib
 
-        # The whole file is unpacked, not just what nibabel asks for: its checksum stands at the end.
-        content = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
-        length = content[:4]
-        if content and _HEADER_BYTES not in (int.from_bytes(length, "little"), int.from_bytes(length, "big")):
-            raise ValueError("its contents are not NIfTI-1; is its name's ending the right one?")
+        content = _unpack(path) if path.suffix.lower() == ".gz" else path.read_bytes()
+        _refuse_other_formats(content)
         # nibabel mends impossible voxel sizes (0 becomes 1, -2 becomes 2) and goes on; here they are refused.
         zooms, slope, intercept = _unmended(content)
         with _quiet_nibabel():
-            image = nib.nifti1.Nifti1Image.from_bytes(content)
+            image = nib.nifti1.Nifti1Image.from_bytes(_before_voxels(content))
         header = image.header
         proxy: Any = image.dataobj
         problems = []
@@ -56,7 +56,7 @@ class Nifti:
                 f"the header's voxel sizes ({_mm(zooms)}) disagree with its affine ({_mm(spacing)}), which is used"
             )
         return Stored(
-            voxels=np.asanyarray(proxy.get_unscaled()),
+            voxels=_voxels(content, proxy),
             affine=affine,
             slope=float(proxy.slope),
             intercept=float(proxy.inter),
@@ -64,6 +64,44 @@ class Nifti:
             notes=tuple(notes),
             problems=tuple(problems),
         )
+
+
+def _unpack(path: Path) -> bytearray:
+    """The contents of a gzip file, all of it: its checksum stands at the end."""
+    from isal import igzip, isal_zlib
+
+    content = bytearray()
+    try:
+        with igzip.open(path) as stream:
+            while piece := stream.read(_PIECE_BYTES):
+                content += piece
+                _refuse_other_formats(content)
+    except isal_zlib.error as error:  # type: ignore[misc]  # its stub takes the class for an instance
+        raise zlib.error(str(error)) from error
+    return content
+
+
+def _refuse_other_formats(content: bytes | bytearray) -> None:
+    length = content[:4]
+    if content and _HEADER_BYTES not in (int.from_bytes(length, "little"), int.from_bytes(length, "big")):
+        raise ValueError("its contents are not NIfTI-1; is its name's ending the right one?")
+
+
+def _before_voxels(content: bytes | bytearray) -> bytes:
+    """The header and its extensions; everything if the header does not say where the voxels begin."""
+    import nibabel as nib
+
+    start = float(nib.nifti1.Nifti1Header(content[:_HEADER_BYTES], check=False)["vox_offset"])
+    return bytes(memoryview(content)[: int(start)] if _HEADER_BYTES <= start <= len(content) else content)
+
+
+def _voxels(content: bytes | bytearray, proxy: Any) -> np.ndarray:
+    """The stored numbers in place, without a copy."""
+    wanted = math.prod(proxy.shape) * proxy.dtype.itemsize
+    if len(content) - proxy.offset < wanted:
+        held = max(0, len(content) - proxy.offset)
+        raise ValueError(f"it should hold {wanted} bytes of voxels and holds {held}; could the file be damaged?")
+    return np.ndarray(proxy.shape, proxy.dtype, buffer=content, offset=proxy.offset, order="F")
 
 
 @contextmanager
@@ -79,7 +117,7 @@ def _quiet_nibabel() -> Iterator[None]:
         logger.disabled = before
 
 
-def _unmended(content: bytes) -> tuple[np.ndarray, float, float]:
+def _unmended(content: bytes | bytearray) -> tuple[np.ndarray, float, float]:
     """Voxel sizes (3,) in mm, slope and intercept as they stand in the file."""
     import nibabel as nib
 
