@@ -42,7 +42,7 @@ _REPEATED = (
 _UNKNOWN_TO = {
     "--compare": ("synthetic", "prompts", "model", "count"),
     "--guidance": ("synthetic", "prompts"),
-    "--profile vlm3d": ("metrics", "split", "backbone_3d", "model", "count", "every", "windows", "bootstrap"),
+    "--profile vlm3d": ("metrics", "split", "backbone_3d", "model", "count", "every", "windows", "bootstrap", "seed"),
     "an evaluation of one set": ("model", "count"),
 }
 
@@ -131,7 +131,10 @@ def evaluate(
         raise UserError(f"{way_of_asking} does not know {options}; leave that out")
     if runs and not compare:
         raise UserError(f"'{runs[0]}' stands alone: name a set with --synthetic, or compare several with --compare")
-    measured = tuple(name.strip() for name in metrics.split(",") if name.strip()) or METRICS
+    measured = tuple(name.strip() for name in metrics.split(",") if name.strip()) if metrics else METRICS
+    unused = [f"--{name}" for name in ("backbone", "every", "windows") if _is_told(context, name)]
+    if unused and "fidelity" not in measured and profile != "vlm3d":
+        raise UserError(f"{', '.join(unused)} decide fidelity, which --metrics does not ask for; leave them out")
     way = evaluating.profile(profile, backbone, measured)
     where: dict[str, Any] = {
         "grid": three(grid, int, "--grid") if grid else way.grid,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from typer.testing import CliRunner
 from text2ct import manifests
 from text2ct.cli import app
 from text2ct.errors import UserError
-from text2ct.evaluation.generator import Measures
+from text2ct.evaluation.generator import Measures, fidelity, leading
 from text2ct.evaluation.generator.compare import compare
 from text2ct.evaluation.generator.scorers import PackScorer
+from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
 from text2ct.reports.guidance import guidance_chart
 from text2ct.volumes import Volume, read, write
@@ -25,6 +27,16 @@ from text2ct.volumes import Volume, read, write
 from .evaluated_sets import CPU, SETTINGS, SIZE, Encoder, N
 
 PLAIN = SETTINGS.model_copy(update={"metrics": ("fidelity", "alignment"), "n_bootstrap": 50})
+
+
+class Whole:
+    """Describes a volume by its octants' means."""
+
+    name, grid = "octants", None
+
+    def __call__(self, volume_hu: np.ndarray) -> tuple[np.ndarray]:
+        half = SIZE // 2
+        return (volume_hu.reshape(2, half, 2, half, 2, half).mean(axis=(1, 3, 5), dtype=np.float32).ravel(),)
 
 
 def noisier(made: pd.DataFrame, workspace: Workspace, hu: float) -> pd.DataFrame:
@@ -42,14 +54,16 @@ def noisier(made: pd.DataFrame, workspace: Workspace, hu: float) -> pd.DataFrame
 
 def test_a_set_differs_from_itself_by_nothing_and_from_noise_by_more(sets, workspace, tiny_pack) -> None:
     real, made = sets
-    measures = Measures(encoder=Encoder(), scorer=PackScorer(tiny_pack, CPU), device="cpu")
+    measures = Measures(encoder=Encoder(), encoder_3d=Whole(), scorer=PackScorer(tiny_pack, CPU), device="cpu")
     others = {"made": made, "again": made, "noisy": noisier(made, workspace, 300.0)}
-    found = compare(real, others, workspace, PLAIN, measures)
+    settings = PLAIN.model_copy(update={"metrics": ("fidelity", "fid_3d", "alignment")})
+    found = compare(real, others, workspace, settings, measures)
     assert found["prompts"] == 6
     assert (found["against"], list(found["sets"])) == ("made", ["made", "again", "noisy"])
     of = {(one["set"], one["measure"]): one for one in found["differences"]}
-    assert {measure for _, measure in of} == {"fid_2p5d", "text_image", "image_image"}
-    for measure in ("fid_2p5d", "text_image", "image_image"):
+    assert {measure for _, measure in of} == {"fid_2p5d", "fid_3d", "text_image", "image_image"}
+    assert of["noisy", "fid_3d"]["value"] == pytest.approx(found["sets"]["noisy"]["fid_3d"], rel=1e-9)
+    for measure in ("fid_2p5d", "fid_3d", "text_image", "image_image"):
         same = of["again", measure]
         assert same["difference"] == 0
         assert same["ci"] == pytest.approx([0, 0], abs=1e-9)
@@ -61,13 +75,51 @@ def test_a_set_differs_from_itself_by_nothing_and_from_noise_by_more(sets, works
     assert fid["better"] == "lower"
 
 
+def test_a_wide_network_is_compared_by_its_leading_components(sets, workspace, monkeypatch) -> None:
+    real, made = sets
+    others = {"made": made, "noisy": noisier(made, workspace, 300.0)}
+    settings = PLAIN.model_copy(update={"metrics": ("fidelity",)})
+    (whole,) = compare(real, others, workspace, settings, Measures(encoder=Encoder(), device="cpu"))["differences"]
+    for module in (fidelity, leading):
+        monkeypatch.setattr(module, "LEADING", 4)
+    (few,) = compare(real, others, workspace, settings, Measures(encoder=Encoder(), device="cpu"))["differences"]
+    assert few["difference"] == pytest.approx(whole["difference"], rel=1e-9)
+    assert few["ci"][0] <= few["difference"] <= few["ci"][1]
+
+
+def test_sets_are_read_for_what_the_real_scan_shows(sets, workspace, monkeypatch) -> None:
+    """A set whose own labels are wrong is judged as the table beside the differences judges it."""
+    real, made = sets
+    monkeypatch.setattr(sys.modules["text2ct.evaluation.generator.evaluate"], "check_reader", lambda *_: None)
+    for module in ("factual", "compare"):
+        monkeypatch.setattr(sys.modules[f"text2ct.evaluation.generator.{module}"], "predict", brightness)
+    flipped = made.assign(**{name: 1 - made[name] for name in FINDINGS})
+    settings = PLAIN.model_copy(update={"metrics": ("factual",)})
+    found = compare(real, {"own": made, "flipped": flipped}, workspace, settings, Measures(classifier=Path("any")))
+    (one,) = found["differences"]
+    assert one["difference"] == 0
+    assert one["value"] == pytest.approx(found["sets"]["flipped"]["factual"]["macro_auc_synthetic"])
+
+
+def brightness(run: Path, rows: pd.DataFrame, workspace: Workspace, **_: object) -> pd.DataFrame:
+    """A classifier that says of every finding how bright a volume is."""
+    means = [
+        float(read(workspace.resolve(root, path)).hu.mean())
+        for root, path in zip(rows["root"], rows["path"], strict=True)
+    ]
+    return pd.DataFrame({name: 1 / (1 + np.exp(-(np.array(means) + 800) / 100)) for name in FINDINGS}).assign(
+        VolumeName=rows["volume"].tolist()
+    )
+
+
 def test_prompts_that_not_all_have_are_left_out_and_said(sets, workspace, tiny_pack) -> None:
     real, made = sets
     some = made[made["prompt"] != "Report of test0."]
     measures = Measures(encoder=Encoder(), scorer=PackScorer(tiny_pack, CPU), device="cpu")
     found = compare(real, {"all": made, "some": some}, workspace, PLAIN, measures)
     assert found["prompts"] == 5
-    assert found["notes"] == ["all: 2 volumes of other prompts, or more of a prompt, are left out"]
+    assert "all: 2 volumes of other prompts, or more of a prompt, are left out" in found["notes"]
+    assert any(note.startswith("some: whether the 3D CLIP") for note in found["notes"])
     told = made.assign(prompt_volume=["", *made["prompt_volume"].iloc[1:]])
     found = compare(real, {"untold": told, "all": made}, workspace, PLAIN, measures)
     assert [one["clip_score"]["pairs"] for one in found["sets"].values()] == [N, N], "a prompt's scan is one for all"
@@ -118,6 +170,11 @@ def test_the_command_shows_the_same_prompts_side_by_side(stored, workspace) -> N
         (["--guidance", "1", "--prompts", "p.json"], "--guidance does not know --prompts"),
         (["--prompts", "p.json"], "a manifest holds its prompts itself"),
         (["--bootstrap", "3"], "40 or more"),
+        (["--metrics", ","], "no metric is asked for"),
+        (["--metrics", "alignment", "--windows", "lung"], "--windows decide fidelity"),
+        (["--windows", "lung,lung"], "windows of one name"),
+        (["--compare", "r", "--dry-run"], "1 set is nothing to compare"),
+        (["--run", "../x", "--dry-run"], "cannot name a run"),
     ):
         refused = CliRunner().invoke(app, [*stored, *words])
         assert refused.exit_code == 2, words

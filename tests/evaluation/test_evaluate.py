@@ -19,8 +19,9 @@ from text2ct.classifiers.cache import VolumeCache
 from text2ct.classifiers.config import Preprocessing
 from text2ct.cli import app
 from text2ct.errors import UserError
-from text2ct.evaluation.generator import Measures, Settings, evaluate, factual
+from text2ct.evaluation.generator import Measures, Settings, evaluate, factual, fidelity
 from text2ct.evaluation.generator.backbones import TimmEncoder, slice_encoder
+from text2ct.evaluation.generator.kept_features import KeptFeatures
 from text2ct.evaluation.generator.scorers import PackScorer
 from text2ct.evaluation.generator.sets import measured, pairs, real_rows, synthetic_rows
 from text2ct.evaluation.slice_network import SliceNetwork
@@ -44,7 +45,6 @@ def test_every_row_is_there_with_what_it_rests_on(sets, workspace, tiny_pack) ->
     assert fid["mean"] == pytest.approx(np.mean([fid[plane] for plane in ("axial", "coronal", "sagittal")]))
     assert fid["backbone"] == "a test's"
     assert fid["floor"]["n_each"] == N // 2
-    assert fid["floor"]["ratio"] == pytest.approx(fid["floor"]["distance_at_n_each"] / fid["floor"]["mean"])
     for one in (fid, *found["fid_window"].values()):
         assert one["floor"]["n_each"] == N // 2
         for plane in ("axial", "coronal", "sagittal"):
@@ -60,6 +60,8 @@ def test_every_row_is_there_with_what_it_rests_on(sets, workspace, tiny_pack) ->
     assert found["clip_score"]["pairs"] == N
     assert set(found["report_to_volume_recall"]["chance"]) == {"5", "10", "50", "100"}
     assert found["clip_score"]["scores_its_own"] is None, "the generator's pack names no 3D CLIP"
+    assert "whether the 3D CLIP that scores conditioned the generator is not known" in " ".join(found["notes"])
+    assert found["zero_shot"]["chance"]["precision"] == pytest.approx(found_prevalence(real))
     assert found["made_by"] == [
         {"pack": "a test's", "pack_sha256": made.loc[0, "pack_sha256"], "guidance_scale": "", "steps": "", "volumes": N}
     ]
@@ -99,6 +101,40 @@ def test_a_set_is_no_distance_from_itself_and_its_copies_are_found(sets, workspa
             assert found["privacy"]["nearest"][0]["distance_hu"] == 0
             assert found["privacy"]["authenticity"] == 0
             assert found["privacy"]["membership_auc"] == 1
+
+
+def found_prevalence(real: pd.DataFrame) -> float:
+    """Mean share of the test volumes that have a finding, of the findings that some have and some have not."""
+    shares = real.loc[real["split"] == "test", list(FINDINGS)].mean()
+    return float(shares[(shares > 0) & (shares < 1)].mean())
+
+
+def test_floors_are_of_real_volumes_and_stand_beside_as_many_synthetic_ones() -> None:
+    """A set that is far off is worse than the floor by every measure; one of the real kind is as good as it."""
+    rng = np.random.default_rng(0)
+    real, alike, far = rng.normal(size=(40, 4)), rng.normal(size=(20, 4)), rng.normal(size=(20, 4)) + 6
+    good, bad = (fidelity._floors_of_volumes(real, made, 0) for made in (alike, far))
+    for name in ("kid", "precision", "recall", "coverage"):
+        assert good[name]["mean"] == bad[name]["mean"]
+        assert abs(good[name]["at_n_each"] - good[name]["mean"]) < 0.3
+    assert bad["kid"]["at_n_each"] > bad["kid"]["mean"] + 1
+    for name in ("precision", "recall", "density", "coverage"):
+        assert bad[name]["at_n_each"] < 0.1 < bad[name]["mean"]
+
+
+def test_a_network_that_describes_nothing_is_refused_and_nothing_is_kept(sets, workspace) -> None:
+    class Broken(Encoder):
+        def forward(self, slices: torch.Tensor) -> torch.Tensor:
+            return super().forward(slices) * float("nan")
+
+    kept = KeptFeatures(workspace.path / "kept")
+    cache = VolumeCache(workspace.path / "cache", Preprocessing(size=(SIZE,) * 3, spacing_mm=(20.0,) * 3))
+    volumes = measured(real_rows(sets[0], "test"), workspace, cache, "real").volumes
+    with pytest.raises(UserError, match="not finite"):
+        kept.of(volumes, "broken", lambda hu: (np.array([np.nan], dtype=np.float32),), "x")
+    assert not list((workspace.path / "kept").rglob("*.npz"))
+    with pytest.raises(UserError, match="not finite"):
+        kept.of(volumes, "slices", fidelity.describer(Broken(), "full_range", 1, torch.device("cpu")), "x")
 
 
 def test_members_are_whom_the_pack_names_and_strangers_gave_no_prompt(sets, workspace, tiny_pack, monkeypatch) -> None:
@@ -307,7 +343,7 @@ def test_the_command_writes_a_page_and_takes_names(sets, workspace, tiny_pack, t
     assert "'nothing' is no backbone" in refused.stderr
     refused = CliRunner().invoke(app, [*words, "--metrics", "beauty"])
     assert refused.exit_code == 2
-    refused = CliRunner().invoke(app, [*words, "--metrics", "factual", "--classifier", "nobody"])
+    refused = CliRunner().invoke(app, [*words, "--metrics", "fidelity,factual", "--classifier", "nobody"])
     assert refused.exit_code == 2
     assert "'nobody' is neither a run's folder" in refused.stderr
 

@@ -14,7 +14,13 @@ from text2ct.errors import UserError
 
 
 def backbone(
-    name: str, *, channels: int, pretrained: bool, output_stride: int | None = None, pooled: bool = False
+    name: str,
+    *,
+    channels: int,
+    pretrained: bool,
+    output_stride: int | None = None,
+    pooled: bool = False,
+    instead: str = "use pretrained=false",
 ) -> tuple[nn.Module, int]:
     """A timm network without head and pooling: (N, channels, H, W) -> (N, features, h, w).
 
@@ -24,6 +30,7 @@ def backbone(
         pretrained: Load timm's default weights. Nothing is replaced by random weights in silence.
         output_stride: Input voxels per feature; None: the network's own.
         pooled: Keep the network's own pooling: (N, channels, H, W) -> (N, features).
+        instead: What the user may do where weights cannot be had.
 
     Returns:
         The network and its number of features.
@@ -48,7 +55,7 @@ def backbone(
             raise UserError(f"timm cannot build '{name}' with {channels} input channels: {error}") from error
         raise UserError(
             f"timm cannot get pretrained weights of '{name}' ({type(error).__name__}); "
-            "connect to the network, fill the hub's cache, or use pretrained=false"
+            f"connect to the network, fill the hub's cache, or {instead}"
         ) from error
     network = network.to(memory_format=torch.channels_last)  # the layout 2D convolutions are fastest in
     return network, int(getattr(network, "num_features"))  # noqa: B009 (torch types it as Tensor | Module)

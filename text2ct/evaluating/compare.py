@@ -10,7 +10,7 @@ import pandas as pd
 
 from text2ct import manifests
 from text2ct.errors import UserError
-from text2ct.evaluating.measures import Names, find_measures, left_out
+from text2ct.evaluating.measures import Names, find_measures, left_out, would_miss
 from text2ct.evaluating.sets import name_of, read_real
 from text2ct.files import write_json
 from text2ct.locks import working_in
@@ -53,7 +53,8 @@ def compare_sets(
         UserError: A run does not exist, or as ``compare``.
     """
     from text2ct.evaluation.generator import estimate
-    from text2ct.evaluation.generator.compare import COMPARED, NAMES, compare
+    from text2ct.evaluation.generator.compare import COMPARED, NAMES, common_prompts, compare
+    from text2ct.evaluation.generator.sets import synthetic_rows
     from text2ct.reports.comparison import write_comparison_report
 
     names = names or Names()
@@ -66,6 +67,7 @@ def compare_sets(
         raise UserError(
             f"{len(runs)} sets have {len(sources)} names ({', '.join(sources)}); give each its own, as first=PATH"
         )
+    workspace.run_dir("reports", run or "")
     own = read_real(workspace, real, dry_run)
     sets = {name: manifests.read_manifest(source) for name, source in sources.items()}
     absent = left_out(own, workspace, names, settings.split) if whole else {}
@@ -73,9 +75,10 @@ def compare_sets(
     settings = settings.model_copy(update={"metrics": metrics})
     measures = find_measures(workspace, settings, names)
     if dry_run:
+        common_prompts({name: synthetic_rows(frame) for name, frame in sets.items()})
         each = [estimate(own, made, workspace, settings, measures) for made in sets.values()]
         summed = {key: sum(one[key] for one in each) for key in ("n_synthetic", "volumes_to_read", "seconds", "bytes")}
-        return {"dry_run": True, "n_real": each[0]["n_real"], **summed}
+        return {"dry_run": True, "n_real": each[0]["n_real"], "notes": would_miss(absent), **summed}
     folder = workspace.run_dir("reports", run or f"comparison-{'-'.join(sources)}"[:100])
     with working_in(folder):
         found = compare(own, sets, workspace, settings, measures)

@@ -70,6 +70,8 @@ def sweep_guidance(
         raise UserError(f"'{run}' cannot name a sweep, whose scales are runs inside it; leave the '/' out")
     own = read_real(workspace, real, dry_run)
     requests = requests_of_split(own, settings.split, count, settings.seed)
+    if len(requests) < count:
+        info(f"{settings.split} has {len(requests)} reports, and {count} are asked for: one volume of each is made")
     pack = load_pack(find_pack(workspace, model or BUNDLED_PACK))
     name = run or f"guidance-{pack.info.name}"
     sweep, made = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,6 +90,11 @@ def find_classifier(workspace: Workspace, given: Path | None) -> Path:
         UserError: There is none.
     """
     return workspace.newest("classifiers") if given is None else workspace.find_run("classifiers", given)
+
+
+def would_miss(absent: Mapping[str, str]) -> list[str]:
+    """What a dry run says of :func:`left_out`."""
+    return [f"{metric} would be left out: {reason}" for metric, reason in absent.items()]
 
 
 def left_out(real: pd.DataFrame, workspace: Workspace, names: Names, split: str) -> dict[str, str]:

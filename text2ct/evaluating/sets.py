@@ -11,7 +11,7 @@ from text2ct import manifests
 from text2ct.augment.gate import newest_ungated
 from text2ct.console import info
 from text2ct.errors import UserError
-from text2ct.evaluating.measures import Names, find_measures, left_out
+from text2ct.evaluating.measures import Names, find_measures, left_out, would_miss
 from text2ct.files import write_json
 from text2ct.locks import working_in
 from text2ct.workflow import manifest_in, real_rows
@@ -69,7 +69,8 @@ def evaluate_sets(
     settings = settings.model_copy(update={"metrics": tuple(one for one in settings.metrics if one not in absent)})
     measures = find_measures(workspace, settings, names)
     if dry_run:
-        return estimate(own, made, workspace, settings, measures)
+        workspace.run_dir("reports", run or "")
+        return estimate(own, made, workspace, settings, measures) | {"notes": would_miss(absent)}
     name = run or name_of(source)
     folder = workspace.run_dir("reports", run or f"evaluation-{name}")
     with working_in(folder):

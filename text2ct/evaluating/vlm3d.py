@@ -46,7 +46,7 @@ def evaluate_vlm3d(
         ``metrics``, ``computed_with``, numbers of volumes, ``notes`` and the path of ``metrics.json``.
 
     Raises:
-        UserError: CachedVolumes have no partner, cannot be read or show nothing.
+        UserError: Volumes have no partner, cannot be read or show nothing.
     """
     from text2ct.classifiers import predict
     from text2ct.classifiers.cache import CachedVolumes
@@ -60,6 +60,7 @@ def evaluate_vlm3d(
 
     names = names or Names()
     on_slices = Preprocessing(size=grid, spacing_mm=spacing_mm)
+    workspace.run_dir("reports", run or "")
     if dry_run:
         return estimate_of_folders(predictions, ground_truth, workspace, on_slices)
     frames = frames_of_folders(predictions, ground_truth, prompts, workspace)

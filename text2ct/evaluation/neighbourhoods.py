@@ -71,7 +71,7 @@ def kernel_distance(
     n, m = len(x), len(y)
     value = sums[0] / (n * (n - 1)) + sums[1] / (m * (m - 1)) - 2 * sums[2] / (n * m)
 
-    def deviations(
+    def variance(
         code: NDArray[np.integer], inside: NDArray[np.float64], own: NDArray[np.float64], to_other: NDArray[np.float64],
         total: tuple[float, float], other: int,
     ) -> float | None:  # fmt: skip
@@ -86,8 +86,8 @@ def kernel_distance(
         return float((len(size) - 1) * (alone - 2 * across).var())
 
     parts = (
-        deviations(codes[0], within_x, own_x, between[0], (sums[0], sums[2]), m),
-        deviations(codes[1], within_y, own_y, between[1], (sums[1], sums[2]), n),
+        variance(codes[0], within_x, own_x, between[0], (sums[0], sums[2]), m),
+        variance(codes[1], within_y, own_y, between[1], (sums[1], sums[2]), n),
     )
     ci = None
     if parts[0] is not None and parts[1] is not None:

@@ -19,7 +19,7 @@ from text2ct.evaluation.bootstrap import cluster_weights, interval, weighted_auc
 
 @dataclass(frozen=True)
 class Privacy:
-    """What distances say; each value with a 95% interval of a bootstrap over patients.
+    """What distances say.
 
     Attributes:
         nearest_ratio: Median, over synthetic volumes, of the distance to the nearest training volume over that to the

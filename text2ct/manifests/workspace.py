@@ -198,13 +198,13 @@ class Workspace:
         return latest.parent if kind in ("classifiers", "reports") else latest
 
     def find_run(self, kind: str, given: Path) -> Path:
-        """A run's folder, from its path or its name.
+        """A run's folder, from its name or, where there is none of that name, its path.
 
         Raises:
             UserError: There is none.
         """
         named = self.run_dir(kind) / given
-        for folder in (given, named):
+        for folder in (named, given):
             if folder.is_dir():
                 return folder
         raise UserError(f"'{given}' is neither a run's folder nor a run in {self.run_dir(kind)}")

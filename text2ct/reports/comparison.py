@@ -45,6 +45,7 @@ def write_comparison_report(
         "title": f"{' and '.join(found['sets'])} on the same prompts",
         "found": found,
         "names": list(found["sets"]),
+        "columns": ["about", "measure", *(part for name in found["sets"] for part in (name, "95% interval"))],
         "rows": comparison_rows(found),
         "bundle": viewer.add_voxels(shown, volumes),
         "volumes": shown,

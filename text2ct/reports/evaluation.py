@@ -63,9 +63,13 @@ def _alignment(found: Mapping[str, Any]) -> list[Row]:
                 zero[key],
                 3,
                 zero.get(f"{key}_ci"),
-                "chance 0.5" if key == "auc" else "",
+                "" if zero["chance"][key] is None else f"{without} {zero['chance'][key]:.3f}",
             )
-            for key in ("auc", "accuracy", "precision")
+            for key, without in (
+                ("auc", "chance"),
+                ("accuracy", "always the commoner answer"),
+                ("precision", "chance, which is the prevalence,"),
+            )
         ]
     for key, name in (
         ("report_to_volume_recall", "report-to-volume recall@{k}"),
@@ -195,7 +199,7 @@ def _private(found: Mapping[str, Any]) -> list[Row]:
                 for key, name in compared
             ]
     if "diversity" in found:
-        made, own = found["diversity"]["one_prompt"], found["diversity"]["one_finding_real"]
+        made, own = found["diversity"]["one_prompt"], found["diversity"].get("one_finding_real", {})
         for key, name in (("ms_ssim", "MS-SSIM"), ("embedding_spread", "embedding spread")):
             if key in made:
                 beside = f"real volumes of one finding {own[key]:.3f}" if key in own else ""

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text2ct.classifiers.cache import CachedVolumes
-from text2ct.console import warn
 from text2ct.evaluation.bootstrap import cluster_weights, interval
 from text2ct.evaluation.generator.kept_features import Describe, KeptFeatures
 from text2ct.evaluation.generator.scorers import Scorer
@@ -63,11 +62,6 @@ def alignment_section(
         n_bootstrap: Bootstrap samples.
         seed: Of the bootstrap.
     """
-    if conditioned:
-        warn(
-            f"the 3D CLIP of '{scorer.name}' scores volumes that it conditioned itself: its scores flatter this "
-            "generator, and cannot be compared with those of others"
-        )
     image = {
         name: embeddings(scorer, one.volumes, kept, f"{name} volumes by 3D CLIP")
         for name, one in (("real", real), ("synthetic", synthetic))
@@ -92,6 +86,7 @@ def alignment_section(
         zero = zero_shot(scorer.texts, image["real"], real.labels)
         found["zero_shot"] = {
             "auc": zero.macro_auc, "accuracy": zero.macro_accuracy, "precision": zero.macro_precision, "n": zero.n,
+            "chance": _chance(real.labels, [value is not None for value in zero.auc.values()]),
         }  # fmt: skip
         if n_bootstrap:
             samples = macro_samples(zero.scores, real.labels, _weights(real.groups, how))
@@ -103,6 +98,18 @@ def alignment_section(
         recall = report_to_volume_recall(texts, image["real"][reported])
         found["report_to_volume_recall"] = _by_k(recall, real.groups[reported], how)
     return found
+
+
+def _chance(labels: NDArray[np.float64], with_auc: list[bool]) -> dict[str, float | None]:
+    """What zero-shot reaches without seeing: AUC 0.5, of precision the prevalence, of accuracy the commoner answer."""
+    known = labels[:, (~np.isnan(labels)).any(axis=0)]
+    told = labels[:, with_auc]
+    prevalence = np.nanmean(known, axis=0)
+    return {
+        "auc": 0.5,
+        "accuracy": float(np.maximum(prevalence, 1 - prevalence).mean()),
+        "precision": float(np.nanmean(told, axis=0).mean()) if told.size else None,
+    }
 
 
 ByRow = tuple[NDArray[np.intp], NDArray[np.float64]]

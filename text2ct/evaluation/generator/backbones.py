@@ -74,7 +74,9 @@ class TimmEncoder(nn.Module):
         from text2ct.classifiers._timm import backbone
 
         super().__init__()
-        self.network, _ = backbone(architecture, channels=self.channels, pretrained=pretrained, pooled=True)
+        self.network, _ = backbone(
+            architecture, channels=self.channels, pretrained=pretrained, pooled=True, instead="name another --backbone"
+        )
         config = resolve_model_data_config(self.network)
         _, self.height, self.width = config["input_size"]
         for name in ("mean", "std"):

@@ -13,8 +13,10 @@ from text2ct.classifiers import predict
 from text2ct.errors import UserError
 from text2ct.evaluation.bootstrap import auc_samples, cluster_weights, interval, row_mean
 from text2ct.evaluation.fidelity import fid_samples
+from text2ct.evaluation.frechet import frechet_of_rows
 from text2ct.evaluation.generator.alignment import clip_scores_by_row, embeddings
 from text2ct.evaluation.generator.evaluate import Compared, Measures, Metric, Settings, evaluate
+from text2ct.evaluation.generator.factual import asked_rows
 from text2ct.evaluation.generator.fidelity import statistics_of_sets
 from text2ct.evaluation.generator.sets import MeasuredSet, real_rows, synthetic_rows
 from text2ct.findings import FINDINGS
@@ -24,11 +26,12 @@ COMPARED: tuple[Metric, ...] = ("fidelity", "fid_3d", "alignment", "factual")
 """What sets are compared by; privacy and diversity are asked of each by itself."""
 NAMES = {
     "fid_2p5d": "FID 2.5D, mean",
+    "fid_3d": "FID 3D",
     "text_image": "CLIP score, text to image",
     "image_image": "CLIP score, image to image",
     "macro_auc": "macro AUC of the classifier",
 }
-BETTER_BELOW = {"fid_2p5d"}
+BETTER_BELOW = {"fid_2p5d", "fid_3d"}
 _OF_PROMPT = ("prompt_dataset", "prompt_volume")
 
 
@@ -58,14 +61,12 @@ def compare(
     Raises:
         UserError: Fewer than 2 sets, or no 2 prompts in common; or as :func:`evaluate`.
     """
-    if len(sets) < 2:
-        raise UserError(f"{len(sets)} set is nothing to compare; give 2 or more")
     rows = {name: synthetic_rows(frame) for name, frame in sets.items()}
-    told = [set(MeasuredSet.texts_of(frame)) - {""} for frame in rows.values()]
-    common = set.intersection(*told)
-    if len(common) < 2:
-        raise UserError(f"the sets have {len(common)} prompts in common; make them from the same prompts")
-    notes = []
+    common = common_prompts(rows)
+    notes = [
+        f"paired differences are of {', '.join(NAMES.values())}, as far as these were measured; for all else each set "
+        "has its own interval"
+    ]
     counts = [pd.Series(MeasuredSet.texts_of(frame)).value_counts() for frame in rows.values()]
     fewest = {text: min(int(one[text]) for one in counts) for text in common}
     for name, frame in rows.items():
@@ -93,6 +94,20 @@ def compare(
     for name, one in found.items():
         notes += [f"{name}: {note}" for note in one["notes"]]
     return {"prompts": len(common), "against": first, "sets": found, "differences": differences, "notes": notes}
+
+
+def common_prompts(rows: Mapping[str, pd.DataFrame]) -> set[str]:
+    """The prompts that all sets have.
+
+    Raises:
+        UserError: Fewer than 2 sets, or no 2 such prompts.
+    """
+    if len(rows) < 2:
+        raise UserError(f"{len(rows)} set is nothing to compare; give 2 or more")
+    common = set.intersection(*(set(MeasuredSet.texts_of(frame)) - {""} for frame in rows.values()))
+    if len(common) < 2:
+        raise UserError(f"the sets have {len(common)} prompts in common; make them from the same prompts")
+    return common
 
 
 def _of_one_scan(rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -156,12 +171,20 @@ def _samples(
     of_prompts = cluster_weights(np.arange(len(prompts)), settings.n_bootstrap, rng)[codes]
     found: dict[str, Sample] = {}
     if "fidelity" in settings.metrics and measures.encoder is not None:
-        statistics = statistics_of_sets(
+        value, statistics = statistics_of_sets(
             both.real, both.synthetic, measures.encoder, both.kept, every=settings.every, device=both.device
         )
-        if statistics is not None:
-            value = fid_samples(*statistics, np.ones((len(both.real), 1)), np.ones((len(codes), 1))).mean()
-            found["fid_2p5d"] = float(value), fid_samples(*statistics, of_patients, of_prompts).mean(axis=1)
+        # Of a wide network the samples are of its leading components: a difference takes their spread alone.
+        found["fid_2p5d"] = value, fid_samples(*statistics, of_patients, of_prompts).mean(axis=1)
+    encoder_3d = measures.encoder_3d
+    if "fid_3d" in settings.metrics and encoder_3d is not None:
+        features = [
+            both.kept.of(one.volumes, encoder_3d.name, encoder_3d, f"{name} volumes, 3D backbone").rows()
+            for name, one in zip(("real", "synthetic"), both.both_on(encoder_3d.grid), strict=True)
+        ]
+        own, made = features
+        drawn = [frechet_of_rows(own, made, a, b) for a, b in zip(of_patients.T, of_prompts.T, strict=True)]
+        found["fid_3d"] = frechet_of_rows(own, made), np.array(drawn)
     if "alignment" in settings.metrics and measures.scorer is not None:
         scorer = measures.scorer
         image = {
@@ -172,7 +195,7 @@ def _samples(
             if len(at):
                 found[name] = float(each.mean()), each @ of_prompts[at] / of_prompts[at].sum(axis=0)
     if "factual" in settings.metrics and measures.classifier is not None and len(both.pairs):
-        asked = both.synthetic.rows.iloc[both.pairs[:, 0]]
+        asked = asked_rows(both.real, both.synthetic, both.pairs)
         said = predict(measures.classifier, asked, workspace, device=measures.device)[list(FINDINGS)].to_numpy()
         labels = asked[list(FINDINGS)].to_numpy(dtype=np.float64)
         value = row_mean(auc_samples(said, labels, np.ones((len(asked), 1))))[0]

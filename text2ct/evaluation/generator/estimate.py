@@ -29,8 +29,11 @@ from text2ct.evaluation.generator.evaluate import (
 from text2ct.evaluation.generator.fidelity import DIVISIONS, backbone_name, describer
 from text2ct.evaluation.generator.kept_features import Describe
 from text2ct.evaluation.generator.leading import LEADING
-from text2ct.evaluation.generator.sets import real_rows, synthetic_rows
+from text2ct.evaluation.generator.private import GROUP, PAIRS
+from text2ct.evaluation.generator.sets import MeasuredSet, real_rows, synthetic_rows
+from text2ct.evaluation.similarity import SETTINGS, ms_ssim
 from text2ct.evaluation.slices import PLANES, View
+from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace
 from text2ct.volumes.windows import Window
 
@@ -79,6 +82,8 @@ def estimate(
         return [key(grid, *at) for at in zip(rows["root"], rows["path"], strict=True)]
 
     keys(compared, common)
+    if "diversity" in settings.metrics:
+        seconds += _likeness(made, common)
     if "privacy" in settings.metrics:
         keys(searched, COPIES_GRID)
     for name, describe, rows, grid in tasks:
@@ -105,6 +110,19 @@ def estimate(
         "seconds": round(seconds, 1),
         "bytes": size,
     }
+
+
+def _likeness(made: pd.DataFrame, common: Preprocessing) -> float:
+    """Seconds of the comparisons of volumes of one prompt, and of real volumes of one finding, by MS-SSIM."""
+    counts = pd.Series(MeasuredSet.texts_of(made)).value_counts()
+    groups = int(((counts > 1) & (counts.index != "")).sum())
+    if not groups or min(common.size) < SETTINGS.smallest_axis:
+        return 0.0
+    begun = time.perf_counter()
+    ms_ssim(np.zeros(common.size, dtype=np.int16), np.zeros(common.size, dtype=np.int16))
+    of_prompts = counts[counts > 1].clip(upper=GROUP)
+    pairs = (of_prompts * (of_prompts - 1) / 2).clip(upper=PAIRS).sum() + len(FINDINGS) * PAIRS
+    return (time.perf_counter() - begun) * float(pairs)
 
 
 def _resampling(dimension: int, n_bootstrap: int) -> float:

@@ -89,6 +89,14 @@ class Settings(BaseModel):
     n_bootstrap: int = Field(default=200, ge=0, description="0 for no intervals, otherwise 40 or more")
     seed: int = Field(default=0, ge=0)
 
+    @field_validator("windows")
+    @classmethod
+    def _own_names(cls, value: tuple[WindowSetting, ...]) -> tuple[WindowSetting, ...]:
+        names = [one.name for one in value]
+        if len(set(names)) < len(names):
+            raise ValueError(f"windows of one name among {', '.join(names)}; give each its own")
+        return value
+
     @field_validator("n_bootstrap")
     @classmethod
     def _enough_samples(cls, value: int) -> int:
@@ -263,6 +271,15 @@ class Compared:
         assert scorer is not None
         own = conditioned_by(self.synthetic.rows, scorer, self.workspace)
         found = alignment_section(*self.both_on(scorer.grid), self.pairs, scorer, self.kept, own, **self._boot)
+        if own:
+            self.notes.append(
+                f"the 3D CLIP of '{scorer.name}' conditioned the generator itself: its scores flatter this generator, "
+                "and cannot be compared with those of others"
+            )
+        elif own is None:
+            self.notes.append(
+                "whether the 3D CLIP that scores conditioned the generator is not known here: if so, it flatters it"
+            )
         alone = len(self.synthetic) - len(self.pairs)
         if alone:
             self.notes.append(f"{alone} synthetic volumes have no real volume of their report to compare with")
@@ -289,6 +306,8 @@ class Compared:
             self.real, self.synthetic, self.pairs, chosen_on, classifier, self.workspace,
             device=self.measures.device, **self._boot,
         )  # fmt: skip
+        if section["ratio"] is None:
+            self.notes.append("no finding is both present and absent in the volumes of both sides: AUCs have no ratio")
         return {"factual": section}
 
     def privacy(self) -> dict[str, Any]:

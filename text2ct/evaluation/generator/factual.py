@@ -64,11 +64,7 @@ def factual_section(
             scans=_of(validation, "scan"),
         )
     results, scored = {}, {}
-    # What a report says of its scan is what both sides are asked for.
-    labels = real.rows[list(FINDINGS)]
-    asked = synthetic.rows.iloc[pairs[:, 0]].assign(
-        **{finding: labels[finding].to_numpy()[pairs[:, 1]] for finding in FINDINGS}
-    )
+    asked = asked_rows(real, synthetic, pairs)
     for name, rows, keys in (
         ("real", real.rows.iloc[np.unique(pairs[:, 1])], "scan"),
         ("synthetic", asked, "volume"),
@@ -96,6 +92,14 @@ def factual_section(
     groups = codes, np.array([of_report[i] for i in pairs[:, 1].tolist()])
     found |= auc_ratio(scored["real"], scored["synthetic"], groups, n_bootstrap=n_bootstrap, seed=seed)
     return found | {"pairs": len(pairs), "reports": len(np.unique(pairs[:, 1])), "classifier": str(run)}
+
+
+def asked_rows(real: MeasuredSet, synthetic: MeasuredSet, pairs: NDArray[np.intp]) -> pd.DataFrame:
+    """The synthetic rows of pairs, with the real scans' labels: what both sides are asked for."""
+    labels = real.rows[list(FINDINGS)]
+    return synthetic.rows.iloc[pairs[:, 0]].assign(
+        **{finding: labels[finding].to_numpy()[pairs[:, 1]] for finding in FINDINGS}
+    )
 
 
 Scored = tuple[NDArray[np.float64], NDArray[np.float64]]

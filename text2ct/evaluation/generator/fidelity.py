@@ -124,13 +124,12 @@ def statistics_of_sets(
     *,
     every: int,
     device: torch.device,
-) -> tuple[SliceStatistics, SliceStatistics] | None:
-    """Statistics by volume under the encoder's own grey scale, to resample; None for a network that is too wide."""
+) -> tuple[float, tuple[SliceStatistics, SliceStatistics]]:
+    """The mean distance under the encoder's own grey scale, and statistics by volume to resample."""
     plain = plain_view(encoder)
     pair = _described(real, synthetic, encoder, kept, every, device, plain, plain)
-    if pair[0][0][0].shape[1] > LEADING:
-        return None
-    return _distance(pair, encoder, plain, every, real.volumes[0].shape, {"n_bootstrap": 0})[1]
+    fid, statistics, _ = _distance(pair, encoder, plain, every, real.volumes[0].shape, {"n_bootstrap": 0})
+    return fid.mean, statistics
 
 
 def volume_section(

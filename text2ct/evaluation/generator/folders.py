@@ -7,7 +7,7 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,7 +22,9 @@ from text2ct.findings import FINDINGS
 from text2ct.manifests import Workspace, read, validate
 
 SUFFIXES = (".nii.gz", ".nii", ".mha")
-_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, NotImplementedError
+)  # fmt: skip
 _ROOM = 1.1  # of the disk that a zip's content takes
 
 
@@ -52,13 +54,7 @@ def frames_of_folders(
     """
     made, real = (_named(_opened(path, workspace), name) for path, name in (
         (predictions, "predictions"), (ground_truth, "ground truth")))  # fmt: skip
-    problems = [f"{name}: no ground truth" for name in sorted(made.keys() - real.keys())]
-    problems += [f"{name}: no prediction" for name in sorted(real.keys() - made.keys())]
-    if problems:
-        raise UserError(
-            f"{len(made)} predictions and {len(real)} real volumes do not belong together; give one of each name",
-            first_of(problems),
-        )
+    _refuse_unpaired(made, real)
     texts = {} if prompts is None else _texts(prompts)
     untold = sorted(made.keys() - texts.keys()) if prompts is not None else []
     if untold:
@@ -96,12 +92,11 @@ def estimate_of_folders(
     Raises:
         UserError: As :func:`frames_of_folders`, or a zip has not been unpacked.
     """
-    made, real = (
-        list(_named(_opened(path, workspace, dry_run=True), "volumes").values()) for path in (predictions, ground_truth)
-    )
+    made, real = (_named(_opened(path, workspace, dry_run=True), "volumes") for path in (predictions, ground_truth))
+    _refuse_unpaired(made, real)
     volumes = VolumeCache(workspace.path / "cache" / "volumes", grid, dry_run=True)
     begun = time.perf_counter()
-    volumes.preprocess(made[0])
+    volumes.preprocess(next(iter(made.values())))
     seconds, n = time.perf_counter() - begun, len(made) + len(real)
     return {
         "dry_run": True,
@@ -111,6 +106,16 @@ def estimate_of_folders(
         "seconds": round(seconds * n, 1),
         "bytes": volumes.bytes_per_volume() * n,
     }
+
+
+def _refuse_unpaired(made: Mapping[str, Path], real: Mapping[str, Path]) -> None:
+    problems = [f"{name}: no ground truth" for name in sorted(made.keys() - real.keys())]
+    problems += [f"{name}: no prediction" for name in sorted(real.keys() - made.keys())]
+    if problems:
+        raise UserError(
+            f"{len(made)} predictions and {len(real)} real volumes do not belong together; give one of each name",
+            first_of(problems),
+        )
 
 
 def _placed(rows: list[dict[str, object]], files: list[Path], workspace: Workspace, root: str) -> pd.DataFrame:
@@ -157,6 +162,8 @@ def _opened(path: Path, workspace: Workspace, *, dry_run: bool = False) -> Path:
     archive = archives[0]
     if not archive.is_file():
         raise UserError(f"{archive} does not exist; give a folder of volumes or a zip of them")
+    if archive.suffix.lower() != ".zip":
+        raise UserError(f"{archive} is one file; give a folder of volumes or a zip of them")
     target = workspace.path / "cache" / "unzipped" / sha256_file(archive)[:16]
     if target.is_dir():
         return target
@@ -182,14 +189,6 @@ def _opened(path: Path, workspace: Workspace, *, dry_run: bool = False) -> Path:
                 with opened.open(one) as source, (partial / name).open("wb") as sink:
                     shutil.copyfileobj(source, sink)
             partial.rename(target)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        NotImplementedError,
-    ) as error:
+    except _DAMAGED as error:
         raise UserError(f"{archive} cannot be unpacked: {error}") from error
     return target

@@ -21,7 +21,7 @@ from text2ct.findings import FINDINGS
 
 MOST_SUSPICIOUS = 8
 # Volumes of a group whose pairs are compared, and pairs of a group.
-_GROUP, _PAIRS = 12, 60
+GROUP, PAIRS = 12, 60
 
 
 def privacy_section(
@@ -129,6 +129,8 @@ def diversity_section(
     """
     prompts = synthetic.rows.groupby(synthetic.texts, sort=False).indices
     repeated = [np.asarray(rows, dtype=np.intp) for text, rows in prompts.items() if text and len(rows) > 1]
+    if not repeated:
+        return {"one_prompt": {"groups": 0}}
     having = [np.flatnonzero(real.labels[:, column] == 1) for column in range(len(FINDINGS))]
     return {
         "one_prompt": _alike(synthetic, repeated, None if embedded is None else embedded[1], seed),
@@ -143,9 +145,9 @@ def _alike(
 ) -> dict[str, Any]:
     """Means over groups: ``ms_ssim``, where the grid is large enough for it, and ``embedding_spread``."""
     found: dict[str, Any] = {"groups": len(groups)}
-    groups = [rows[:_GROUP] for rows in groups]
+    groups = [rows[:GROUP] for rows in groups]
     if groups and min(side.volumes[0].shape) >= SETTINGS.smallest_axis:
-        values = [diversity(side.volumes.of(rows), pairs=_PAIRS, n_bootstrap=0, seed=seed).ms_ssim for rows in groups]
+        values = [diversity(side.volumes.of(rows), pairs=PAIRS, n_bootstrap=0, seed=seed).ms_ssim for rows in groups]
         found["ms_ssim"] = float(np.mean(values))
     if groups and vectors is not None:
         found["embedding_spread"] = float(np.mean([_spread(vectors[rows]) for rows in groups]))
