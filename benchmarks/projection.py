@@ -169,7 +169,7 @@ def costs_table(costs: Mapping[str, UnitCosts]) -> str:
     """Unit costs by grid."""
     rows = [
         ("preprocess, core s", "preprocess_s", 1, "{:.2f}"),
-        ("generate, core s", "core_s", 1, "{:.2f}"),
+        ("generate, core s", "core_s", 1, "{:,.1f}"),
         ("generate, A100 s", "gpu_s", 1, "{:.3f}"),
         ("write, core s", "write_s", 1, "{:.3f}"),
         ("gate, core s", "gate_s", 1, "{:.2f}"),
