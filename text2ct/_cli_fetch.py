@@ -66,6 +66,7 @@ def fetch_ct_rate(
     """
     from text2ct.console import info
     from text2ct.fetching import fetch_plan, plan_ct_rate
+    from text2ct.locks import working_in
     from text2ct.planning import findings_of
 
     plan = plan_ct_rate(
@@ -86,7 +87,8 @@ def fetch_ct_rate(
         emit(planned, as_json, lambda: say(f"{would(what, planned)}; {planned['resumed']} volumes are here"))
         return
     info(f"to {what}: {planned['bytes'] / 1e9:.2f} GB, {planned['resumed']} volumes are here")
-    result = fetch_plan(plan)
+    with working_in(plan.root, instead="choose another --out"):
+        result = fetch_plan(plan)
     emit(result, as_json, lambda: say(*_lines(result)))
     if strict and result["failed"]:
         raise typer.Exit(1)

@@ -47,6 +47,7 @@ def test_options_loss_and_parts_reach_the_trainer(workspace: Workspace, manifest
 def test_a_start_is_a_folder_or_the_name_of_a_run(
     workspace: Workspace, manifest: pd.DataFrame, asked: dict, tmp_path: Path
 ) -> None:
+    (workspace.run_dir("classifiers") / "cnn3d-real-seed0").mkdir(parents=True)
     train(workspace, manifest, "--init", "cnn3d-real-seed0")
     assert asked["init"] == workspace.run_dir("classifiers") / "cnn3d-real-seed0"
     train(workspace, manifest, "--init", str(tmp_path))
@@ -69,7 +70,7 @@ def test_an_option_that_cannot_be_read_is_a_mistake(
         (("--option", "widht=8"), "widht"),
         (("--accumulate", "3"), "accumulate 3 does not divide batch_size 8"),
         (("--ema", "1.5"), "ema_decay: Input should be less than 1"),
-        (("--init", "nowhere"), "nowhere holds no classifier run"),
+        (("--init", "nowhere"), "'nowhere' is neither a run's folder nor a run"),
     ],
     ids=["loss", "option", "parts", "average", "init"],
 )
