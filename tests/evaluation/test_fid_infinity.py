@@ -61,3 +61,13 @@ def test_few_volumes_extrapolate_nothing() -> None:
         fid_infinity(volumes(7, 0), volumes(20, 1))
     with pytest.raises(UserError, match="3 or more"):
         fid_infinity(volumes(20, 0), volumes(20, 1), points=2)
+
+
+def test_the_interval_holds_the_value_and_narrows_with_volumes() -> None:
+    widths = []
+    for n in (24, 240):
+        found = fid_infinity(volumes(n, 0), volumes(n, 1, shift=1.0), n_bootstrap=40)
+        assert found.ci is not None
+        assert found.ci[0] <= found.value <= found.ci[1]
+        widths.append(found.ci[1] - found.ci[0])
+    assert widths[1] < 0.6 * widths[0]

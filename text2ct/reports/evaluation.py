@@ -104,7 +104,14 @@ def _fidelity(found: Mapping[str, Any]) -> list[Row]:
         line = fid["infinity"]
         beside = f"r² {line['r2']:.2f} of the line through {len(line['distances'])} numbers of volumes"
         rows.append(
-            Row("Fidelity", "FID 2.5D of infinitely many volumes", line["value"], 4, None, beside + _of_leading(fid))
+            Row(
+                "Fidelity",
+                "FID 2.5D of infinitely many volumes",
+                line["value"],
+                4,
+                line["ci"],
+                beside + _of_leading(fid),
+            )
         )
     for window, one in found["fid_window"].items():
         scale = f"{one['low_hu']:.0f} to {one['high_hu']:.0f} HU"

@@ -64,7 +64,7 @@ def compare(
     rows = {name: synthetic_rows(frame) for name, frame in sets.items()}
     common = common_prompts(rows)
     notes = [
-        f"paired differences are of {', '.join(NAMES.values())}, as far as these were measured; for all else each set "
+        f"paired differences are of {'; '.join(NAMES.values())}, as far as these were measured; for all else each set "
         "has its own interval"
     ]
     counts = [pd.Series(MeasuredSet.texts_of(frame)).value_counts() for frame in rows.values()]

@@ -58,7 +58,7 @@ def fidelity_section(
     fid, main, leading = _distance(pair, encoder, plain, every, real.volumes[0].shape, how)
     found: dict[str, Any] = {"fid_2p5d": _planes(fid) | _rests_on(fid) | leading | _floor(main, alone, seed)}
     if min(one.n for one in main) >= FEWEST:
-        found["fid_2p5d"]["infinity"] = asdict(fid_infinity(*main, seed=seed))
+        found["fid_2p5d"]["infinity"] = asdict(fid_infinity(*main, **how))
     vectors = [np.stack([_mean_slice(one[i]) for i in range(len(one))]) for one in pair]
     found["kid"] = asdict(kernel_distance(*vectors, groups=groups))
     if min(len(one) for one in vectors) > NEAREST_OF_DENSITY:
