@@ -66,7 +66,7 @@ def not_a_chest(volume: Planes) -> str:
 
 
 def _coarse(volume: Planes) -> tuple[npt.NDArray[np.float32], tuple[float, float, float]]:
-    """Blocks of about 4.5 mm, averaged within a plane, and their spacing; incomplete ones at the far ends are left out."""
+    """Blocks of about 4.5 mm, averaged within a plane, and their spacing; incomplete ones at the ends are left out."""
     sizes = list(zip(volume.size, volume.spacing_mm, strict=True))
     steps = [min(max(1, round(_COARSE_MM / spacing)), extent) for extent, spacing in sizes]
     nx, ny, nz = (extent // step for (extent, _), step in zip(sizes, steps, strict=True))
