@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import typer
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from text2ct.compute import free_memory
 from text2ct.diffusion import Pack, generate, init_pack, slabs
@@ -229,14 +231,18 @@ def test_memory_is_checked_before_any_weight_is_read(tmp_path: Path, monkeypatch
 def test_no_memory_is_one_line_and_other_errors_are_not_hidden(error: Exception) -> None:
     from text2ct._cli_shared import guarded
 
-    def fail(cause: Exception) -> None:
-        raise cause
+    for cause, code in ((error, 2), (RuntimeError("another"), 1)):
+        app = typer.Typer()
 
-    with pytest.raises(typer.Exit) as stopped:
-        guarded(fail)(error)
-    assert stopped.value.exit_code == 2
-    with pytest.raises(RuntimeError, match="another"):
-        guarded(fail)(RuntimeError("another"))
+        def fail(cause: Exception = cause) -> None:
+            raise cause
+
+        fail.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
+        app.command()(guarded(fail))
+        result = CliRunner().invoke(app)
+        assert result.exit_code == code
+        assert ("too little memory" in result.stderr) == (code == 2)
+        assert code == 2 or result.exception is cause
 
 
 def test_free_memory_is_what_the_system_and_the_limits_leave(monkeypatch) -> None:
