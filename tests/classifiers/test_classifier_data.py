@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from text2ct.classifiers import VolumeCache
 from text2ct.classifiers.augmentation import classical_augmentation
+from text2ct.classifiers.cache import NODE_CACHE
 from text2ct.classifiers.config import Preprocessing, WindowSetting
 from text2ct.classifiers.dataset import DrawnVolumes, brought_forward, draw_order, make_table
 from text2ct.classifiers.model import HuWindows
@@ -66,6 +67,24 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, volume_path: Path, damage
     assert len(whole) == cache.bytes_per_volume()
     entry.write_bytes(damage)
     assert cache.entry(volume_path).read_bytes() == whole
+
+
+def test_a_node_keeps_copies_of_its_own(tmp_path: Path, volume_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, near = VolumeCache(tmp_path / "cache", GRID), tmp_path / "near"
+    entry = cache.entry(volume_path)
+    expected = np.array(VolumeCache.load(entry))
+    monkeypatch.setenv(NODE_CACHE, str(near))
+    assert (VolumeCache.load(entry) == expected).all()
+    (copy,) = near.rglob("*.npy")
+    assert copy.read_bytes() == entry.read_bytes()
+    copy.write_bytes(copy.read_bytes()[:100])
+    assert (VolumeCache.load(entry) == expected).all(), "half a copy is made again"
+    entry.write_bytes(b"x" * entry.stat().st_size)
+    assert (VolumeCache.load(cache.entry(volume_path)) == expected).all(), "a damaged entry is no copy's source"
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv(NODE_CACHE, str(blocked))
+    assert (VolumeCache.load(entry) == expected).all(), "without room for copies the entry itself is read"
 
 
 def test_a_file_that_is_not_the_manifests_is_refused(tmp_path: Path, volume_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +19,8 @@ from text2ct.classifiers.config import Preprocessing
 from text2ct.errors import UserError
 from text2ct.files import atomic_path, sha256_file
 
+NODE_CACHE = "TEXT2CT_NODE_CACHE"
+"""Environment variable: a folder on a disk of the node, for entries of a cache that lies on a shared one."""
 CACHE_VERSION = 1
 """Raise it when reading or resampling changes: every older entry is then ignored."""
 
@@ -74,9 +78,8 @@ class VolumeCache:
 
     @staticmethod
     def load(entry: Path) -> np.ndarray:
-        """Memory-map an entry: (X, Y, Z) int16 HU, read-only."""
-        array: np.ndarray = np.load(entry, mmap_mode="r", allow_pickle=False)
-        return array
+        """Memory-map an entry, or its copy on this node: (X, Y, Z) int16 HU, read-only."""
+        return _mapped(_near(Path(entry)))
 
     def bytes_per_volume(self) -> int:
         """Size of one entry on disk."""
@@ -86,7 +89,7 @@ class VolumeCache:
         if not target.is_file():
             return False
         try:
-            array = self.load(target)
+            array = _mapped(target)
         except (OSError, EOFError, ValueError):
             return False
         return array.shape == self.preprocessing.size and array.dtype == np.int16
@@ -109,6 +112,30 @@ class VolumeCache:
             raise UserError(f"{path} has voxels that are not finite; repair the volume or leave its row out")
         clipped = np.clip(volume.hu, volumes.HU_MIN, volumes.HU_MAX)
         return np.rint(clipped).astype(np.int16)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def _near(entry: Path) -> Path:
+    """A copy of an entry in the folder that ``TEXT2CT_NODE_CACHE`` names, made now if need be; else the entry.
+
+    Entries are named after their content, so a copy is never out of date. A folder that cannot be written, or is
+    full, costs speed and nothing else.
+    """
+    folder = os.environ.get(NODE_CACHE)
+    if not folder:
+        return entry
+    copy = Path(folder) / entry.parent.name / entry.name
+    try:
+        if not copy.is_file() or copy.stat().st_size != entry.stat().st_size:
+            with atomic_path(copy) as temporary:
+                shutil.copyfile(entry, temporary)
+    except (OSError, UserError):
+        return entry
+    return copy
 
 
 class CachedVolumes(Sequence[NDArray[np.int16]]):
