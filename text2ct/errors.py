@@ -11,6 +11,10 @@ def first_of(problems: Sequence[str], most: int = 10) -> list[str]:
     return [*problems[:most], *([f"and {more} more"] if more > 0 else [])]
 
 
+# A file may hold a cell of megabytes; a line that quotes it stays readable.
+_LONGEST_LINE = 2000
+
+
 class UserError(Exception):
     """A mistake that the user can mend, or a refusal that protects a study.
 
@@ -24,4 +28,8 @@ class UserError(Exception):
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         self.problems = tuple(problems)
         lines = [message, *(f"  - {problem}" for problem in self.problems)]
-        super().__init__("\n".join(lines))
+        super().__init__("\n".join(map(_cut, lines)))
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}... ({len(line):,} letters)"

@@ -73,7 +73,7 @@ def _globals_of(path: Path) -> list[str] | None:
                     return _globals_in(member)
         with path.open("rb") as stream:
             return _globals_in(stream)
-    except (ArithmeticError, AttributeError, EOFError, LookupError, OSError, ValueError, zipfile.BadZipFile):
+    except Exception:  # the libraries raise what the bytes lead them to, MemoryError included
         return None
 
 

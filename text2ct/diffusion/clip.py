@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from text2ct.diffusion.ctvit import CTViT, CTViTConfig
+from text2ct.diffusion.info import Layers
 
 # A finding is one sentence among many: cosine attention that begins sharp finds it soonest.
 START_TEMPERATURE = 12.0
@@ -30,7 +31,7 @@ class TextConfig(BaseModel):
     vocab_size: int = 49408
     hidden_size: int = 768
     intermediate_size: int = 3072
-    num_hidden_layers: int = 12
+    num_hidden_layers: Layers = 12
     num_attention_heads: int = 12
     max_position_embeddings: int = 512
     hidden_act: str = "quick_gelu"

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from text2ct.diffusion.info import Layers
+
 # Cosine attention multiplies its logits by this constant (Dehghani et al. 2023, arXiv 2302.05442).
 ATTENTION_SCALE = 8.0
 
@@ -29,8 +31,8 @@ class CTViTConfig(BaseModel):
     patch_size: int = 16
     temporal_patch_size: int = 16
     dim: int = 768
-    spatial_depth: int = 4
-    temporal_depth: int = 4
+    spatial_depth: Layers = 4
+    temporal_depth: Layers = 4
     heads: int = 8
     dim_head: int = 32
     channels: int = Field(default=1, ge=1, description="what a patch holds of each voxel; more than 1 needs `windows`")

@@ -23,7 +23,7 @@ class DdpmConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    num_train_timesteps: int = Field(default=1000, ge=2)
+    num_train_timesteps: int = Field(default=1000, ge=2, le=1_000_000)
     schedule: Literal["linear_beta", "scaled_linear_beta"] = "scaled_linear_beta"
     beta_start: float = Field(default=0.0015, gt=0, lt=1)
     beta_end: float = Field(default=0.0195, gt=0, lt=1)

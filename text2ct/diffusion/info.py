@@ -16,6 +16,8 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 Length = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+# How often a block comes in a network: with more, building it takes minutes, whatever its width.
+Layers = Annotated[int, Field(ge=0, le=256)]
 
 
 class TrainingData(BaseModel):

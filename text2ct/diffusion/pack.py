@@ -17,7 +17,7 @@ from text2ct.diffusion.components import COMPONENT_TYPES, component_type, type_o
 from text2ct.diffusion.fit import misfits, text_misfits, tokenizer_misfits
 from text2ct.diffusion.info import COMPONENTS, PackInfo
 from text2ct.diffusion.tokenizer import TextTokenizer
-from text2ct.diffusion.weights import expected_shapes, load_module
+from text2ct.diffusion.weights import built, expected_shapes, load_module
 from text2ct.errors import UserError
 from text2ct.fidelity import read_fidelity
 from text2ct.files import atomic_path, read_json, sha256_file, write_json
@@ -212,7 +212,7 @@ class Pack:
                 weights = self._check(f"{component}/model.safetensors")
                 self._loaded[component] = load_module(entry.build, config, weights)
             else:
-                self._loaded[component] = entry.build(config)
+                self._loaded[component] = built(entry.build, config)
         return self._loaded[component]
 
 

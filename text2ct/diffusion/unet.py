@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from text2ct.diffusion.attention import Attention
+from text2ct.diffusion.info import Layers
 from text2ct.diffusion.norms import GroupNorm
 
 # MAISI's number for the modality CT, the only one used.
@@ -36,14 +37,14 @@ class UnetConfig(BaseModel):
     num_channels: tuple[int, ...] = Field(default=(64, 128, 256, 512), min_length=1)
     attention_levels: tuple[bool, ...] = (False, False, True, True)
     num_head_channels: tuple[int, ...] = (0, 0, 32, 32)
-    num_res_blocks: int | tuple[int, ...] = 2
+    num_res_blocks: Layers | tuple[Layers, ...] = 2
     cross_attention_dim: int = 768
     norm_num_groups: int = 32
     num_class_embeds: int = 128
     resblock_updown: bool = True
     include_fc: bool = True
     include_spacing_input: bool = True
-    transformer_num_layers: int = 1
+    transformer_num_layers: Layers = 1
 
     @property
     def downsampling(self) -> int:

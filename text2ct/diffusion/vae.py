@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from text2ct.diffusion import slabs
+from text2ct.diffusion.info import Layers
 
 
 class MaisiConfig(BaseModel):
@@ -22,7 +23,7 @@ class MaisiConfig(BaseModel):
     out_channels: int = 1
     latent_channels: int = 4
     num_channels: tuple[int, ...] = Field(default=(64, 128, 256), min_length=1)
-    num_res_blocks: tuple[int, ...] = (2, 2, 2)
+    num_res_blocks: tuple[Layers, ...] = (2, 2, 2)
     attention_levels: tuple[bool, ...] = (False, False, False)
     norm_num_groups: int = 32
     norm_eps: float = 1e-6

@@ -25,7 +25,23 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, Shape]:
 def expected_shapes(build: Callable[[Any], nn.Module], config: BaseModel) -> dict[str, Shape]:
     """Names and shapes of the state of a module that is never given memory."""
     with torch.device("meta"):
-        return shapes(build(config).state_dict())
+        return shapes(built(build, config).state_dict())
+
+
+def built(build: Callable[[Any], Any], config: BaseModel) -> Any:
+    """Build a component.
+
+    Raises:
+        UserError: Its configuration has fields of the right types that make no network together.
+    """
+    try:
+        return build(config)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # MONAI, transformers and torch raise what the numbers lead them to
+        name = getattr(build, "__name__", "component")
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"a config.json describes no {name} that can be built: {reason}") from error
 
 
 def fit_problems(found: Mapping[str, Shape], expected: Mapping[str, Shape], owner: str) -> list[str]:
@@ -81,7 +97,7 @@ def load_module(
             if problems:
                 raise UserError(f"{weights} does not fit its config.json", first_of(problems, SHOWN))
             with torch.device("meta"):
-                module = (part or build)(config)
+                module = built(part or build, config)
             expected = module.state_dict()
             state = {name: stream.get_tensor(name).to(value.dtype) for name, value in expected.items()}
     except SafetensorError as error:
