@@ -131,7 +131,14 @@ def _within_zip(data: bytes, rng: np.random.Generator) -> bytes:
     at = int(rng.integers(len(members)))
     name, content = members[at]
     if rng.random() < 0.15:
-        names = ("../outside.nii.gz", "/tmp/outside.nii.gz", "a/../../outside.mha", "..\\outside.mha", "ct.npy", "", "x" * 300)
+        names = (
+            "../outside.nii.gz",
+            "/tmp/outside.nii.gz",
+            "a/../../outside.mha",
+            "..\\outside.mha",
+            "ct.npy",
+            "x" * 300,
+        )
         members[at] = (names[int(rng.integers(len(names)))], content)
     else:
         members[at] = (name, _once(content, "gzip" if name.endswith(".gz") else "binary", rng))

@@ -37,7 +37,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             # What it warns of is refused below, in our words.
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
             # Checkpoints older than PyTorch 1.6 are plain pickles, which cannot be mapped.
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+            stored = zipfile.is_zipfile(path)
+            if stored:
+                _refuse_packed(path)
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=stored or None)
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} {_why_not_loaded(path, str(error))}") from None
     except (PermissionError, MemoryError) as error:
@@ -47,6 +52,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, not a state dict")
     return found
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse compressed parts: PyTorch stores weights as they are, and would map packed bytes as weights."""
+    with zipfile.ZipFile(path) as archive:
+        packed = [one.filename for one in archive.infolist() if one.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise UserError(f"{path} is a compressed archive, which torch.save does not write; get it again")
 
 
 def _why_not_loaded(path: Path, message: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from text2ct.volumes.readers.stored import HU_MARK, Stored, lps_to_ras
 MARK_FIELD = "IntensityUnit"
 _SPACING = re.compile(rb"^(?:ElementSpacing *=|spacings *:)(.*)$", re.MULTILINE)
 _HEADER_BYTES = 16_384
+# Deflate packs at most 1032 bytes into one.
+_MAX_PACKING = 1032
 
 
 class _ItkFile:
@@ -34,6 +37,7 @@ class _ItkFile:
         import SimpleITK as sitk
 
         with quiet_itk():
+            _refuse_impossible_claim(path)
             image = sitk.ReadImage(str(path))
         fields = image.GetMetaDataKeys()
         notes: tuple[str, ...] = ()
@@ -63,6 +67,22 @@ class Nrrd(_ItkFile):
     name = "NRRD"
     looks_like = ".nrrd, .nhdr"
     suffixes = (".nrrd", ".nhdr")
+
+
+def _refuse_impossible_claim(path: Path) -> None:
+    """Refuse voxels that the file cannot hold however well it is packed, before ITK takes memory for them."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    voxel = sitk.Image([1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+    claimed = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * voxel
+    detached = path.suffix.lower() in (".mhd", ".nhdr")  # its voxels are in another file of the folder
+    held = sum(file.stat().st_size for file in (path.parent.iterdir() if detached else [path]) if file.is_file())
+    if claimed > _MAX_PACKING * held:
+        size = " x ".join(map(str, reader.GetSize()))
+        raise ValueError(f"its header claims {size} voxels, {claimed / 1e9:.3g} GB, and the file holds {held} bytes")
 
 
 def _spacing_problems(path: Path) -> tuple[str, ...]:

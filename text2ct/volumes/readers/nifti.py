@@ -17,6 +17,8 @@ from text2ct.volumes.readers.stored import HU_MARK, Stored
 _HEADER_BYTES = 348
 # Unpacked at a time: it stays in the processor's cache until it is put in its place.
 _PIECE_BYTES = 2**20
+# So much may follow the voxels; a file that unpacks to more than its header says would fill the memory.
+_BEHIND_BYTES = 2**26
 
 
 class Nifti:
@@ -70,15 +72,28 @@ def _unpack(path: Path) -> bytearray:
     """The contents of a gzip file, all of it: its checksum stands at the end."""
     from isal import igzip, isal_zlib
 
-    content = bytearray()
+    content, most = bytearray(), 0
     try:
         with igzip.open(path) as stream:
             while piece := stream.read(_PIECE_BYTES):
                 content += piece
                 _refuse_other_formats(content)
+                most = most or _claim(content) + _BEHIND_BYTES
+                if len(content) > most:
+                    raise ValueError(f"it unpacks to more than the {most - _BEHIND_BYTES} bytes that its header claims")
     except isal_zlib.error as error:  # type: ignore[misc]  # its stub takes the class for an instance
         raise zlib.error(str(error)) from error
     return content
+
+
+def _claim(content: bytearray) -> int:
+    """Bytes of header and voxels that the header, in either byte order, speaks of."""
+    import nibabel as nib
+
+    header = nib.nifti1.Nifti1Header(bytes(content[:_HEADER_BYTES]), check=False)
+    count, *extents = (max(0, int(n)) for n in header["dim"])
+    before = float(header["vox_offset"])
+    return math.prod(extents[:count]) * int(header["bitpix"]) // 8 + (int(before) if 0 < before < 2**31 else 0)
 
 
 def _refuse_other_formats(content: bytes | bytearray) -> None:
