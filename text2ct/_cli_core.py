@@ -17,6 +17,7 @@ from text2ct._cli_shared import (
     DryRunOption,
     JsonOption,
     SeedOption,
+    StrictOption,
     WorkspaceOption,
     emit,
     guarded,
@@ -57,12 +58,14 @@ def core_encode(
     model: ModelOption = "simulated-64",
     device: DeviceOption = "auto",
     engine: Engine = LOCAL,
+    strict: StrictOption = False,
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Volumes to latents and reports to contexts, once, for `core train-diffusion` with the same --work."""
+    from text2ct.diffusion.training.cases import quarantined
     from text2ct.diffusion.training.estimate import estimate_encoding
     from text2ct.diffusion.training.on_manifest import encode_manifest
     from text2ct.locks import working_in
@@ -79,8 +82,12 @@ def core_encode(
         "encoded": str(work / "encoded"),
         "cases": len(encoded.latents),
         "latent_std": encoded.info["std"],
+        "quarantined": len(quarantined(work / "cases")),
     }
-    emit(result, as_json, lambda: say(f"{result['cases']} cases encoded in {result['encoded']}"))
+    left_out = f", {result['quarantined']} quarantined" if result["quarantined"] else ""
+    emit(result, as_json, lambda: say(f"{result['cases']} cases encoded in {result['encoded']}{left_out}"))
+    if strict and result["quarantined"]:
+        raise typer.Exit(1)
 
 
 def _work_of(out: Path) -> Path:

@@ -17,6 +17,7 @@ from text2ct._cli_shared import (
     JsonOption,
     RunOption,
     SeedOption,
+    StrictOption,
     WorkspaceOption,
     command_line,
     emit,
@@ -103,6 +104,7 @@ def evaluate(
     bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Bootstrap samples, over volumes.")] = 200,
     device: DeviceOption = "auto",
     engine: Engine = LOCAL,
+    strict: StrictOption = False,
     run: RunOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
@@ -175,6 +177,8 @@ def evaluate(
     else:
         result = evaluating.evaluate_sets(space, settings, names, synthetic=source, prompts=prompts, **common)
         _show(result, as_json, dry_run, evaluation_table)
+    if strict and result.get("quarantined"):
+        raise typer.Exit(1)
 
 
 def _is_told(context: typer.Context, name: str) -> bool:

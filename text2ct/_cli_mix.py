@@ -75,7 +75,7 @@ def gate(
         dry_run=dry_run,
     )
     emit(result, as_json, lambda: say(*_gate_lines(result)))
-    if strict and result.get("unmet"):
+    if strict and (result.get("unmet") or result.get("quarantined")):
         raise typer.Exit(1)
 
 
@@ -92,6 +92,8 @@ def _gate_lines(result: dict[str, Any]) -> list[str]:
     if len(tries) > 1:
         made = ", ".join(f"{one['accepted']} of {one['judged']}" for one in tries)
         lines.append(f"accepted in {len(tries)} tries: {made}; {result['unmet']} prompts without an accepted volume")
+    if result["quarantined"]:
+        lines.append(f"{result['quarantined']} real volumes quarantined: they cannot be read")
     return [*lines, f"manifest: {result['manifest']}"]
 
 

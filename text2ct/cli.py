@@ -252,6 +252,7 @@ def synthesize(
     ] = None,
     device: DeviceOption = "auto",
     engine: Engine = LOCAL,
+    strict: StrictOption = False,
     run: RunOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     seed: SeedOption = 0,
@@ -296,6 +297,8 @@ def synthesize(
         dry_run=dry_run,
     )
     emit(result, as_json, lambda: say(*_synthesis_lines(result)))
+    if strict and result.get("quarantined"):
+        raise typer.Exit(1)
 
 
 def _synthesis_lines(result: dict[str, Any]) -> list[str]:
@@ -306,7 +309,8 @@ def _synthesis_lines(result: dict[str, Any]) -> list[str]:
     made = result["volumes"] - result["resumed"]
     return [
         f"{result['volumes']} volumes ({made} made now{f', {speed:.1f} s each' if speed else ''}, "
-        f"{result['resumed']} were there already)",
+        f"{result['resumed']} were there already"
+        f"{', ' + str(result['quarantined']) + ' quarantined' if result['quarantined'] else ''})",
         f"manifest: {result['manifest']}",
     ]
 

@@ -115,8 +115,8 @@ def synthesize(
         ``run``; a dry run adds ``dry_run``, ``seconds`` and ``bytes`` (upper bounds for what is left).
 
     Raises:
-        UserError: A bad request, a run of another request, a full or read-only disk, or a pack that
-            gives voxels that are not finite.
+        UserError: A bad request, a run of another request, a full or read-only disk, or a pack none of whose
+            volumes is finite; some that are not are quarantined.
     """
     requests = _repeat(check_requests(requests, "the prompts"), count)
     _warn_of_repetition(requests)
@@ -169,8 +169,10 @@ def synthesize(
         started = time.perf_counter()
         finished = _make_missing(maker, planned, done, batch_size, engine)
         elapsed = time.perf_counter() - started
+        _refuse_none(finished, loaded.info.name)
         _write_if_new(_manifest(finished, name), folder.manifest)
-        made = len(planned) - resumed
+        made = len(finished) - resumed
+        result |= {"volumes": len(finished), "quarantined": len(planned) - len(finished)}
         return result | {"seconds_per_volume": elapsed / made if made else None, "run": name}
 
 
@@ -250,18 +252,14 @@ class _Maker:
         self._pack, self._request, self._sampling, self._folder = pack, request, sampling, folder
         self._device, self._generate = device, generate
 
-    def __call__(self, job: tuple[list[Sidecar], list[int]]) -> list[Sidecar]:
-        """Write some volumes of a batch; the finished sidecars.
+    def __call__(self, job: tuple[list[Sidecar], list[int]]) -> list[Sidecar | None]:
+        """Write some volumes of a batch; the finished sidecars, None where voxels are no numbers.
 
         Args:
             job: The whole batch, also when only one volume is missing, since its neighbours shape the arithmetic; and
                 which of it are missing.
         """
         batch, lacking = job
-        volumes_hu = self._run(batch)
-        return [self._write(batch[i], volumes_hu[i]) for i in lacking]
-
-    def _run(self, batch: Sequence[Sidecar]) -> np.ndarray:
         volumes_hu = self._generate(
             self._pack,
             [sidecar.prompt for sidecar in batch],
@@ -270,13 +268,8 @@ class _Maker:
             device=self._device,
             batch_size=self._request.batch_size,
         )
-        bad = [s.volume for s, hu in zip(batch, volumes_hu, strict=True) if not np.isfinite(hu).all()]
-        if bad:
-            raise UserError(
-                f"pack '{self._request.pack}' gave voxels that are no numbers; run `text2ct models verify`",
-                bad,
-            )
-        return volumes_hu
+        finite = [bool(np.isfinite(hu).all()) for hu in volumes_hu]
+        return [self._write(batch[i], volumes_hu[i]) if finite[i] else None for i in lacking]
 
     def _write(self, planned: Sidecar, hu: np.ndarray) -> Sidecar:
         from text2ct.volumes import Volume, write
@@ -313,8 +306,15 @@ def _make_missing(
         for (_, place), made in zip(left, engine.map(maker, jobs), strict=True):
             for i, sidecar in zip(place, made, strict=True):
                 finished[i] = sidecar
+                if sidecar is None:
+                    warn(f"quarantined {planned[i].volume}: its voxels are no numbers; it is not in the manifest")
             advance(len(place))
     return [sidecar for sidecar in finished if sidecar is not None]
+
+
+def _refuse_none(finished: Sequence[Sidecar], pack: str) -> None:
+    if not finished:
+        raise UserError(f"pack '{pack}' gave voxels that are no numbers; run `text2ct models verify`")
 
 
 def _write_if_new(frame: pd.DataFrame, path: Path) -> None:

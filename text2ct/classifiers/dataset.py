@@ -67,16 +67,7 @@ def make_table(
     Raises:
         UserError: Missing, unreadable or changed volumes, all of them at once.
     """
-    entries: list[Path] = []
-    problems: list[str] = []
-    rows = [{name: str(row.get(name) or "") for name in ("root", "path", "sha256")} for row in frame.to_dict("records")]
-    with console.progress(f"reading {purpose} volumes", len(frame)) as advance:
-        for number, entry in enumerate(engine.map(partial(_entry, workspace, cache), rows), start=1):
-            if isinstance(entry, Path):
-                entries.append(entry)
-            else:
-                problems.append(f"row {number} ({frame['volume'].iloc[number - 1]}): {entry}")
-            advance(1)
+    _, entries, problems = on_grid(frame, workspace, cache, purpose, engine)
     if problems:
         raise UserError(f"{len(problems)} of {len(frame)} {purpose} volumes cannot be read", problems)
     return VolumeTable(
@@ -86,6 +77,33 @@ def make_table(
         labels=frame[list(FINDINGS)].to_numpy(dtype=np.float32, copy=True),
         entries=entries,
     )
+
+
+def on_grid(
+    frame: pd.DataFrame, workspace: Workspace, cache: VolumeCache, purpose: str, engine: Engine = LOCAL
+) -> tuple[pd.DataFrame, list[Path], list[str]]:
+    """The rows whose volumes can be brought to the grid, their files of the cache, and why the others cannot.
+
+    Args:
+        frame: Manifest rows; those that are kept keep their index.
+        workspace: Resolves roots.
+        cache: Where the grids lie.
+        purpose: What the rows are for, for messages.
+        engine: Where volumes are brought to the grid.
+    """
+    entries: list[Path] = []
+    problems: list[str] = []
+    kept: list[bool] = []
+    rows = [{name: str(row.get(name) or "") for name in ("root", "path", "sha256")} for row in frame.to_dict("records")]
+    with console.progress(f"reading {purpose} volumes", len(frame)) as advance:
+        for number, entry in enumerate(engine.map(partial(_entry, workspace, cache), rows), start=1):
+            kept.append(isinstance(entry, Path))
+            if isinstance(entry, Path):
+                entries.append(entry)
+            else:
+                problems.append(f"row {number} ({frame['volume'].iloc[number - 1]}): {entry}")
+            advance(1)
+    return frame[np.array(kept, dtype=bool)], entries, problems
 
 
 def _entry(workspace: Workspace, cache: VolumeCache, row: Mapping[str, str]) -> Path | str:

@@ -13,6 +13,7 @@ import pandas as pd
 from text2ct.augment._scans import label_matrix
 from text2ct.augment.gate.config import GateConfig
 from text2ct.augment.gate.record import GateClassifier
+from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError, first_of
 from text2ct.manifests import Workspace
 
@@ -109,7 +110,26 @@ def describe(run: Path, workspace: Workspace) -> GateClassifier:
     )
 
 
+def sift(
+    real: pd.DataFrame, workspace: Workspace, config: GateConfig, engine: Engine = LOCAL
+) -> tuple[pd.DataFrame, list[str]]:
+    """A real manifest without training and validation volumes that cannot be read, and these with their reasons."""
+    from text2ct.classifiers import VolumeCache
+    from text2ct.classifiers.config import Preprocessing
+    from text2ct.classifiers.dataset import on_grid
+
+    grid = Preprocessing(size=config.size, spacing_mm=config.spacing_mm)
+    used = real[_used(real)]
+    kept, _, problems = on_grid(
+        used, workspace, VolumeCache(workspace.path / "cache" / "volumes", grid), "real", engine
+    )
+    return real.drop(index=used.index.difference(kept.index)), problems
+
+
 def _rows(real: pd.DataFrame) -> pd.DataFrame:
     """Real training and validation rows with files: all that the gate may learn from."""
-    used = real["split"].isin(("train", "validation")) & (real["path"] != "") & (real["source"] != "synthetic")
-    return real[used].reset_index(drop=True)
+    return real[_used(real)].reset_index(drop=True)
+
+
+def _used(real: pd.DataFrame) -> pd.Series:
+    return real["split"].isin(("train", "validation")) & (real["path"] != "") & (real["source"] != "synthetic")

@@ -127,6 +127,7 @@ class GateRecord(Strict):
         real_rejected: Test to the share of real validation scans (at most 100) that it rejects, judged as synthetic
             volumes are, though they set the thresholds: what to compare the rejected share of those with.
         notes: What could not be judged, in words.
+        quarantined: Real volumes that could not be read and were left out, with their reasons.
         verdicts: ``dataset/volume`` to the cell that the gate wrote, so that another in a manifest is noticed; None in
             records that were made before it was kept.
     """
@@ -146,6 +147,7 @@ class GateRecord(Strict):
     unmet: int
     real_rejected: dict[Test, float]
     notes: tuple[str, ...] = ()
+    quarantined: tuple[str, ...] = ()
     verdicts: dict[str, str] | None = None
 
     @property

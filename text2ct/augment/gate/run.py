@@ -21,7 +21,7 @@ from text2ct.augment.gate.judges import Judges, Predict
 from text2ct.augment.gate.record import RECORD, GateRecord, Try, as_identities, read_record
 from text2ct.augment.gate.rounds import Round, copies, counts, findings, not_judged, write
 from text2ct.augment.synthesize import Generate
-from text2ct.console import info
+from text2ct.console import info, warn
 from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError
 from text2ct.fidelity import read_fidelity
@@ -107,6 +107,9 @@ def gate(
                 judging.train_own(real, workspace, config, seed, device=device, dry_run=True) if own_classifier else {}
             )
             return _estimate(rows, real, workspace, config, training, folder)
+        real, quarantined = judging.sift(real, workspace, config, engine)
+        for problem in quarantined:
+            warn(f"quarantined {problem}")
         if own_classifier:
             judge = Path(judging.train_own(real, workspace, config, seed, device=device)["run"])
         described = None if judge is None else judging.describe(judge, workspace)
@@ -155,6 +158,7 @@ def gate(
             unmet=len(rounds[-1].rejected),
             real_rejected=judges.real_rejected,
             notes=(*notes, *not_judged(judges)),
+            quarantined=tuple(quarantined),
         )
         write(folder, rounds, record)
         for note in record.notes:
@@ -294,4 +298,5 @@ def _estimate(
 def _result(record: GateRecord, folder: Path) -> dict[str, Any]:
     counts = record.counts.model_dump(mode="json")
     kept = {"run", "findings", "copies", "tries", "unmet", "real_rejected", "classifier", "notes"}
-    return {**counts, "manifest": str(folder / "manifest.csv"), **record.model_dump(mode="json", include=kept)}
+    told = record.model_dump(mode="json", include=kept) | {"quarantined": len(record.quarantined)}
+    return {**counts, "manifest": str(folder / "manifest.csv"), **told}

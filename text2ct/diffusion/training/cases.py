@@ -4,6 +4,7 @@ A folder of cases is ``cases.json`` (what it was made with) and chunks, each wri
 
     chunk-00000/volumes.npy   (n, X, Y, Z) int16 HU, clipped to [-1000, 1000]
     chunk-00000/cases.json    one record per volume: id, findings, impression, labels, details, unsaid
+    chunk-00000/quarantine.json   volumes that were left out and why, where there are any
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ CHUNK_OF_FILES = 10
 CHUNK_VOXELS = CHUNK * 64**3
 # What an instance tells beside its label: severity, and whether it is on the right and on the left.
 DETAILS = ("severity", "right", "left")
+_QUARANTINE = "quarantine.json"
 Size = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 
@@ -88,6 +90,8 @@ class Cases:
             )
         records = [read_json(_chunk(self.folder, index) / "cases.json") for index in range(self.info["chunks"])]
         self.texts = [_from_json(record) for chunk in records for record in chunk]
+        if not self.texts:
+            raise UserError(f"none of the volumes of {self.folder} could be read", quarantined(self.folder))
         self._starts = np.cumsum([0, *(len(chunk) for chunk in records)])
         self.labels = np.stack([text.labels for text in self.texts])
         self.details = np.stack([text.details for text in self.texts])
@@ -213,7 +217,13 @@ def write_cases(
     spacing_mm: Spacing,
     source: str,
 ) -> Cases:
-    """Write cases ``read(0)`` to ``read(count - 1)``, of volumes in files; goes on where it was stopped."""
+    """Write cases ``read(0)`` to ``read(count - 1)``, of volumes in files; goes on where it was stopped.
+
+    A volume that cannot be read is quarantined (:func:`quarantined`), and the rest go on.
+
+    Raises:
+        UserError: None can be read, the folder holds other cases, or the disk is full.
+    """
     each = max(1, min(CHUNK_OF_FILES, CHUNK_VOXELS // int(np.prod(size))))
     chunks = -(-count // each)
     info = {"kind": source, "count": count, "size": list(size), "spacing_mm": list(spacing_mm), "chunks": chunks}
@@ -221,10 +231,24 @@ def write_cases(
     missing = _missing(folder, chunks)
     with console.progress("reading volumes", len(missing) * each) as advance:
         for index in missing:
-            batch = [read(number) for number in range(index * each, min((index + 1) * each, count))]
-            _write_chunk(_chunk(folder, index), [hu for hu, _ in batch], [text for _, text in batch])
+            batch, left_out = [], []
+            for number in range(index * each, min((index + 1) * each, count)):
+                try:
+                    batch.append(read(number))
+                except UserError as error:
+                    left_out.append(str(error))
+                    console.warn(f"quarantined {error}")
+            if left_out:
+                write_json(_chunk(folder, index) / _QUARANTINE, left_out)
+            hu = [one for one, _ in batch] or np.empty((0, *size), dtype=np.int16)
+            _write_chunk(_chunk(folder, index), hu, [text for _, text in batch])
             advance(each)
     return Cases(folder)
+
+
+def quarantined(folder: Path) -> list[str]:
+    """The volumes that were left out of a folder of cases, each with its reason."""
+    return [one for file in sorted(folder.glob(f"chunk-*/{_QUARANTINE}")) for one in read_json(file)]
 
 
 def cases_are_complete(folder: Path) -> bool:
@@ -292,9 +316,9 @@ def simulated_case(
     return hu, CaseText(str(number), said.findings, said.impression, labels, details, said.unsaid)
 
 
-def _write_chunk(folder: Path, volumes: list[NDArray[np.int16]], texts: list[CaseText]) -> None:
+def _write_chunk(folder: Path, volumes: Sequence[NDArray[np.int16]] | NDArray, texts: list[CaseText]) -> None:
     with atomic_path(folder / "volumes.npy") as temporary:
-        np.save(temporary, np.stack(volumes))
+        np.save(temporary, np.asarray(volumes))
     write_json(folder / "cases.json", [_to_json(text) for text in texts])
 
 

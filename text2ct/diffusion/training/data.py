@@ -58,7 +58,7 @@ def cache_manifest(
         splits: Which splits to use.
 
     Raises:
-        UserError: No row qualifies, or a volume cannot be read.
+        UserError: No row qualifies, or no volume can be read; some that cannot are quarantined.
     """
     rows = usable_rows(frame, splits)
     left_out = int((frame["split"].isin(splits)).sum()) - len(rows)
@@ -71,7 +71,10 @@ def cache_manifest(
         from text2ct import volumes
 
         row = records[number]
-        volume = volumes.read(workspace.resolve(str(row["root"]), str(row["path"])))
+        try:
+            volume = volumes.read(workspace.resolve(str(row["root"]), str(row["path"])))
+        except OSError as error:
+            raise UserError(f"{row['path']}: {error.strerror or error}") from error
         on_grid = volumes.to_grid(volume, size, spacing_mm, fit=fit)
         hu = np.clip(np.rint(on_grid.hu), -1000, 1000).astype(np.int16)
         labels = np.array([row[finding] for finding in FINDINGS], dtype=np.float32)

@@ -20,7 +20,7 @@ from text2ct.classifiers.config import Axis, Millimetres, Preprocessing, WindowS
 from text2ct.compute import keep_freed_memory, pick_device
 from text2ct.console import info
 from text2ct.engines import LOCAL, Engine
-from text2ct.errors import UserError
+from text2ct.errors import UserError, first_of
 from text2ct.evaluation.generator.alignment import alignment_section, embed_one, embeddings
 from text2ct.evaluation.generator.backbones_3d import VolumeEncoder
 from text2ct.evaluation.generator.factual import check_reader, factual_section
@@ -165,8 +165,8 @@ def evaluate(
         )
     compared = Compared(real, *rows, training, workspace, settings, measures, pictures)
     found: dict[str, Any] = {
-        "n_real": len(rows[0]),
-        "n_synthetic": len(rows[1]),
+        "n_real": len(compared.real),
+        "n_synthetic": len(compared.synthetic),
         "pairs": len(compared.pairs),
         "made_by": makers(rows[1]),
     }
@@ -185,6 +185,11 @@ def evaluate(
     for metric in METRICS:
         if metric in settings.metrics:
             found |= getattr(compared, metric)()
+    for name, problems in compared.quarantined.items():
+        if problems:
+            listed = "; ".join(" ".join(one.split()) for one in first_of(problems))
+            compared.notes.append(f"{len(problems)} {name} volumes are quarantined: {listed}")
+    found["quarantined"] = sum(map(len, compared.quarantined.values()))
     for note in compared.notes:
         info(note)
     return found | {"settings": settings.model_dump(mode="json"), "notes": compared.notes}
@@ -217,6 +222,7 @@ class Compared:
     ) -> None:
         self.pictures = pictures
         self.notes: list[str] = []
+        self.quarantined: dict[str, list[str]] = {}
         self._sets: dict[tuple[Preprocessing, int], MeasuredSet] = {}
         self.frame, self._training = frame, training
         self.workspace, self.settings, self.measures = workspace, settings, measures
@@ -233,7 +239,9 @@ class Compared:
         key = grid, id(rows)  # the set holds its rows, so that no others come to have their number
         if key not in self._sets:
             cache = cache_of(self.workspace, grid)
-            self._sets[key] = measured(rows, self.workspace, cache, name, self.measures.engine)
+            # Rows are sifted when they are first read; what was measured of them would not fit fewer ones.
+            problems = self.quarantined.setdefault(name, []) if name not in self.quarantined else None
+            self._sets[key] = measured(rows, self.workspace, cache, name, self.measures.engine, problems)
         return self._sets[key]
 
     def both_on(self, grid: Preprocessing | None) -> tuple[MeasuredSet, MeasuredSet]:
@@ -302,6 +310,8 @@ class Compared:
         if settings.split == "validation" or chosen_on.empty:
             chosen_on = chosen_on.iloc[:0]
             self.notes.append("no other validation patients to choose thresholds on: precision is at 0.5")
+        if len(chosen_on):
+            chosen_on = self._on(self._grid, chosen_on, "threshold").rows
         section = factual_section(
             self.real, self.synthetic, self.pairs, chosen_on, classifier, self.workspace,
             device=self.measures.device, **self._boot,

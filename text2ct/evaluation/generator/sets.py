@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from text2ct.augment.leaks import report_prompt
 from text2ct.classifiers.cache import CachedVolumes, VolumeCache
-from text2ct.classifiers.dataset import make_table
+from text2ct.classifiers.dataset import make_table, on_grid
 from text2ct.engines import LOCAL, Engine
 from text2ct.errors import UserError, first_of
 from text2ct.findings import FINDINGS
@@ -99,7 +99,12 @@ def _enough(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def measured(
-    rows: pd.DataFrame, workspace: Workspace, cache: VolumeCache, name: str, engine: Engine = LOCAL
+    rows: pd.DataFrame,
+    workspace: Workspace,
+    cache: VolumeCache,
+    name: str,
+    engine: Engine = LOCAL,
+    quarantine: list[str] | None = None,
 ) -> MeasuredSet:
     """Bring the volumes of rows to the common grid.
 
@@ -109,11 +114,26 @@ def measured(
         cache: Of the common grid.
         name: What messages call them.
         engine: Where they are brought there.
+        quarantine: Takes the volumes that cannot be read or hold nothing but air, with their reasons, and these rows
+            are left out; None: they are an error.
 
     Raises:
-        UserError: A volume cannot be read, or holds nothing but air.
+        UserError: A volume cannot be read, or holds nothing but air; or fewer than 2 are left.
     """
-    volumes = CachedVolumes(make_table(rows, workspace, cache, name, engine).entries)
+    if quarantine is None:
+        volumes = CachedVolumes(make_table(rows, workspace, cache, name, engine).entries)
+    else:
+        rows, entries, problems = on_grid(rows, workspace, cache, name, engine)
+        volumes = CachedVolumes(entries)
+        shows = np.array([volume.max() >= _TISSUE_HU for volume in volumes], dtype=bool)
+        problems += [f"{volume}: it holds nothing but air on the common grid" for volume in rows["volume"][~shows]]
+        quarantine += problems
+        if shows.sum() < min(2, len(shows) + len(problems)):
+            raise UserError(
+                f"{len(problems)} {name} volumes cannot be read or show nothing, and too few are left",
+                first_of(problems),
+            )
+        rows, volumes = rows[shows].reset_index(drop=True), volumes.of(np.flatnonzero(shows))
     empty = [str(rows["volume"][i]) for i in range(len(rows)) if volumes[i].max() < _TISSUE_HU]
     if empty:
         raise UserError(
