@@ -198,9 +198,9 @@ BOMBS: dict[str, tuple[str, Callable[[Path], Path]]] = {
 QUICK = tuple(name for name in BOMBS if "unpacks" not in name)
 
 
-def bombs(names: tuple[str, ...] = tuple(BOMBS)) -> list[Outcome]:
-    """Make and read each; every one has a process of its own."""
-    return [_one(name) for name in names]
+def bombs(names: tuple[str, ...] | None = None) -> list[Outcome]:
+    """Make and read each, or those that are named; every one has a process of its own."""
+    return [_one(name) for name in names or tuple(BOMBS)]
 
 
 def _one(name: str) -> Outcome:

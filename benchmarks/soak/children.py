@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Forked:
 
     def kill(self) -> int:
         """SIGKILL to it and all that it started."""
-        with _gone():
+        with suppress(ProcessLookupError):  # it may have ended
             os.killpg(self.pid, signal.SIGKILL)
         return self.wait()
 
@@ -126,14 +126,6 @@ def load_modules() -> None:
     import text2ct.scoring  # noqa: F401
 
     torch.set_num_threads(1)  # a fork has no threads of its parent's
-
-
-@contextmanager
-def _gone() -> Iterator[None]:
-    try:
-        yield
-    except ProcessLookupError:
-        pass
 
 
 @contextmanager
