@@ -53,7 +53,10 @@ def main() -> int:
     for name in asked.only or scenarios:
         begun = time.monotonic()
         outcomes += (found := _apart(scenarios[name]))
-        print(f"{name}: {time.monotonic() - begun:.0f} s, {sum(len(one.problems) for one in found)} problems", file=sys.stderr)
+        print(
+            f"{name}: {time.monotonic() - begun:.0f} s, {sum(len(one.problems) for one in found)} problems",
+            file=sys.stderr,
+        )
     print(table(outcomes))
     for one in outcomes:
         for problem in one.problems:

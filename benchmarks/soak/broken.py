@@ -76,8 +76,8 @@ def break_one(files: Path, target: Path, name: str, seed: int, number: int) -> P
     candidates = sorted(path for path in target.rglob("*") if path.is_file())
     path = candidates[int(rng.integers(len(candidates)))]
     kind = _KINDS.get(path.suffix.lower(), "binary")
-    if path.name in ("zarr.json", "config.json"):
-        kind = "text"
+    if path.name in ("zarr.json", "config.json") or (path.suffix in (".nrrd", ".mha") and rng.random() < 0.3):
+        kind = "text"  # their headers are
     path.write_bytes(mutate(path.read_bytes(), kind, rng))
     if name == "pack":
         if path.name != "pack.json" and rng.random() < 0.8:

@@ -59,7 +59,9 @@ def _case(base: Path, name: str) -> Outcome:
         log.unlink(missing_ok=True)
         code, _ = forked([*words, *_SPACE, *(["--strict"] if strict else [])], log)
         said = log.read_text()
-        found.expect(code == int(strict), f"{'with' if strict else 'without'} --strict it ended with {code}: {said[-500:]}")
+        found.expect(
+            code == int(strict), f"{'with' if strict else 'without'} --strict it ended with {code}: {said[-500:]}"
+        )
         if strict:
             continue
         named = sum(path.name in said for path in broken)

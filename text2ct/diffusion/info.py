@@ -110,6 +110,16 @@ class PackInfo(BaseModel):
     defaults: Sampling = Field(default=Sampling(), description="how the pack samples unless told otherwise")
     files: dict[str, str] = Field(default_factory=dict, description="relative path to SHA-256")
 
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, str]) -> dict[str, str]:
+        strange = [
+            name for name in files if len(name) > 200 or "\0" in name or name[:1] == "/" or ".." in name.split("/")
+        ]
+        if strange:
+            raise ValueError(f"'{strange[0][:60]}' is no file of a pack; expected paths within it")
+        return files
+
     @field_validator("hu_range")
     @classmethod
     def _low_below_high(cls, hu_range: tuple[float, float]) -> tuple[float, float]:

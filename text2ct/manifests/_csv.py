@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -19,6 +20,8 @@ MAX_PROBLEMS = 100
 
 
 _HEAD_BYTES = 1 << 16
+# Python itself refuses to read such a number, from anywhere that a cell goes.
+_NO_NUMBER = re.compile(r"\d{1000}")
 
 
 def existing(path: Path) -> Path:
@@ -91,6 +94,9 @@ def read_table(path: Path) -> pd.DataFrame:
         UserError: The file is absent, a folder, empty, without rows, not UTF-8 or not a table.
     """
     text = read_text(path)
+    if number := _NO_NUMBER.search(text):
+        row = text.count("\n", 0, number.start()) + 1
+        raise UserError(f"{path} holds a number of more than a thousand digits (line {row}); mend or remove it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from text2ct.volumes.readers.itk_header import check_header
 from text2ct.volumes.readers.stored import HU_MARK, Stored, lps_to_ras
 
 # The header field that holds `HU_MARK` in a MetaImage.
@@ -36,6 +37,7 @@ class _ItkFile:
         """Read voxels and geometry."""
         import SimpleITK as sitk
 
+        check_header(path)
         with quiet_itk():
             _refuse_impossible_claim(path)
             image = sitk.ReadImage(str(path))
