@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check lint types pack clean
+.PHONY: install demo test check lint types pack soak clean
 
 install: $(STAMP)
 
@@ -27,6 +27,10 @@ pack: $(STAMP)
 	$(BIN)/text2ct core pack --out text2ct/diffusion/packs/simulated-64 --work build/pack \
 		$(if $(START),--start $(START)) $(if $(CONFIG),--config $(CONFIG)) \
 		$(if $(REPORTS),--reports $(REPORTS)) $(if $(CHEST),--chest $(CHEST))
+
+# Faults on purpose: about an hour; docs/reliability.md says what it does. ARGS, as ARGS="--only fuzz", say which.
+soak: $(STAMP)
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -32,8 +32,8 @@ from benchmarks.soak.targets import ALLOWED, TARGETS
 ROOM_MB = 2048
 ALARM_S = 10.0
 _KINDS: dict[str, Kind] = {
-    ".gz": "gzip", ".nrrd": "binary", ".npz": "zip", ".zarr": "zip", ".pt": "zip", ".ckpt": "zip", ".zip": "zip", ".csv": "text",
-    ".json": "text", ".toml": "text", ".yaml": "text", ".yml": "text", ".mhd": "text", ".nhdr": "text",
+    ".gz": "gzip", ".nrrd": "binary", ".npz": "zip", ".zarr": "zip", ".pt": "zip", ".ckpt": "zip", ".zip": "zip",
+    ".csv": "text", ".json": "text", ".toml": "text", ".yaml": "text", ".yml": "text", ".mhd": "text", ".nhdr": "text",
 }  # fmt: skip
 _MUST_NOT = (
     "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pickle.find_class",

@@ -43,8 +43,8 @@ COMMANDS: dict[str, list[str]] = {
         "--run", "t", "--workspace", "work/w",
     ],
     "benchmark": [
-        "benchmark", "--arms", "real,real+oversampled", "--seeds", "1", "--steps", "6", "--grid", "16", "--spacing", "18",
-        "--batch-size", "2", "--run", "b", "--workspace", "work/w",
+        "benchmark", "--arms", "real,real+oversampled", "--seeds", "1", "--steps", "6", "--grid", "16",
+        "--spacing", "18", "--batch-size", "2", "--run", "b", "--workspace", "work/w",
     ],
 }  # fmt: skip
 
@@ -221,6 +221,6 @@ def _weights(data: bytes) -> None:
 
 
 _READ: dict[str, Callable[[bytes], object]] = {
-    ".json": json.loads, ".csv": _ends, ".gz": gzip.decompress, ".npy": _array, ".ckpt": _checkpoint, ".pt": _checkpoint,
-    ".safetensors": _weights,
+    ".json": json.loads, ".csv": _ends, ".gz": gzip.decompress, ".npy": _array, ".ckpt": _checkpoint,
+    ".pt": _checkpoint,    ".safetensors": _weights,
 }  # fmt: skip

@@ -18,7 +18,8 @@ CASES: dict[str, tuple[list[str], int]] = {
     "core encode": (["core", "encode", "--work", "work/e", "--model", "work/tiny"], 2),
     "gate": (["gate", "--config", "work/gate.json"], 3),
     "evaluate": (
-        ["evaluate", "--metrics", "fidelity", "--grid", "32", "--spacing", "10", "--bootstrap", "0", "--split", "validation"],
+        ["evaluate", "--metrics", "fidelity", "--grid", "32", "--spacing", "10", "--bootstrap", "0", "--split",
+         "validation"],
         2,
     ),
 }  # fmt: skip

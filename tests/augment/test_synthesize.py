@@ -224,6 +224,25 @@ def test_a_dry_run_writes_nothing(workspace, pack):
     assert result["seconds"] == 2.5
 
 
+def test_a_volume_without_numbers_is_quarantined_and_made_again_by_the_next_call(workspace, pack, capsys):
+    """The others are as if nothing had failed."""
+    calls = []
+
+    def sometimes(pack, prompts, seeds, **options):
+        volumes = np.stack([np.full(SHAPE, seed % 1000, dtype=np.float32) for seed in seeds])
+        if not calls:
+            volumes[0] = np.nan
+        calls.append(seeds)
+        return volumes
+
+    first = run(workspace, pack, generate=sometimes)
+    assert (first["volumes"], first["quarantined"]) == (4, 1)
+    assert len(read_manifest(first["manifest"])) == 4
+    assert "quarantined" in capsys.readouterr().err
+    second = run(workspace, pack, generate=sometimes)
+    assert (second["volumes"], second["quarantined"], second["resumed"]) == (5, 0, 4)
+
+
 def test_bad_voxels_and_settings_are_refused(workspace, pack):
     def broken(pack, prompts, seeds, **options):
         return np.full((len(prompts), *SHAPE), np.nan, dtype=np.float32)

@@ -44,7 +44,7 @@ def _fields(path: Path) -> list[bytes]:
     with path.open("rb") as stream:
         content = stream.read(_MOST_BYTES)
     is_nrrd = content[:4] == b"NRRD"
-    lines = []
+    lines: list[bytes] = []
     for line in content.split(b"\n"):
         line = line.rstrip(b"\r")
         if is_nrrd and not line:
