@@ -17,6 +17,7 @@ from text2ct.diffusion.checkpoints import read_checkpoint
 from text2ct.diffusion.pack import load_pack, verify_pack
 from text2ct.errors import UserError
 from text2ct.files import read_json, sha256_file
+from text2ct.findings import FINDINGS
 from text2ct.manifests import read
 
 REPOSITORY = Path(__file__).parents[1]
@@ -59,10 +60,12 @@ def test_json_that_leads_python_astray_is_refused(tmp_path: Path, text: str, mes
 
 def test_a_cell_of_thousands_of_digits_and_of_megabytes_is_refused_in_a_short_line(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    path.write_text(f"VolumeName,Cardiomegaly\na.nii.gz,{'9' * 5000}\n")
+    columns = ",".join(("VolumeName", *FINDINGS))
+    rest = ",0" * (len(FINDINGS) - 1)
+    path.write_text(f"{columns}\na.nii.gz,{'9' * 5000}{rest}\n")
     with pytest.raises(UserError, match=r"more than a thousand digits \(line 2\)"):
         read(path)
-    path.write_text(f"VolumeName,Cardiomegaly\na.nii.gz,{'a' * 1_000_000}\n")
+    path.write_text(f"{columns}\na.nii.gz,{'a' * 1_000_000}{rest}\n")
     with pytest.raises(UserError) as refused:
         read(path)
     assert len(str(refused.value)) < 10_000

@@ -26,7 +26,8 @@ _NUMBERS = (
 _WORDS = (
     "=cmd|' /C touch CANARY'!A0", "@SUM(1)", "<script>alert(1)</script>", "<img src=x onerror=alert(1)>",
     "../../../../etc/passwd", "/etc/passwd", "C:\\Windows\\win.ini", "\\\\host\\share", "..", "~/.bashrc",
-    "$(touch CANARY)",    "\0", "\ufeff", '"', "'", ",", "\n", "\r", ";", "\t", "🫁", "\u202e", "[" * 100_000, "{" * 3_000, "(" * 500,
+    "$(touch CANARY)",
+    "\0", "\ufeff", '"', "'", ",", "\n", "\r", ";", "\t", "🫁", "\u202e", "[" * 100_000, "{" * 3_000, "(" * 500,
     "!!python/object/apply:os.system ['touch CANARY']", "__import__('os').system('touch CANARY')", "a" * 100_000,
     "%s%s%n", "{{7*7}}", "{0.__class__}", "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
 )  # fmt: skip

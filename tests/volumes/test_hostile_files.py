@@ -12,7 +12,10 @@ import pytest
 from text2ct.errors import UserError
 from text2ct.volumes import read
 
-MHA = "ObjectType = Image\nNDims = 3\nBinaryData = True\nElementSpacing = 2 2 2\nDimSize = 4 4 4\nElementType = MET_SHORT\n"
+MHA = (
+    "ObjectType = Image\nNDims = 3\nBinaryData = True\nElementSpacing = 2 2 2\nDimSize = 4 4 4\n"
+    "ElementType = MET_SHORT\n"
+)
 NRRD = "NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 4\nspacings: 2 2 2\nendian: little\nencoding: raw\n"
 
 
@@ -22,7 +25,7 @@ def test_a_nifti_that_unpacks_to_more_than_it_claims_is_not_unpacked(foreign) ->
     path.write_bytes(gzip.compress(whole + bytes(100), 1))
     read(path)  # something may follow the voxels
     path.write_bytes(gzip.compress(whole + bytes(2**27), 1))
-    with pytest.raises(UserError, match="unpacks to more than the .* bytes that its header claims"):
+    with pytest.raises(UserError, match=r"unpacks to more than the .* bytes that its header claims"):
         read(path)
 
 
@@ -32,7 +35,7 @@ def test_a_nifti_that_claims_terabytes_is_refused(tmp_path, name: str) -> None:
     header["dim"], header["magic"], header["vox_offset"] = [3, 30000, 30000, 30000, 1, 1, 1, 1], b"n+1", 352
     content = bytes(header.binaryblock) + bytes(1000)
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
-    with pytest.raises(UserError, match="should hold .* bytes of voxels"):
+    with pytest.raises(UserError, match=r"should hold .* bytes of voxels"):
         read(tmp_path / name)
 
 

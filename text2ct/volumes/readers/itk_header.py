@@ -1,7 +1,8 @@
 """Text headers of MetaImage and NRRD, looked at before ITK does: some of them crash it, and some hang it.
 
-Seen with ITK 5.4: a NRRD field or number of thousands of letters overruns a buffer; 65,536 dimensions, and a file name with ``%``
-in it, which MetaImage takes for a pattern, end the process; a direction of 1e308 is inverted for ever.
+Seen with ITK 5.4: a NRRD field or number of thousands of letters overruns a buffer; 65,536 dimensions, and a
+file name with ``%`` in it, which MetaImage takes for a pattern, end the process; a direction of 1e308 is inverted for
+ever.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def check_header(path: Path) -> None:
     """Refuse what no volume's header says.
 
     Raises:
-        ValueError: The header has no end, a line that is too long, too many dimensions, a number that is none or out of all proportion, or
-            voxels in another folder or in several files.
+        ValueError: The header has no end, a line that is too long, too many dimensions, a number out of all proportion,
+            or voxels in another folder or in several files.
     """
     for line in _fields(path):
         for number in _NUMBER.findall(line):
