@@ -278,7 +278,7 @@ def test_what_a_gate_rejected_and_second_reconstructions_do_not_count(sets, work
         (lambda real, made: (real, made.iloc[:1]), "one synthetic volume is no set"),
         (
             lambda real, made: (real, made.assign(path="synthetic/none.nii.gz")),
-            "synthetic volumes cannot be read or show nothing, and too few",
+            "synthetic volumes cannot be read, and too few",
         ),
     ],
     ids=["split", "empty", "one", "missing"],
@@ -289,17 +289,26 @@ def test_sets_that_cannot_be_compared_are_refused(sets, workspace, change, messa
         evaluate(*change(*sets), workspace, settings, Measures(encoder=Encoder(), device="cpu"))
 
 
-def test_volumes_of_air_and_missing_ones_are_quarantined_by_name(sets, workspace) -> None:
-    """The rest is measured as if they had never been there."""
+def test_a_volume_of_air_is_refused_by_name(sets, workspace) -> None:
+    """Left out, it would flatter its generator."""
     real, made = sets
     air = row(workspace, "s0", np.full((SIZE,) * 3, -1000), "train", "synthetic")
-    bad = pd.concat([validate(pd.DataFrame([air]), "the test"), made.iloc[1:]], ignore_index=True)
+    made = pd.concat([validate(pd.DataFrame([air]), "the test"), made.iloc[1:]], ignore_index=True)
+    settings = SETTINGS.model_copy(update={"metrics": ("fidelity",)})
+    with pytest.raises(UserError, match=r"nothing but air(.|\n)*s0\.nii\.gz"):
+        evaluate(real, made, workspace, settings, Measures(encoder=Encoder()))
+
+
+def test_volumes_that_cannot_be_read_are_quarantined_by_name(sets, workspace) -> None:
+    """The rest is measured as if they had never been there."""
+    real, made = sets
+    (workspace.path / made.loc[0, "path"]).write_bytes(b"half")
     missing = real["volume"] == real[real["split"] == "test"]["volume"].iloc[-1]
     lacking = real.assign(path=real["path"].mask(missing, "real/none.nii.gz"))
     settings, measures = SETTINGS.model_copy(update={"metrics": ("fidelity",)}), Measures(encoder=Encoder())
-    found = evaluate(lacking, bad, workspace, settings, measures)
+    found = evaluate(lacking, made, workspace, settings, measures)
     assert (found["quarantined"], found["n_real"], found["n_synthetic"]) == (2, N - 1, N - 1)
-    assert any("s0.nii.gz: it holds nothing but air" in note for note in found["notes"])
+    assert any("1 synthetic volumes are quarantined" in note and "s0.nii.gz" in note for note in found["notes"])
     assert any("1 real volumes are quarantined" in note and "none.nii.gz" in note for note in found["notes"])
     without = evaluate(real[~missing], made.iloc[1:], workspace, settings, measures)
     assert found["fid_2p5d"] == without["fid_2p5d"]

@@ -223,7 +223,7 @@ class Compared:
         self.pictures = pictures
         self.notes: list[str] = []
         self.quarantined: dict[str, list[str]] = {}
-        self._sets: dict[tuple[Preprocessing, int], MeasuredSet] = {}
+        self._sets: dict[tuple[Preprocessing, int], tuple[pd.DataFrame, MeasuredSet]] = {}
         self.frame, self._training = frame, training
         self.workspace, self.settings, self.measures = workspace, settings, measures
         self.device = pick_device(measures.device)
@@ -236,13 +236,14 @@ class Compared:
         self._boot: dict[str, Any] = {"n_bootstrap": settings.n_bootstrap, "seed": settings.seed}
 
     def _on(self, grid: Preprocessing, rows: pd.DataFrame, name: str) -> MeasuredSet:
-        key = grid, id(rows)  # the set holds its rows, so that no others come to have their number
+        key = grid, id(rows)
         if key not in self._sets:
             cache = cache_of(self.workspace, grid)
             # Rows are sifted when they are first read; what was measured of them would not fit fewer ones.
             problems = self.quarantined.setdefault(name, []) if name not in self.quarantined else None
-            self._sets[key] = measured(rows, self.workspace, cache, name, self.measures.engine, problems)
-        return self._sets[key]
+            # The rows are kept, so that no others come to have their number.
+            self._sets[key] = rows, measured(rows, self.workspace, cache, name, self.measures.engine, problems)
+        return self._sets[key][1]
 
     def both_on(self, grid: Preprocessing | None) -> tuple[MeasuredSet, MeasuredSet]:
         """Real and synthetic volumes on a grid; the common one if None."""

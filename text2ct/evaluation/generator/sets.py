@@ -114,26 +114,22 @@ def measured(
         cache: Of the common grid.
         name: What messages call them.
         engine: Where they are brought there.
-        quarantine: Takes the volumes that cannot be read or hold nothing but air, with their reasons, and these rows
-            are left out; None: they are an error.
+        quarantine: Takes the volumes that cannot be read, with their reasons, and these rows are left out; None: they
+            are an error.
 
     Raises:
-        UserError: A volume cannot be read, or holds nothing but air; or fewer than 2 are left.
+        UserError: A volume cannot be read, or fewer than 2 of several are left; or one holds nothing but air: what a
+            generator makes counts, so such a volume is never left out in silence.
     """
     if quarantine is None:
         volumes = CachedVolumes(make_table(rows, workspace, cache, name, engine).entries)
     else:
         rows, entries, problems = on_grid(rows, workspace, cache, name, engine)
         volumes = CachedVolumes(entries)
-        shows = np.array([volume.max() >= _TISSUE_HU for volume in volumes], dtype=bool)
-        problems += [f"{volume}: it holds nothing but air on the common grid" for volume in rows["volume"][~shows]]
         quarantine += problems
-        if shows.sum() < min(2, len(shows) + len(problems)):
-            raise UserError(
-                f"{len(problems)} {name} volumes cannot be read or show nothing, and too few are left",
-                first_of(problems),
-            )
-        rows, volumes = rows[shows].reset_index(drop=True), volumes.of(np.flatnonzero(shows))
+        if len(rows) < min(2, len(rows) + len(problems)):
+            raise UserError(f"{len(problems)} {name} volumes cannot be read, and too few are left", first_of(problems))
+        rows = rows.reset_index(drop=True)
     empty = [str(rows["volume"][i]) for i in range(len(rows)) if volumes[i].max() < _TISSUE_HU]
     if empty:
         raise UserError(
