@@ -16,8 +16,8 @@ from benchmarks.soak.bombs import QUICK, bombs
 from benchmarks.soak.children import THREADS
 from benchmarks.soak.cluster import cluster
 from benchmarks.soak.disks import disks
-from benchmarks.soak.fuzz import fuzz
-from benchmarks.soak.kills import kills
+from benchmarks.soak.fuzz import QUICK_FORMATS, fuzz
+from benchmarks.soak.kills import COMMANDS, QUICK_COMMANDS, kills
 from benchmarks.soak.locking import locking
 from benchmarks.soak.outcome import Outcome, table
 from benchmarks.soak.pipeline import pipeline
@@ -32,16 +32,16 @@ def main() -> int:
     parser.add_argument("--volumes", type=int, default=2_000, help="volumes that go through all commands")
     parser.add_argument("--patients", type=int, default=40, help="simulated patients of each round of commands")
     parser.add_argument("--seed", type=int, default=0, help="decides moments and damages")
-    parser.add_argument("--quick", action="store_true", help="leave out bombs that take long to make")
+    parser.add_argument("--quick", action="store_true", help="some cases of each scenario, as in `make test`")
     parser.add_argument("--out", type=Path, help="JSON file of the outcomes")
     asked = parser.parse_args()
     os.environ.update(THREADS)
     scenarios: dict[str, Callable[[], list[Outcome]]] = {
-        "kills": lambda: kills(asked.rounds, asked.seed),
+        "kills": lambda: kills(asked.rounds, asked.seed, QUICK_COMMANDS if asked.quick else tuple(COMMANDS)),
         "cluster": cluster,
-        "disks": disks,
+        "disks": lambda: disks(asked.quick),
         "locks": locking,
-        "fuzz": lambda: fuzz(asked.files, asked.seed),
+        "fuzz": lambda: fuzz(asked.files, asked.seed, QUICK_FORMATS if asked.quick else ()),
         "bombs": lambda: bombs(QUICK if asked.quick else None),
         "quarantine": quarantine,
         "pipeline": lambda: pipeline(asked.volumes, asked.patients),

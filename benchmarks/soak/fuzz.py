@@ -21,6 +21,7 @@ SHARES = {
     "pack": 7, "checkpoint": 4, "zip": 3,
 }  # fmt: skip
 _SHOWN = 10
+QUICK_FORMATS = ("nifti", "nrrd", "csv")
 # A format whose reader ends the process again and again is given up after so many.
 _DEATHS = 20
 
@@ -31,15 +32,15 @@ def formats() -> list[str]:
     return [name for name in SEEDS if name != "zarr" or zarr]
 
 
-def fuzz(files: int, seed: int = 0, only: str | None = None) -> list[Outcome]:
+def fuzz(files: int, seed: int = 0, only: tuple[str, ...] = ()) -> list[Outcome]:
     """Break so many files in all, and read each.
 
     Args:
         files: How many.
         seed: Decides with a file's number how it is broken.
-        only: One format.
+        only: Some formats; by default all.
     """
-    names = [only] if only else formats()
+    names = list(only) or formats()
     whole = sum(SHARES[name] for name in names)
     return [_format(name, max(1, round(files * SHARES[name] / whole)), seed) for name in names]
 

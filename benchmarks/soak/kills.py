@@ -48,6 +48,8 @@ COMMANDS: dict[str, list[str]] = {
     ],
 }  # fmt: skip
 
+QUICK_COMMANDS = ("synthesize", "train")
+
 
 def kills(rounds: int, seed: int = 0, only: tuple[str, ...] = tuple(COMMANDS)) -> list[Outcome]:
     """Kill each command so many times."""
