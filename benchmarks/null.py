@@ -68,7 +68,7 @@ def repetition(
     first = 2 * each * number
     arms = [build_arm("real", material, seed) for seed in range(first, first + 2 * each)]
     runner = Runner(settings, splits, workspace, **how)
-    outcomes = runner.run_arm(arms)
+    outcomes = runner.run_arms({"real": arms})["real"]
     tables = [judged(one["predictions"]["test"], splits["test"])[0] for one in outcomes]
     _, labels, patients, scans = judged(splits["test"], splits["test"])
     rare = underrepresented(train)
