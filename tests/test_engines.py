@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from text2ct.files import atomic_path
 
 ray = pytest.importorskip("ray", reason="the extra cluster is not installed")
 
-from text2ct.ray_engine import AHEAD, RayEngine, cluster  # noqa: E402
+from text2ct.ray_engine import AHEAD, RayEngine, _engine, cluster  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,36 @@ def test_jobs_are_not_begun_long_before_their_results_are_asked_for(on_ray: RayE
     time.sleep(0.3)
     assert len(list(tmp_path.glob("begun-*"))) <= AHEAD * on_ray.workers
     results.close()
+
+
+def test_room_is_that_of_whole_nodes_and_cards() -> None:
+    """A worker needs its cores in one node and its part of a GPU on one card."""
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 2.0}}] * 2
+    nodes += [{"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}, {"Alive": True, "Resources": {"CPU": 1.0}}]
+    for cpus, gpus, room in ((1, 0, 9), (3, 0, 2), (1, 0.6, 4), (1, 0.5, 8), (1, 0.25, 8), (1, 2, 2), (1, None, 4)):
+        engine = _engine(EngineSettings("ray", cpus_per_worker=cpus, gpus_per_worker=gpus), nodes)
+        assert engine.workers == room, (cpus, gpus)
+    with pytest.raises(UserError, match="too few for one worker"):
+        _engine(EngineSettings("ray", cpus_per_worker=8), nodes)
+
+
+def test_jobs_go_on_while_a_place_for_a_worker_is_awaited(on_ray: RayEngine, tmp_path: Path) -> None:
+    """As after a node is lost for good: more workers are asked for than fit, and those that are there do it all."""
+    crowded = RayEngine(on_ray.workers + 8, 0.5, 0.0)
+    try:
+        assert list(crowded.map(partial(slowly, tmp_path), range(16))) == list(range(16))
+    finally:
+        crowded.close()
+
+
+def test_a_head_that_is_not_there_is_said_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    code = "from text2ct.engines import EngineSettings\n"
+    code += f"with EngineSettings('ray', address='127.0.0.1:{port}').open(): pass"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert f"Ray at 127.0.0.1:{port} cannot be joined" in found.stderr
 
 
 @pytest.mark.parametrize(
