@@ -76,7 +76,7 @@ def test_a_log_that_cannot_be_opened_is_said_before_any_work(tmp_path: Path) -> 
     ("failure", "code", "error"),
     [
         (typer.Exit(1), 1, None),
-        (KeyboardInterrupt(), 2, None),
+        (KeyboardInterrupt(), 2, "interrupted; what was finished is kept, and the same command goes on from there"),
         (OSError(28, "No space left on device"), 2, "No space left on device; mend that and run it again"),
         (ValueError("a defect"), 1, "ValueError: a defect"),
     ],

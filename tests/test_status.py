@@ -165,6 +165,17 @@ def test_damaged_records_stop_nothing(space: Path) -> None:
     assert len(status(space)["runs"]) == 11
 
 
+@pytest.mark.parametrize(
+    "note",
+    ['{"total": 5}', '{"since": "yesterday"}', '{"done": "a", "total": [1]}', '{"seconds_left": 3}', "[]", "\x00"],
+)
+def test_a_file_that_is_no_lock_of_ours_hides_no_run(space: Path, note: str) -> None:
+    before = {row["name"] for row in status(space)["runs"]}
+    for folder in (space / "synthetic").iterdir():
+        (folder / ".lock").write_text(note)
+    assert {row["name"] for row in status(space)["runs"]} == before
+
+
 def test_a_large_workspace_takes_no_time_and_no_torch(tmp_path: Path) -> None:
     put(tmp_path / "synthetic" / "r", request_json={"volumes": 8_000})
     for name in ("volumes", "sidecars"):

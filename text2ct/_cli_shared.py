@@ -16,7 +16,6 @@ import typer
 from rich.console import Console
 
 from text2ct import console
-from text2ct.console import warn
 from text2ct.errors import UserError
 from text2ct.logfile import logging_to
 
@@ -77,7 +76,7 @@ def _one_clear_line() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        warn("interrupted; what was finished is kept, and the same command goes on from there")
+        console.interrupted("interrupted; what was finished is kept, and the same command goes on from there")
         raise typer.Exit(2) from None
     except (UserError, OSError, MemoryError, RuntimeError) as mistake:
         said = _in_words(mistake)

@@ -44,6 +44,12 @@ def warn(message: str) -> None:
     record("warning", "message", message=message)
 
 
+def interrupted(message: str) -> None:
+    """Print that the user ended the command; in its log that is why it ended."""
+    console.print(f"warning: {message}", style="yellow", markup=False)
+    record("error", "message", message=message)
+
+
 def error(message: str) -> None:
     """Print why the command ends."""
     console.print(f"error: {message}", style="red", markup=False)

@@ -230,7 +230,7 @@ def _hub(offline: bool) -> tuple[dict[str, Any], Check]:
     answer = _answer(endpoint) if asked else None
     result = {"endpoint": shown, "asked": asked, "reachable": None if answer is None else answer == ""}
     if answer is None:
-        means = "only `models pull` and downloaded backbones need it; all else works without"
+        means = "only `fetch`, `models pull` and downloaded backbones need it; all else works without"
         return result, Check("hub", f"{shown}: not asked", means)
     if answer:
         means = (

@@ -45,7 +45,8 @@ class Note:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": shlex.join(program)[:_COMMAND_LENGTH],
+            # Before it is cut, since half a secret is not known for one.
+            "command": without_secrets(shlex.join(program))[:_COMMAND_LENGTH],
         }
         self.add()
 
@@ -126,7 +127,23 @@ def holder(folder: Path) -> tuple[bool, dict[str, Any]]:
             note = json.loads(stream.read())
         except ValueError:  # being written, or by a machine that fell over
             note = {}
-        return _is_held(stream), note if isinstance(note, dict) else {}
+        return _is_held(stream), _understood(note) if isinstance(note, dict) else {}
+
+
+def _understood(note: dict[str, Any]) -> dict[str, Any]:
+    """What of a note is as `Note` writes it: any file may have this name."""
+    numbers, words = ("pid", "done", "total", "seconds_left", "at"), ("host", "since", "command", "doing")
+    known = {key: note[key] for key in numbers if isinstance(note.get(key), int | float)}
+    known |= {key: note[key] for key in words if isinstance(note.get(key), str)}
+    try:
+        datetime.fromisoformat(known.get("since", ""))
+    except ValueError:
+        known.pop("since", None)
+    # Progress is told whole or not at all.
+    for together in (("done", "total"), ("seconds_left", "at")):
+        if not set(together) <= known.keys():
+            known = {key: value for key, value in known.items() if key not in together}
+    return known
 
 
 def _is_held(stream: IO[bytes]) -> bool:

@@ -19,7 +19,7 @@ from text2ct.errors import UserError
 # Processes that a command starts write under its name.
 _RUN = "TEXT2CT_LOG_RUN"
 _HIDDEN = "***"
-_SECRET_NAMES = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY)$", re.IGNORECASE)
+_SECRET_NAMES = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY)$", re.IGNORECASE)
 # A hub's token, and a password in an address.
 _SECRETS = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=://)[^/\s\"@]+:[^/\s\"@]+(?=@)")
 _SHORTEST_SECRET = 8
