@@ -63,7 +63,7 @@ def test_a_table_without_splits_is_planned_from_as_a_whole(
     prompts = pd.read_csv(result["prompts"])
     assert plan.training_scans == 60
     assert len(prompts) == plan.total == result["planned_volumes"] > 0
-    page = Path(result["report"]).read_text()
+    page = Path(result["report"]).read_text(encoding="utf-8")
     assert "own.csv" in page
     assert "text2ct synthesize --prompts" in page
     assert f"text2ct mix --ratio {result['mix_ratio']:.17g}" in page
@@ -120,7 +120,7 @@ def test_the_pack_decides_what_is_planned_for_and_what_it_costs(
     assert plan.targets == ("Lung nodule",)
     assert plan.cost is not None
     assert plan.cost.hours == pytest.approx(plan.total / 100)
-    assert "hours on this device" in Path(result["report"]).read_text()
+    assert "hours on this device" in Path(result["report"]).read_text(encoding="utf-8")
     with pytest.raises(UserError, match="'strong' is neither a pack's folder nor a bundled pack"):
         planning.report(space, table, model="strong")
 

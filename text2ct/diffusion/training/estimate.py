@@ -95,7 +95,11 @@ def estimate_training(
         )
         elapsed = time.perf_counter() - begun
         log = work / {"unet": "diffusion"}.get(component, component) / METRICS
-        times = [float(line.split(",")[1]) for line in log.read_text().splitlines()[1:]] if log.is_file() else [0.0] * 3
+        times = (
+            [float(line.split(",")[1]) for line in log.read_text(encoding="utf-8").splitlines()[1:]]
+            if log.is_file()
+            else [0.0] * 3
+        )
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     second, third = np.diff(times)  # the first one warms up
     share = 1 / (whole_every or 2)
