@@ -95,7 +95,19 @@ class TimmEncoder(nn.Module):
         return features
 
 
-class RadImageNet(nn.Module):
+class _WithoutMeans(nn.Module):
+    """Grey slices in three channels, less ImageNet's means."""
+
+    channels = 3
+    view = "full_range"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(_BLUE_FIRST).reshape(1, -1, 1, 1), persistent=False)
+        self.mean: Tensor
+
+
+class RadImageNet(_WithoutMeans):
     """RadImageNet's ResNet-50 (Mei et al. 2022, Radiology: Artificial Intelligence 4:e210315), from a local file.
 
     Slices keep their size; the ImageNet means are subtracted and features averaged over positions, as MONAI's 2.5D FID
@@ -110,9 +122,6 @@ class RadImageNet(nn.Module):
         UserError: The file is missing, damaged or of another network.
     """
 
-    channels = 3
-    view = "full_range"
-
     def __init__(self, path: Path) -> None:
         from torchvision.models import resnet50
 
@@ -121,8 +130,6 @@ class RadImageNet(nn.Module):
         names = [name for name, _ in whole.named_children() if name not in ("avgpool", "fc")]
         self.body = nn.Sequential(*(getattr(whole, name) for name in names))
         fill(self.body, numbered(read_state(path), names), path, "a ResNet-50")
-        self.register_buffer("mean", torch.tensor(_BLUE_FIRST).reshape(1, -1, 1, 1), persistent=False)
-        self.mean: Tensor
         self.name = f"RadImageNet ResNet-50 ({weights_digest(self.body.state_dict())})"
 
     def forward(self, slices: Tensor) -> Tensor:
@@ -131,7 +138,7 @@ class RadImageNet(nn.Module):
         return features
 
 
-class SqueezeNet(nn.Module):
+class SqueezeNet(_WithoutMeans):
     """torchvision's SqueezeNet 1.1 trained on ImageNet, from a local file: what the VLM3D challenge's scorer uses.
 
     Slices keep their size and ImageNet's means are subtracted, as for :class:`RadImageNet`; features are the 1,000
@@ -144,17 +151,12 @@ class SqueezeNet(nn.Module):
         UserError: The file is missing, damaged or of another network.
     """
 
-    channels = 3
-    view = "full_range"
-
     def __init__(self, path: Path) -> None:
         from torchvision.models import squeezenet1_1
 
         super().__init__()
         self.network = squeezenet1_1(weights=None)
         fill(self.network, read_state(path), path, "a SqueezeNet 1.1")
-        self.register_buffer("mean", torch.tensor(_BLUE_FIRST).reshape(1, -1, 1, 1), persistent=False)
-        self.mean: Tensor
         self.name = f"SqueezeNet 1.1 ({weights_digest(self.network.state_dict())})"
 
     def forward(self, slices: Tensor) -> Tensor:
