@@ -1,4 +1,4 @@
-"""The benchmark's page in Chromium, opened from disk as a reader would."""
+"""The pages of reports in Chromium, opened from disk as a reader would."""
 
 import io
 import shutil
@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from text2ct.reports import viewer, write_benchmark_report
+from text2ct.reports import viewer, write_benchmark_report, write_imbalance_report
+from text2ct.reports.comparison import write_comparison_report
 
-from .conftest import make_full_result
+from .conftest import make_full_result, make_summary
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -268,3 +269,72 @@ def test_data_can_be_saved_from_the_page(watched: Watched, address: str) -> None
         watched.page.get_by_role("link", name="seeds.csv").click()
     beside = Path(address.removeprefix("file://")).parent / "data" / "seeds.csv"
     assert Path(saving.value.path()).read_bytes() == beside.read_bytes()
+
+
+# What reports, prompts and names of others may hold: each would set `window.hacked`, load a file or add an element.
+HOSTILE = (
+    "<script>window.hacked = 1</script>",
+    "</script></style></title></textarea><script>window.hacked = 2</script>",
+    "<img src=x onerror='window.hacked = 3'>",
+    "\"'><svg onload=window.hacked=4><circle></svg>",
+    "<iframe srcdoc='<script>parent.hacked = 5</script>'></iframe>",
+    "--><a href='javascript:window.hacked=6' id=viewer>&lt;script&gt;window.hacked = 7&lt;/script&gt;</a><!--",
+    "{{ 7 * 7 }}{% include '/etc/passwd' %}${window.hacked = 8}\u2028window.hacked = 9",
+)
+
+
+def _hostile_benchmark(folder: Path) -> Path:
+    volumes = [
+        {"prompt": text, "labels": [text], "seed": 1, "name": text, "hu": _chest(k), "spacing_mm": (9, 9, 9)}
+        for k, text in enumerate(HOSTILE)
+    ]
+    result = make_full_result()
+    result["notes"] = list(HOSTILE)
+    for arm in list(result["arms"]):
+        result["arms"][f"{arm}<svg onload=window.hacked=10>"] = result["arms"][arm]
+    return write_benchmark_report(
+        result, folder, volumes=volumes, methods=" ".join(HOSTILE), rerun=HOSTILE, limitations=HOSTILE, title=HOSTILE[1]
+    )
+
+
+def _hostile_comparison(folder: Path) -> Path:
+    volumes = [
+        {"prompt": text, "labels": ["Atelectasis"], "seed": 1, "name": text, "hu": _chest(k), "spacing_mm": (9, 9, 9)}
+        for k, text in enumerate(HOSTILE)
+    ]
+    sets = {text: {"n_real": 1, "n_synthetic": 1} for text in HOSTILE}
+    found = {"sets": sets, "prompts": 7, "against": HOSTILE[1], "notes": HOSTILE, "measures": {}, "differences": []}
+    return write_comparison_report(found, folder, volumes=volumes, command=" ".join(HOSTILE))
+
+
+def _hostile_imbalance(folder: Path) -> Path:
+    summary = make_summary()
+    summary["splits"] = {text: summary["splits"]["train"] for text in HOSTILE}
+    summary["disagreeing_scans"] = list(HOSTILE)
+    return write_imbalance_report(
+        summary, folder, title=" ".join(HOSTILE), next_steps=[(text, text) for text in HOSTILE]
+    )
+
+
+@pytest.mark.parametrize(
+    "write", [_hostile_benchmark, _hostile_comparison, _hostile_imbalance], ids=lambda f: f.__name__
+)
+def test_what_others_wrote_is_text_and_nothing_else(write: Any, browser: Any, tmp_path: Path) -> None:
+    one = Watched(browser, write(tmp_path).as_uri(), viewport={"width": 1200, "height": 900})
+    page = one.page
+    page.on("dialog", lambda dialog: one.wrong.append(dialog.message))
+    if page.locator("#viewer").count() and viewer.bundle():
+        one.start_viewer()
+        for k, text in enumerate(HOSTILE):  # the script that steps through volumes writes prompts too
+            page.locator("[data-part=volume]").select_option(str(k))
+            page.wait_for_function(
+                "text => document.querySelector('[data-part=prompt]').textContent === text", arg=text
+            )
+    page.eval_on_selector_all("th button", "all => all.forEach((button) => button.click())")
+    shown = page.locator("body").text_content().replace("\n", " ")
+    assert all(text.replace("\n", " ") in shown for text in HOSTILE[1:])
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("iframe, svg[onload], [href^=javascript], [onerror]").count() == 0
+    assert page.locator("#viewer").count() <= 1
+    assert one.wrong == []
+    one.context.close()
