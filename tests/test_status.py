@@ -61,6 +61,7 @@ def space(tmp_path: Path) -> Path:
     put(space / "synthetic" / "sweep" / "1.5", request_json={"volumes": 1}, manifest_csv="")
     put(space / "synthetic" / "sweep" / "1.5" / "sidecars", a_json={})
     put(space / "mixed" / "m", manifest_csv="")
+    put(space / "mixed" / "notes", readme_txt="somebody's own")
     put(space / "classifiers" / "t", config_json={"training": {"steps": 30}, "model": None})
     put(space / "classifiers" / "t", metrics_csv="step,loss\n1,0.7\n10,0.6\n")
     put(space / "classifiers" / "benchmark" / "real-seed0", request_json={}, done_json={})
@@ -85,6 +86,7 @@ def test_every_kind_of_run_and_what_is_left_of_it(space: Path) -> None:
         "synthetic/half-gated": ("gated", "done", 4, 0, 0),
         "synthetic/sweep/1.5": ("synthetic", "done", 1, 0, 0),
         "mixed/m": ("mixed", "done", None, 0, 0),
+        "mixed/notes": ("mixed", "unknown", None, 0, None),
         "classifiers/t": ("classifier", "stopped", 10, 0, 20),
         "classifiers/benchmark": ("trainings", "stopped", 1, 0, 1),
         "scores/t": ("score", "done", None, 0, 0),
@@ -162,7 +164,7 @@ def test_damaged_records_stop_nothing(space: Path) -> None:
     for path in (*space.rglob("*.json"), *space.rglob("*.csv")):
         path.write_bytes(b"[\xff")
     (space / "synthetic" / "half" / LOCK).write_bytes(b"{")
-    assert len(status(space)["runs"]) == 11
+    assert len(status(space)["runs"]) == 12
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from text2ct.errors import UserError
-from text2ct.locks import holder
+from text2ct.locks import LOCK, holder
 from text2ct.steplog import METRICS, last_step
 
 _STAGES = ("vae", "clip", "diffusion")
@@ -44,9 +44,9 @@ def status(workspace: Path, folders: Sequence[Path] = ()) -> dict[str, Any]:
         folders: Runs elsewhere, such as the work folder of a training of the core.
 
     Returns:
-        ``workspace``, ``runs`` (each with ``kind``, ``name``, ``state``: done, running or stopped, ``done``,
-        ``failed``, ``left``, ``unit``, ``seconds_left``, ``bytes``, and who works there: ``doing``, ``command``,
-        ``pid``, ``host``, ``since``), ``bytes``, ``cache_bytes`` and ``free_bytes``.
+        ``workspace``, ``runs`` (each with ``kind``, ``name``, ``state``: done, running, stopped or
+        unknown, ``done``, ``failed``, ``left``, ``unit``, ``seconds_left``, ``bytes``, and who works there:
+        ``doing``, ``command``, ``pid``, ``host``, ``since``), ``bytes``, ``cache_bytes`` and ``free_bytes``.
 
     Raises:
         UserError: The workspace is a file, or a named folder does not exist.
@@ -93,7 +93,8 @@ def _runs(workspace: Path) -> Iterator[tuple[str, Path, _Facts]]:
 
 def _row(name: str, path: Path, facts: _Facts, disk: _Disk) -> dict[str, Any]:
     held, note = _holder(path)
-    state = "running" if held else "done" if facts.finished else "stopped"
+    begun = bool(facts.done or facts.total or note) or (path / LOCK).exists()
+    state = "running" if held else "done" if facts.finished else "stopped" if begun else "unknown"
     done, total = facts.done, facts.total
     if total is None and not facts.finished and note.get("total") is not None:
         done, total = note["done"], note["total"]
