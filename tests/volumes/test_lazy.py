@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from text2ct.volumes import FITS, LazyVolume, Volume, check, open_volume, read, to_grid
 from text2ct.volumes.lazy import copy_tiled, slabs
 
 GRIDS = [((9, 8, 7), (27.0, 30.0, 33.0)), ((40, 36, 44), (6.0, 7.0, 5.0)), ((9, 36, 16), (27.0, 7.0, 14.0))]
 GRIDS += [((24, 8, 7), (10.0, 30.0, 30.0)), ((5, 40, 3), (10.0, 5.0, 3.0))]
+GRIDS += [((3, 3, 90), (60.0, 70.0, 15.0)), ((4, 3, 2), (70.0, 80.0, 120.0))]  # all padding; few of the planes
 
 
 @pytest.fixture(params=[1, 1000, 2**21], ids="{} voxels at a time".format)
@@ -37,6 +39,19 @@ def test_no_bit_depends_on_how_the_planes_are_cut(phantom, at_a_time, fit, grid)
         result = to_grid(LazyVolume(stored, phantom.affine), *grid, fit=fit)
         np.testing.assert_array_equal(result.hu, expected.hu)
         np.testing.assert_array_equal(result.affine, expected.affine)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_resize_is_twice_trilinear(phantom, at_a_time, grid):
+    size, spacing_mm = grid
+    middle = [
+        max(1, round(n * own / mm)) for n, own, mm in zip(phantom.size, phantom.spacing_mm, spacing_mm, strict=True)
+    ]
+    expected = torch.from_numpy(phantom.hu.astype(np.float64))[None, None].clip(-1000, 1000)
+    for shape in (middle, size):
+        expected = torch.nn.functional.interpolate(expected, size=tuple(shape), mode="trilinear", align_corners=False)
+    result = to_grid(LazyVolume(phantom.hu.astype(np.int16), phantom.affine), size, spacing_mm, "resize")
+    np.testing.assert_allclose(result.hu, expected[0, 0].numpy(), atol=0.01)
 
 
 def test_planes_sample_and_whole_agree(phantom, at_a_time):

@@ -132,12 +132,13 @@ def _resample(volume: Planes, matrices: list[Any]) -> npt.NDArray[np.float32]:
 
     if before:
         extent = tuple(matrices[axis].shape[0] if axis in before else volume.size[axis] for axis in (0, 1))
-        shrunk = np.empty((used.stop - used.start, *extent), dtype=np.float32)
-        for start, stop in slabs((volume.size[0], volume.size[1], used.stop - used.start), volume.slab_voxels):
-            piece = planes(used.start + start, used.start + stop)
-            for axis in before:
-                piece = _along(piece, axis, matrices[axis])
-            shrunk[start:stop] = piece.transpose(2, 0, 1)
+        shrunk = np.zeros((used.stop - used.start, *extent), dtype=np.float32)
+        for first, last in _runs(along_z):
+            for start, stop in slabs((volume.size[0], volume.size[1], last - first), volume.slab_voxels):
+                piece = planes(first + start, first + stop)
+                for axis in before:
+                    piece = _along(piece, axis, matrices[axis])
+                shrunk[first - used.start :][start:stop] = piece.transpose(2, 0, 1)
     hu = np.empty((x, y, z), dtype=np.float32)
     widest = max(x, volume.size[0]), max(y, volume.size[1]), z
     for start, stop in slabs((x, y, z) if before else widest, volume.slab_voxels):
@@ -160,10 +161,24 @@ def _columns(matrix: Any) -> slice:
     return slice(int(looked_at.min()), int(looked_at.max()) + 1) if looked_at.size else slice(0, 1)
 
 
+def _runs(matrix: Any) -> list[tuple[int, int]]:
+    """First and last column (exclusive) of the runs of columns that a matrix looks at."""
+    looked_at = np.unique(matrix.indices)
+    return [
+        (int(run[0]), int(run[-1]) + 1)
+        for run in np.split(looked_at, np.flatnonzero(np.diff(looked_at) > 1) + 1)
+        if run.size
+    ]
+
+
 def _along(hu: npt.NDArray[np.float32], axis: int, matrix: Any) -> npt.NDArray[np.float32]:
     """Multiply one axis of (X, Y, Z) voxels by a matrix; the memory layout of the others stays."""
     others = sorted({0, 1, 2} - {axis}, key=lambda k: -abs(hu.strides[k]))
     turned = hu.transpose(axis, *others)
+    looked_at: Any = _columns(matrix)
+    if 0 < 2 * len(few := np.unique(matrix.indices)) < looked_at.stop - looked_at.start:
+        looked_at = few  # picking them makes a copy, which pays where most are left out
+    turned, matrix = turned[looked_at], matrix[:, looked_at]
     front = np.empty(turned.shape, dtype=np.float32)
     copy_tiled(turned, front)
     mixed = (matrix @ front.reshape(len(front), -1)).reshape(-1, *turned.shape[1:])
