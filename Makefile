@@ -18,8 +18,10 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/text2ct demo
 
+# A process a core, at most four: each takes up to 3 GB.
 test: $(STAMP)
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+		--cov --cov-report=term:skip-covered --cov-fail-under=85
 
 # The bundled pack, trained and measured again; goes on where it was stopped. REPORTS and CHEST name real data that
 # some of the card's figures need; START names a pack to go on from, CONFIG a file of settings that differ.
