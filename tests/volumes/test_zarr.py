@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import zipfile
 
@@ -85,7 +86,7 @@ def claim(shape, chunk=None):
         (lambda metadata: metadata.pop("attributes"), "no 'affine_ras_mm' of 4 x 4 numbers"),
         (lambda metadata: metadata["attributes"].update(affine_ras_mm="x"), "as Zarr"),
     ],
-    ids=str,
+    ids=itertools.count(),
 )
 def test_impossible_claims_are_refused(written, change, message):
     with pytest.raises(UserError, match=f"cannot read .*ct.zarr as Zarr: .*{message.removeprefix('as Zarr')}"):
