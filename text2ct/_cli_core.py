@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -39,6 +39,10 @@ FromOption = Annotated[
 ]
 DevicesOption = Annotated[int, typer.Option("--devices", min=1, help="Devices of each node; they share each batch.")]
 NodesOption = Annotated[int, typer.Option("--nodes", min=1, help="Machines; started by SLURM or torchrun.")]
+StrategyOption = Annotated[
+    Literal["ddp", "fsdp"],
+    typer.Option("--strategy", help="Of several devices: each holds all weights (ddp), or its part of them (fsdp)."),
+]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the new pack.")]
 WorkOption = Annotated[
     Path | None, typer.Option("--work", help="Folder of cases, latents and checkpoints; default OUT-work.")
@@ -119,7 +123,7 @@ def _train(
     config: Path | None,
     overrides: dict[str, Any],
     scratch: bool,
-    place: tuple[str, int, int],
+    place: tuple[str, int, int, Literal["ddp", "fsdp"]],
     workspace: Path,
     dry_run: bool,
     as_json: bool,
@@ -168,13 +172,14 @@ def core_train_vae(
     device: DeviceOption = "auto",
     devices: DevicesOption = 1,
     nodes: NodesOption = 1,
+    strategy: StrategyOption = "ddp",
     seed: SeedOption = 0,
     workspace: WorkspaceOption = WORKSPACE,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the autoencoder on a manifest's training patients; the same command resumes."""
-    place = (device, devices, nodes)
+    place = (device, devices, nodes, strategy)
     overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
     _train("vae", manifest, model, out, work, config, overrides, scratch, place, workspace, dry_run, as_json)
 
@@ -193,13 +198,14 @@ def core_train_clip(
     device: DeviceOption = "auto",
     devices: DevicesOption = 1,
     nodes: NodesOption = 1,
+    strategy: StrategyOption = "ddp",
     seed: SeedOption = 0,
     workspace: WorkspaceOption = WORKSPACE,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the 3D CLIP on a manifest's training patients; the same command resumes."""
-    place = (device, devices, nodes)
+    place = (device, devices, nodes, strategy)
     overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
     _train("clip", manifest, model, out, work, config, overrides, scratch, place, workspace, dry_run, as_json)
 
@@ -218,13 +224,14 @@ def core_train_diffusion(
     device: DeviceOption = "auto",
     devices: DevicesOption = 1,
     nodes: NodesOption = 1,
+    strategy: StrategyOption = "ddp",
     seed: SeedOption = 0,
     workspace: WorkspaceOption = WORKSPACE,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the velocity or noise network on a manifest's training patients; the same command resumes."""
-    place = (device, devices, nodes)
+    place = (device, devices, nodes, strategy)
     overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
     _train("unet", manifest, model, out, work, config, overrides, scratch, place, workspace, dry_run, as_json)
 

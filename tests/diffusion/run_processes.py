@@ -1,11 +1,12 @@
-"""Three short trainings on the number of processes given; Lightning runs this script again for the second one.
+"""Short trainings on the number of processes given; Lightning runs this script again for the second one.
 
-Usage: run_processes.py FOLDER DEVICES
+Usage: run_processes.py FOLDER DEVICES STRATEGY
 """
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +22,25 @@ from text2ct.diffusion.training import (
     DiffusionTraining,
     Encoded,
     VaeTraining,
+    sharding,
     train_clip,
     train_diffusion,
     train_vae,
 )
+from text2ct.diffusion.training.processes import Strategy
 from text2ct.diffusion.unet import Unet
 from text2ct.diffusion.vae import SpaceToDepthVae
 
 TINY = PRESETS["tiny"]
-COMMON = {"steps": 2, "batch_size": 4, "precision": "float32", "log_every": 1, "learning_rate": 1e-4}
+STEPS = 6
+COMMON = {"steps": STEPS, "batch_size": 4, "precision": "float32", "log_every": 1, "learning_rate": 1e-4}
 
 
-def main(folder: Path, devices: int) -> None:
+def main(folder: Path, devices: int, strategy: Strategy) -> None:
+    sharding.MANY = 64  # small as they are
     cases = Cases(folder / "cases")
-    place = {"device": "cpu", "devices": devices}
-    out = folder / f"devices-{devices}"
+    place = {"device": "cpu", "devices": devices, "strategy": strategy}
+    out = folder / f"{strategy}-{devices}"
     tokenizer = TextTokenizer.train(["pleural effusion is seen", "normal"], TINY.clip.text.vocab_size)
     torch.manual_seed(0)
     clip = ClipTraining(**COMMON, label_weight=1.0, text_length=32, micro_batch=1)
@@ -49,10 +54,15 @@ def main(folder: Path, devices: int) -> None:
     contexts = rng.normal(size=(6, 1, 2, TINY.clip.projection_dim)).astype(np.float16)
     encoded = Encoded(latents, contexts, {"spacing_mm": (20.0, 20.0, 20.0), "std": 1.0})
     torch.manual_seed(0)
-    diffusion = DiffusionTraining(**COMMON, gradient_clip=0.1, ema_decay=0.5)
+    spared = {"micro_batch": 1, "gradient_checkpointing": True}
+    diffusion = DiffusionTraining(**COMMON, **spared, gradient_clip=0.1, ema_decay=0.5)
     scheduler = Ddpm(DdpmConfig())
-    train_diffusion(encoded, Unet(TINY.unet), scheduler, diffusion, out / "diffusion", scale_factor=1.0, **place)
+    run = partial(train_diffusion, encoded, scheduler=scheduler, config=diffusion, scale_factor=1.0, **place)
+    if strategy == "fsdp":  # stopped and gone on with
+        run(unet=Unet(TINY.unet), out=out / "diffusion", stop_at=2)
+    trained = run(unet=Unet(TINY.unet), out=out / "diffusion")
+    torch.save(trained.state_dict(), out / "trained.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

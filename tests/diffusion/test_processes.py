@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from text2ct.diffusion.training.cases import write_cases
 from text2ct.diffusion.training.launch import Launch
 from text2ct.diffusion.training.loop import LAST
-from text2ct.diffusion.training.processes import check_processes, is_follower
+from text2ct.diffusion.training.processes import STRATEGIES, Strategy, check_processes, is_follower
 from text2ct.errors import UserError
 
 from . import run_processes
@@ -27,28 +27,30 @@ from .conftest import stand_in_case
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same trainings on one process (this one) and on two."""
+    """The same trainings on one process (this one), and on two that hold all weights, or half of them each."""
     folder = tmp_path_factory.mktemp("processes")
     write_cases(folder / "cases", stand_in_case, 6, size=(16, 16, 16), spacing_mm=(20.0, 20.0, 20.0), source="stand-in")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, run_processes.__file__, str(folder), "2"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    run_processes.main(folder, 1)
+    for strategy in STRATEGIES:
+        done = subprocess.run(
+            [sys.executable, run_processes.__file__, str(folder), "2", strategy],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    run_processes.main(folder, 1, "ddp")
     return folder
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", ["clip", "vae", "diffusion"])
-def test_two_processes_have_the_gradients_of_one(name: str, runs: Path) -> None:
+def test_two_processes_have_the_gradients_of_one(name: str, strategy: Strategy, runs: Path) -> None:
     """By Adam's first moments, which are sums of them; weights would magnify what is zero but for rounding."""
-    one, two = (torch.load(runs / f"devices-{n}" / name / LAST, weights_only=True) for n in (1, 2))
-    assert one["global_step"] == two["global_step"] == 2
+    one, two = (torch.load(runs / run / name / LAST, weights_only=True) for run in ("ddp-1", f"{strategy}-2"))
+    assert one["global_step"] == two["global_step"] == run_processes.STEPS
     largest = 0.0
     for mine, theirs in zip(one["optimizer_states"], two["optimizer_states"], strict=True):
         assert mine["state"].keys() == theirs["state"].keys()
@@ -58,15 +60,26 @@ def test_two_processes_have_the_gradients_of_one(name: str, runs: Path) -> None:
     assert largest > 1e-3
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", ["clip", "vae", "diffusion"])
-def test_the_log_is_written_once_with_the_losses_of_the_whole_batch(name: str, runs: Path) -> None:
+def test_the_log_is_written_once_with_the_losses_of_the_whole_batch(name: str, strategy: Strategy, runs: Path) -> None:
     one, two = (
-        list(csv.DictReader((runs / f"devices-{n}" / name / "metrics.csv").read_text().splitlines())) for n in (1, 2)
+        list(csv.DictReader((runs / run / name / "metrics.csv").read_text().splitlines()))
+        for run in ("ddp-1", f"{strategy}-2")
     )
-    assert [row["step"] for row in two] == ["1", "2"]
+    assert [int(row["step"]) for row in two] == list(range(1, run_processes.STEPS + 1))
     for mine, theirs in zip(one, two, strict=True):
         for key in mine.keys() - {"seconds", "seconds_per_step"}:
             assert float(theirs[key]) == pytest.approx(float(mine[key]), abs=1e-5), key
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_two_processes_have_trained_is_one_network(strategy: Strategy, runs: Path) -> None:
+    """Whole again, and averaged; Adam's first steps are as long where a gradient is rounding, so not to the bit."""
+    one, two = (torch.load(runs / run / "trained.pt", weights_only=True) for run in ("ddp-1", f"{strategy}-2"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=4e-4, rtol=0)
 
 
 def test_what_several_devices_cannot_do_is_refused_together() -> None:

@@ -17,7 +17,7 @@ from text2ct.diffusion.training.cases import DETAILS, Cases
 from text2ct.diffusion.training.config import ClipTraining
 from text2ct.diffusion.training.draws import epoch_indices, step_generator
 from text2ct.diffusion.training.loop import MakeBatch, fit, load_result
-from text2ct.diffusion.training.processes import Share, gather, world_size
+from text2ct.diffusion.training.processes import Share, Strategy, gather, world_size
 from text2ct.diffusion.training.step import Batch, StepModule, micro_batches
 from text2ct.diffusion.training.vae import unit_tensor
 from text2ct.errors import UserError
@@ -236,6 +236,7 @@ def train_clip(
     device: str = "auto",
     devices: int = 1,
     nodes: int = 1,
+    strategy: Strategy = "ddp",
     stop_at: int | None = None,
     start: Mapping[str, Any] | None = None,
 ) -> nn.Module:
@@ -255,5 +256,6 @@ def train_clip(
     module = ClipModule(clip, config)
     batches = clip_batches(cases, tokenizer, config)
     identity = {"cases": cases.digest, **(start or {})}
-    fit(module, batches, out, device=device, devices=devices, nodes=nodes, stop_at=stop_at, identity=identity)
+    place: dict[str, Any] = {"device": device, "devices": devices, "nodes": nodes, "strategy": strategy}
+    fit(module, batches, out, **place, stop_at=stop_at, identity=identity)
     return load_result(module, out)

@@ -20,7 +20,7 @@ from text2ct.diffusion.training.config import DiffusionTraining
 from text2ct.diffusion.training.draws import epoch_indices, step_generator, torch_generator
 from text2ct.diffusion.training.encode import Encoded
 from text2ct.diffusion.training.loop import MakeBatch, fit, load_result
-from text2ct.diffusion.training.processes import Share
+from text2ct.diffusion.training.processes import Share, Strategy
 from text2ct.diffusion.training.step import Batch, StepModule
 from text2ct.diffusion.unet import CT_CLASS, SPACING_UNITS_PER_MM, Unet
 
@@ -160,6 +160,7 @@ def train_diffusion(
     device: str = "auto",
     devices: int = 1,
     nodes: int = 1,
+    strategy: Strategy = "ddp",
     stop_at: int | None = None,
     start: Mapping[str, Any] | None = None,
 ) -> nn.Module:
@@ -177,5 +178,6 @@ def train_diffusion(
         "scheduler": {"type": type_of(scheduler.config), **scheduler.config.model_dump(mode="json")},
         **(start or {}),
     }
-    fit(module, batches, out, device=device, devices=devices, nodes=nodes, stop_at=stop_at, identity=identity)
+    place: dict[str, Any] = {"device": device, "devices": devices, "nodes": nodes, "strategy": strategy}
+    fit(module, batches, out, **place, stop_at=stop_at, identity=identity)
     return load_result(module, out)

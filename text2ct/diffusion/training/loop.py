@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import signal
 import time
@@ -25,10 +26,12 @@ from text2ct.diffusion.training.identity import claim_run
 from text2ct.diffusion.training.processes import (
     AveragingStrategy,
     Share,
+    Strategy,
     check_processes,
     is_follower,
     world_size,
 )
+from text2ct.diffusion.training.sharding import ShardingStrategy
 from text2ct.diffusion.training.step import Batch, StepModule, progress_of
 from text2ct.errors import UserError
 from text2ct.files import atomic_path
@@ -131,6 +134,7 @@ def fit(
     device: str = "auto",
     devices: int = 1,
     nodes: int = 1,
+    strategy: Strategy = "ddp",
     stop_at: int | None = None,
     identity: Mapping[str, Any] | None = None,
 ) -> bool:
@@ -146,6 +150,7 @@ def fit(
         device: As for :func:`text2ct.compute.pick_device`.
         devices: Devices of each node.
         nodes: Number of machines, all of which see ``out``.
+        strategy: Of several devices: ``ddp`` keeps all weights on each, ``fsdp`` cuts them over the devices.
         stop_at: Stop early at this step, as an interruption would, with a checkpoint.
         identity: What decides the result beside settings and sizes: where the weights start, what they are
             trained on. Only a run of the same identity goes on.
@@ -154,12 +159,16 @@ def fit(
         Whether the run is complete.
 
     Raises:
-        UserError: ``out`` holds another run, the devices cannot do it, or the loss stopped being
+        UserError: ``out`` holds another run, the devices or the strategy cannot do it, or the loss stopped being
             finite.
     """
     keep_freed_memory()
     config = module.config
-    check_processes(device, devices, nodes, config.batch_size, config.minutes)
+    check_processes(device, devices, nodes, config.batch_size, config.minutes, strategy)
+    several = devices * nodes > 1
+    sharded = several and strategy == "fsdp"
+    if sharded and getattr(config, "compile", False):
+        raise UserError("compile does not work with --strategy fsdp; set it to false, or use ddp")
     follower = is_follower(devices, nodes)
     claim_run(
         out,
@@ -188,7 +197,7 @@ def fit(
             accelerator={"cuda": "gpu"}.get(where.type, where.type),
             devices=devices if where.index is None else [where.index],
             num_nodes=nodes,
-            strategy=AveragingStrategy() if devices * nodes > 1 else "auto",
+            strategy=ShardingStrategy() if sharded else AveragingStrategy() if several else "auto",
             precision=_precision(config, where),
             benchmark=where.type == "cuda",  # steps have one size; cuDNN's guess for 3D convolutions is often slow
             logger=False,
@@ -198,7 +207,10 @@ def fit(
             callbacks=[_Bookkeeping(out, module, advance)],
         )
         resume = str(checkpoint) if checkpoint.is_file() else None
+        # What has been cut is of no use to one process alone.
+        kept = copy.deepcopy((module.network, module.ema)) if sharded else (module.network, module.ema)
         _fit_until_interrupted(trainer, module, _Batches(module, make_batch), resume)
+        module.network, module.ema = kept
     return trainer.global_step >= config.steps or module.progress() >= 1
 
 

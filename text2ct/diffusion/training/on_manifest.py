@@ -34,7 +34,7 @@ from text2ct.diffusion.training.gaussian import fit_gaussian
 from text2ct.diffusion.training.identity import start_of
 from text2ct.diffusion.training.launch import Launch
 from text2ct.diffusion.training.linear import fit_linear_blocks
-from text2ct.diffusion.training.processes import check_processes, is_follower
+from text2ct.diffusion.training.processes import Strategy, check_processes, is_follower
 from text2ct.diffusion.training.vae import train_vae
 from text2ct.diffusion.vae import LinearBlocksVae
 from text2ct.engines import LOCAL, Engine
@@ -68,11 +68,13 @@ class Machines:
         device: As for :func:`text2ct.compute.pick_device`.
         devices: Devices of each node.
         nodes: Number of machines, all of which see the same files.
+        strategy: ``ddp`` or ``fsdp``, see :func:`text2ct.diffusion.training.loop.fit`.
     """
 
     device: str = "auto"
     devices: int = 1
     nodes: int = 1
+    strategy: Strategy = "ddp"
 
     @property
     def follower(self) -> bool:

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from text2ct.compute import pick_device
 from text2ct.errors import UserError
+
+# Weights whole in every process, or cut over them.
+Strategy = Literal["ddp", "fsdp"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 
 @dataclass(frozen=True)
@@ -59,12 +65,17 @@ class AveragingStrategy(DDPStrategy):
             value.copy_(whole)
 
 
-def check_processes(device: str, devices: int, nodes: int, batch_size: int, minutes: float | None) -> None:
+def check_processes(
+    device: str, devices: int, nodes: int, batch_size: int, minutes: float | None, strategy: str = "ddp"
+) -> None:
     """Refuse what several processes cannot do.
 
     Raises:
-        UserError: Too few devices, a numbered device, a time budget, or a batch that cannot be shared evenly.
+        UserError: Too few devices, a numbered device, a time budget, a batch that cannot be shared evenly, or an
+            unknown strategy.
     """
+    if strategy not in STRATEGIES:
+        raise UserError(f"there is no strategy '{strategy}'; use {' or '.join(STRATEGIES)}")
     if devices * nodes == 1:
         return
     where = pick_device(device)
@@ -102,10 +113,12 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def average(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its mean over processes."""
+    """Replace each tensor by its mean over processes, but for those that are cut over them, which are means already."""
     if world_size() == 1:
         return
     for value in tensors:
+        if isinstance(value, DTensor):
+            continue
         whole = value.contiguous()  # itself, but for weights kept channels-last
         dist.all_reduce(whole)
         value.copy_(whole / world_size())

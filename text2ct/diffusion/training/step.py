@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from text2ct.diffusion.training.config import TrainingConfig
 from text2ct.diffusion.training.draws import torch_seed
 from text2ct.diffusion.training.processes import average
+from text2ct.diffusion.training.sharding import apart, clip_gradients, is_cut
 
 Batch = dict[str, Tensor]
 
@@ -92,7 +93,7 @@ class StepModule(lightning.LightningModule):
         losses = self.backward_batch(batch)
         average(p.grad for p in self._learning if p.grad is not None)
         if self.config.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self._clipped, self.config.gradient_clip)
+            clip_gradients(self._clipped, self.config.gradient_clip)
         self.update()
         self._average_weights()  # before any checkpoint of this step
         values = torch.stack([value.detach().float() for value in losses.values()])
@@ -127,10 +128,12 @@ class StepModule(lightning.LightningModule):
     def optimizer_of(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """An optimiser as configured."""
         rate, decay = self.config.learning_rate, self.config.weight_decay
-        fused = parameters[0].device.type == "cuda"
+        cut = any(map(is_cut, parameters))
+        fused = parameters[0].device.type == "cuda" and not cut
+        each: Any = {"fused": fused, "foreach": False if cut else None}  # whole and cut weights go into no one call
         if decay:
-            return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=fused)
-        return torch.optim.Adam(parameters, rate, fused=fused)
+            return torch.optim.AdamW(parameters, rate, weight_decay=decay, **each)
+        return torch.optim.Adam(parameters, rate, **each)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set this step's learning rate: linear warm-up, then polynomial decay."""
@@ -150,7 +153,8 @@ class StepModule(lightning.LightningModule):
         decay = min(self.config.ema_decay or 0.0, (1 + step) / (10 + step))
         (averaged, own_buffers), (current, buffers) = self._averages
         with torch.no_grad():
-            torch._foreach_lerp_(averaged, current, 1 - decay)  # type: ignore[arg-type]
+            for ours, theirs in zip(apart(averaged), apart(current), strict=True):
+                torch._foreach_lerp_(ours, theirs, 1 - decay)
             if buffers:
                 torch._foreach_copy_(own_buffers, buffers)
 

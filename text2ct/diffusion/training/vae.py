@@ -15,7 +15,7 @@ from text2ct.diffusion.training.cases import Cases
 from text2ct.diffusion.training.config import VaeTraining
 from text2ct.diffusion.training.draws import epoch_indices, step_generator
 from text2ct.diffusion.training.loop import MakeBatch, fit, load_result
-from text2ct.diffusion.training.processes import Share
+from text2ct.diffusion.training.processes import Share, Strategy
 from text2ct.diffusion.training.step import Batch, StepModule
 from text2ct.diffusion.vae import MaisiVae, SpaceToDepthVae, TrainedVae
 from text2ct.errors import UserError
@@ -164,6 +164,7 @@ def train_vae(
     device: str = "auto",
     devices: int = 1,
     nodes: int = 1,
+    strategy: Strategy = "ddp",
     stop_at: int | None = None,
     start: Mapping[str, Any] | None = None,
 ) -> nn.Module:
@@ -184,5 +185,6 @@ def train_vae(
     batches = vae_batches(cases, vae, config, devices * nodes)
     module = VaeModule(vae, config, perceptual_network(config.perceptual))
     identity = {"cases": cases.digest, **(start or {})}
-    fit(module, batches, out, device=device, devices=devices, nodes=nodes, stop_at=stop_at, identity=identity)
+    place: dict[str, Any] = {"device": device, "devices": devices, "nodes": nodes, "strategy": strategy}
+    fit(module, batches, out, **place, stop_at=stop_at, identity=identity)
     return load_result(module, out)
