@@ -21,7 +21,6 @@ from torch.optim import Optimizer
 
 from text2ct.diffusion.training.processes import AveragingStrategy, world_size
 
-
 # A layer outside the lists with so many weights is cut too.
 MANY = 2**20
 
