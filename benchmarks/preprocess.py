@@ -31,7 +31,7 @@ GRIDS: dict[str, tuple[tuple[int, int, int], tuple[float, float, float]]] = {
     "64x64x64, 5 mm": ((64, 64, 64), (5.0, 5.0, 5.0)),
     "512x512x128, 0.75x0.75x3 mm": ((512, 512, 128), (0.75, 0.75, 3.0)),
 }
-WAYS = ("plain, .nii.gz", "ours, .nii.gz", "ours, .zarr", "ours, .zarr, all cores")
+WAYS = ("plain, .nii.gz", "ours, .nii.gz", "ours, .zarr", "ours, .nii.gz, all cores", "ours, .zarr, all cores")
 # Reading is timed so often, and the shortest time is taken.
 READS = 7
 
