@@ -53,14 +53,18 @@ def main(folder: Path, devices: int, strategy: Strategy) -> None:
     latents = rng.normal(size=(6, 4, 4, 4, 4)).astype(np.float16)
     contexts = rng.normal(size=(6, 1, 2, TINY.clip.projection_dim)).astype(np.float16)
     encoded = Encoded(latents, contexts, {"spacing_mm": (20.0, 20.0, 20.0), "std": 1.0})
-    torch.manual_seed(0)
+
+    def unet() -> Unet:
+        torch.manual_seed(0)
+        return Unet(TINY.unet).to(memory_format=torch.channels_last_3d)  # as it comes from a pack
+
     spared = {"micro_batch": 1, "gradient_checkpointing": True}
     diffusion = DiffusionTraining(**COMMON, **spared, gradient_clip=0.1, ema_decay=0.5)
     scheduler = Ddpm(DdpmConfig())
     run = partial(train_diffusion, encoded, scheduler=scheduler, config=diffusion, scale_factor=1.0, **place)
     if strategy == "fsdp":  # stopped and gone on with
-        run(unet=Unet(TINY.unet), out=out / "diffusion", stop_at=2)
-    trained = run(unet=Unet(TINY.unet), out=out / "diffusion")
+        run(unet=unet(), out=out / "diffusion", stop_at=2)
+    trained = run(unet=unet(), out=out / "diffusion")
     torch.save(trained.state_dict(), out / "trained.pt")
 
 

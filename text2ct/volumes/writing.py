@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,8 @@ from text2ct.volumes.volume import Volume
 FORMATS = ("nii.gz", "nii", "mha", "zarr")
 # NIfTI code for "scanner-based anatomical coordinates".
 _SCANNER = 1
-# Noise hardly compresses: level 1 is within 3% of level 6 on chest CT, in less than half the time.
-_GZIP_LEVEL = 1
+# ISA-L's: a quarter of the time of zlib's fastest level, in files within 3% of its size.
+_GZIP_LEVEL = 2
 
 
 def write(volume: Volume, path: Path | str) -> None:
@@ -49,8 +48,12 @@ def write(volume: Volume, path: Path | str) -> None:
             write_array(temporary, voxels, volume.affine)
         return
     content = _nifti_bytes(voxels, volume.affine)
+    if kind == "nii.gz":
+        from isal import igzip
+
+        content = igzip.compress(content, _GZIP_LEVEL, mtime=0)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(gzip.compress(content, _GZIP_LEVEL, mtime=0) if kind == "nii.gz" else content)
+        temporary.write_bytes(content)
 
 
 def format_problem(volume: Volume, kind: str) -> str:

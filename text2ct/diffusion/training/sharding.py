@@ -36,6 +36,8 @@ class ShardingStrategy(AveragingStrategy):
         networks = [network for name, network in self.model.named_children() if name in ("network", "ema")]
         for block in itertools.chain.from_iterable(map(blocks, networks)):
             refused = {weight for weight in block.parameters() if not weight.dim() or not weight.numel()}
+            for weight in block.parameters():
+                weight.data = weight.data.contiguous()  # packs open with weights in channels-last order
             fully_shard(block, mesh=mesh, reshard_after_forward=True, ignored_params=refused)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
