@@ -67,6 +67,8 @@ def _format(name: str, count: int, seed: int) -> Outcome:
             found.tried += 1
             found.problems.append(f"{name} {seed} {begun}: {_LAST['end']}")
     shutil.rmtree(folder, ignore_errors=True)
+    if not ended["read"] and name != "toml-yaml" and count >= 100:  # those are read nowhere
+        found.problems.append(f"{name}: all {count} files were refused: what lies behind the readers was not tried")
     found.figures = {"read": ended["read"], "refused": ended["refused"]}
     found.figures |= {"slowest (s)": round(slowest, 2), "most memory (MB)": round(most)}
     return found
