@@ -175,6 +175,8 @@ def test_a_head_that_is_not_there_is_said_at_once() -> None:
         (EngineSettings("ray", gpus_per_worker=1.5), "a part of one GPU, or whole ones"),
         (EngineSettings("ray", cpus_per_worker=1e6), "too few for one worker"),
         (EngineSettings("ray", cpus_per_worker=0), "expected a number above 0"),
+        (EngineSettings("ray", cpus_per_worker=float("nan")), "expected a number above 0"),
+        (EngineSettings("ray", gpus_per_worker=float("nan")), "a part of one GPU, or whole ones"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused(on_ray: RayEngine, settings: EngineSettings, message: str) -> None:

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from text2ct import console
-from text2ct._cli_shared import guarded
+from text2ct._cli_shared import end_strictly, guarded
 from text2ct.cli import app
 from text2ct.locks import LOCK, working_in
 from text2ct.logfile import logging_to
@@ -95,6 +95,16 @@ def test_however_it_ends(log: Path, failure: BaseException, code: int, error: st
     end = lines(log)[-1]
     assert end["exit_code"] == code
     assert end["error"] == error
+
+
+def test_a_strict_end_says_why(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    end_strictly(False, quarantined=3)
+    end_strictly(True, quarantined=0, failed=[], unmet=None)
+    with pytest.raises(typer.Exit) as ended, logging_to(log, "work"):
+        end_strictly(True, quarantined=3, failed=["a.nii.gz"], unmet=None)
+    assert ended.value.exit_code == 1
+    assert lines(log)[-1]["error"] == "3 quarantined, 1 failed, which --strict makes a failure"
+    assert "3 quarantined" in capsys.readouterr().err
 
 
 def test_progress_in_the_log_and_in_the_lock_agrees_with_the_work(

@@ -70,6 +70,7 @@ def space(tmp_path: Path) -> Path:
     put(space / "reports" / "imbalance", report_html="")
     put(space / "preprocessed", quarantine_csv='volume,reasons\na,"two\nlines"\nb,x\n')
     put(space / "preprocessed" / "records" / "local", c_json={})
+    (space / "packs" / "next-work" / "cases").mkdir(parents=True)  # stopped before the first step
     put(space / "packs" / "mine-work" / "diffusion", config_json={"training": {"steps": 8}})
     put(space / "packs" / "mine-work" / "diffusion", metrics_csv="step,seconds\n2,1.0\n")
     return space
@@ -93,6 +94,7 @@ def test_every_kind_of_run_and_what_is_left_of_it(space: Path) -> None:
         "reports/imbalance": ("report", "done", None, 0, 0),
         "preprocessed": ("preprocessed", "stopped", 1, 2, None),
         "packs/mine-work": ("core training", "stopped", 2, 0, 6),
+        "packs/next-work": ("core training", "stopped", None, 0, None),
     }
 
 
@@ -164,7 +166,7 @@ def test_damaged_records_stop_nothing(space: Path) -> None:
     for path in (*space.rglob("*.json"), *space.rglob("*.csv")):
         path.write_bytes(b"[\xff")
     (space / "synthetic" / "half" / LOCK).write_bytes(b"{")
-    assert len(status(space)["runs"]) == 12
+    assert len(status(space)["runs"]) == 13
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from text2ct._cli_shared import (
     StrictOption,
     WorkspaceOption,
     emit,
+    end_strictly,
     guarded,
     open_pack,
     say,
@@ -90,8 +91,7 @@ def core_encode(
     }
     left_out = f", {result['quarantined']} quarantined" if result["quarantined"] else ""
     emit(result, as_json, lambda: say(f"{result['cases']} cases encoded in {result['encoded']}{left_out}"))
-    if strict and result["quarantined"]:
-        raise typer.Exit(1)
+    end_strictly(strict, quarantined=result["quarantined"])
 
 
 def _work_of(out: Path) -> Path:

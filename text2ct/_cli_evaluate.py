@@ -21,6 +21,7 @@ from text2ct._cli_shared import (
     WorkspaceOption,
     command_line,
     emit,
+    end_strictly,
     guarded,
     numbers,
     say,
@@ -177,8 +178,7 @@ def evaluate(
     else:
         result = evaluating.evaluate_sets(space, settings, names, synthetic=source, prompts=prompts, **common)
         _show(result, as_json, dry_run, evaluation_table)
-    if strict and result.get("quarantined"):
-        raise typer.Exit(1)
+    end_strictly(strict, quarantined=result.get("quarantined"))
 
 
 def _is_told(context: typer.Context, name: str) -> bool:

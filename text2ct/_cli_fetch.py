@@ -15,6 +15,7 @@ from text2ct._cli_shared import (
     StrictOption,
     WorkspaceOption,
     emit,
+    end_strictly,
     guarded,
     say,
     would,
@@ -90,8 +91,7 @@ def fetch_ct_rate(
     with working_in(plan.root, instead="choose another --out"):
         result = fetch_plan(plan)
     emit(result, as_json, lambda: say(*_lines(result)))
-    if strict and result["failed"]:
-        raise typer.Exit(1)
+    end_strictly(strict, failed=result["failed"])
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from text2ct._cli_shared import (
     StrictOption,
     WorkspaceOption,
     emit,
+    end_strictly,
     guarded,
     say,
     would,
@@ -75,8 +76,7 @@ def gate(
         dry_run=dry_run,
     )
     emit(result, as_json, lambda: say(*_gate_lines(result)))
-    if strict and (result.get("unmet") or result.get("quarantined")):
-        raise typer.Exit(1)
+    end_strictly(strict, unmet=result.get("unmet"), quarantined=result.get("quarantined"))
 
 
 def _gate_lines(result: dict[str, Any]) -> list[str]:

@@ -71,6 +71,18 @@ def _name(context: typer.Context) -> str:
     return context.command_path.removeprefix(context.find_root().command_path).strip()
 
 
+def end_strictly(strict: bool, **short: object) -> None:
+    """End with 1 and say why, under ``--strict``, if anything fell short: by its name, how many or which."""
+    said = ", ".join(
+        f"{value if isinstance(value, int) and not isinstance(value, bool) else len(value)} {name}"  # type: ignore[arg-type]
+        for name, value in short.items()
+        if value
+    )
+    if strict and said:
+        console.error(f"{said.replace('_', ' ')}, which --strict makes a failure")
+        raise typer.Exit(1)
+
+
 @contextmanager
 def _one_clear_line() -> Iterator[None]:
     try:

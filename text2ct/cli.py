@@ -27,6 +27,7 @@ from text2ct._cli_shared import (
     WorkersOption,
     WorkspaceOption,
     emit,
+    end_strictly,
     guarded,
     numbers,
     say,
@@ -297,8 +298,7 @@ def synthesize(
         dry_run=dry_run,
     )
     emit(result, as_json, lambda: say(*_synthesis_lines(result)))
-    if strict and result.get("quarantined"):
-        raise typer.Exit(1)
+    end_strictly(strict, quarantined=result.get("quarantined"))
 
 
 def _synthesis_lines(result: dict[str, Any]) -> list[str]:
@@ -373,8 +373,7 @@ def preprocess(
             f"manifest: {result['manifest']}",
         ),
     )
-    if strict and (result["quarantined"] or result.get("not_chest")):
-        raise typer.Exit(1)
+    end_strictly(strict, quarantined=result["quarantined"], without_a_chest=result.get("not_chest"))
 
 
 def main() -> None:

@@ -175,7 +175,8 @@ def _memory(free: int | None) -> Check:
 
 
 def _disk(workspace: Path) -> tuple[int, Check]:
-    there = next(folder for folder in (workspace, *workspace.absolute().parents) if folder.exists())
+    # A folder in one that may not be looked into counts as absent.
+    there = next(folder for folder in (workspace, *workspace.absolute().parents) if os.path.exists(folder))  # noqa: PTH110
     free = shutil.disk_usage(there).free
     found = f"{free / 1e9:.1f} GB free for {workspace}"
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -186,7 +187,10 @@ def _disk(workspace: Path) -> tuple[int, Check]:
 def _pack_folders(workspace: Path) -> list[Path]:
     from text2ct.diffusion.pack import BUNDLED, bundled_packs
 
-    own = sorted(path.parent for path in (workspace / "packs").glob("*/pack.json"))
+    try:
+        own = sorted(path.parent for path in (workspace / "packs").glob("*/pack.json"))
+    except PermissionError:  # the check of the disk says so
+        own = []
     return [*(BUNDLED / name for name in bundled_packs()), *own]
 
 

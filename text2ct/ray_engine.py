@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from collections import deque
@@ -232,9 +233,9 @@ def _engine(settings: EngineSettings, nodes: Sequence[Mapping[str, Any]]) -> Ray
     if gpus is None:
         gpus = 1.0 if cards >= 1 else 0.0
     # Ray gives an actor whole GPUs, or a part of one.
-    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+    if not 0 <= gpus < math.inf or (gpus > 1 and gpus != int(gpus)):
         raise UserError(f"--gpus-per-worker is {gpus:g}; expected a part of one GPU, or whole ones")
-    if settings.cpus_per_worker <= 0:
+    if not 0 < settings.cpus_per_worker < math.inf:
         raise UserError(f"--cpus-per-worker is {settings.cpus_per_worker:g}; expected a number above 0")
     room = sum(_room(one, settings.cpus_per_worker, gpus) for one in resources)
     if room < 1:

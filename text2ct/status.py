@@ -22,6 +22,8 @@ from text2ct.locks import LOCK, holder
 from text2ct.steplog import METRICS, last_step
 
 _STAGES = ("vae", "clip", "diffusion")
+# What commands leave in a folder before the first thing is done there.
+_BEGUN = (LOCK, "source.json", "cases", "encoded", "launch.json", "request.json", "records", "dataset", "config.json")
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _runs(workspace: Path) -> Iterator[tuple[str, Path, _Facts]]:
 
 def _row(name: str, path: Path, facts: _Facts, disk: _Disk) -> dict[str, Any]:
     held, note = _holder(path)
-    begun = bool(facts.done or facts.total or note) or (path / LOCK).exists()
+    begun = bool(facts.done or facts.total or note) or any((path / mark).exists() for mark in _BEGUN)
     state = "running" if held else "done" if facts.finished else "stopped" if begun else "unknown"
     done, total = facts.done, facts.total
     if total is None and not facts.finished and note.get("total") is not None:

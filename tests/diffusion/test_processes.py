@@ -15,6 +15,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from text2ct.diffusion.training import DiffusionTraining
 from text2ct.diffusion.training.cases import write_cases
 from text2ct.diffusion.training.launch import Launch
 from text2ct.diffusion.training.loop import LAST
@@ -83,9 +84,13 @@ def test_what_two_processes_have_trained_is_one_network(strategy: Strategy, runs
 
 
 def test_what_several_devices_cannot_do_is_refused_together() -> None:
-    check_processes("cuda:7", 1, 1, 3, minutes=1.0)  # one process: nothing to share
-    with pytest.raises(UserError, match=r"minutes(.|\n)*batch_size is 6, the whole batch's; expected a multiple of 4"):
-        check_processes("cpu", 2, 2, 6, minutes=1.0)
+    odd = DiffusionTraining(batch_size=6, minutes=1.0, compile=True)
+    check_processes("cuda:7", 1, 1, odd)  # one process: nothing to share
+    with pytest.raises(
+        UserError,
+        match=r"minutes(.|\n)*compile works with(.|\n)*batch_size is 6, the whole batch's; expected a multiple of 4",
+    ):
+        check_processes("cpu", 2, 2, odd, "fsdp")
 
 
 def test_the_first_process_leads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def estimate_training(
     few = rows.head(3)
     config = parse_config(CONFIGS[component], dict(settings or {}))
     machines = machines or Machines()
-    check_processes(**asdict(machines), batch_size=config.batch_size, minutes=config.minutes)
+    check_processes(**asdict(machines), config=config)
     share = config.batch_size // (machines.devices * machines.nodes)
     trial = dict(settings or {}) | {"steps": 3, "log_every": 1, "minutes": None, "batch_size": share}
     trial |= {name: 0 for name in FIRST_STEPS if name in CONFIGS[component].model_fields}

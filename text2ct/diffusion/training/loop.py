@@ -40,6 +40,8 @@ from text2ct.steplog import StepLog
 # The cases of a step that are one process's share; draws are made for the whole batch and then shared.
 MakeBatch = Callable[[int, Share], Batch]
 LAST = "last.ckpt"
+# What gloo and NCCL say when another process is gone.
+_LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 
 
 class _Batches:
@@ -164,11 +166,9 @@ def fit(
     """
     keep_freed_memory()
     config = module.config
-    check_processes(device, devices, nodes, config.batch_size, config.minutes, strategy)
+    check_processes(device, devices, nodes, config, strategy)
     several = devices * nodes > 1
     sharded = several and strategy == "fsdp"
-    if sharded and getattr(config, "compile", False):
-        raise UserError("compile does not work with --strategy fsdp; set it to false, or use ddp")
     follower = is_follower(devices, nodes)
     claim_run(
         out,
@@ -235,6 +235,13 @@ def _fit_until_interrupted(
     except SystemExit as error:
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from error
+    except RuntimeError as error:
+        if world_size() > 1 and any(name in str(error) for name in _LOST):
+            raise UserError(
+                "another process of this training has ended; see what it said, then run the same command again: "
+                "it goes on from the last checkpoint"
+            ) from error
+        raise
 
 
 def _silent(steps: int) -> None:

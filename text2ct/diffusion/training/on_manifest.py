@@ -126,7 +126,7 @@ def train_component(
     values = dict(settings or {})
     config = parse_config(CONFIGS[component], values)
     place: dict[str, Any] = asdict(machines)
-    check_processes(**place, batch_size=config.batch_size, minutes=config.minutes)
+    check_processes(**place, config=config)
     launch = Launch(work, machines.devices, machines.nodes)
     with working_in(work, unless=launch.follower, instead="choose another --work"):
         trained: Any

@@ -14,10 +14,12 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from text2ct import console
 from text2ct.compute import pick_device
+from text2ct.diffusion.training.config import TrainingConfig
 from text2ct.errors import UserError
 
 # Weights whole in every process, or cut over them.
@@ -58,25 +60,22 @@ class AveragingStrategy(DDPStrategy):
 
     def configure_ddp(self) -> None:
         """Start all processes from the first one's weights."""
-        assert self.model is not None
-        for value in self.model.state_dict().values():
-            whole = value.contiguous()
-            dist.broadcast(whole, 0)
-            value.copy_(whole)
+        assert isinstance(self.model, nn.Module)
+        share_weights(self.model)
 
 
-def check_processes(
-    device: str, devices: int, nodes: int, batch_size: int, minutes: float | None, strategy: str = "ddp"
-) -> None:
+def check_processes(device: str, devices: int, nodes: int, config: TrainingConfig, strategy: Strategy = "ddp") -> None:
     """Refuse what several processes cannot do.
 
     Raises:
-        UserError: Too few devices, a numbered device, a time budget, a batch that cannot be shared evenly, or an
-            unknown strategy.
+        UserError: Too few devices, a numbered device, a time budget, a batch that cannot be shared evenly,
+            compiling what is cut, or an unknown strategy.
     """
     if strategy not in STRATEGIES:
         raise UserError(f"there is no strategy '{strategy}'; use {' or '.join(STRATEGIES)}")
     if devices * nodes == 1:
+        if strategy != "ddp":
+            console.warn(f"one device holds all weights: --strategy {strategy} changes nothing")
         return
     where = pick_device(device)
     problems = []
@@ -84,10 +83,14 @@ def check_processes(
         problems.append(f"device '{device}' is one device; use --device cuda or cpu")
     if where.type == "cuda" and devices > torch.cuda.device_count():
         problems.append(f"{devices} devices a node are asked for and {torch.cuda.device_count()} are present")
-    if minutes is not None:
+    if config.minutes is not None:
         problems.append("a time budget (minutes) works on one device only; give steps")
-    if batch_size % (devices * nodes):
-        problems.append(f"batch_size is {batch_size}, the whole batch's; expected a multiple of {devices * nodes}")
+    if strategy == "fsdp" and getattr(config, "compile", False):
+        problems.append("compile works with --strategy ddp only; set one of them otherwise")
+    if config.batch_size % (devices * nodes):
+        problems.append(
+            f"batch_size is {config.batch_size}, the whole batch's; expected a multiple of {devices * nodes}"
+        )
     if problems:
         raise UserError(f"{devices} devices on {nodes} nodes cannot train this", problems)
 
@@ -96,6 +99,15 @@ def is_follower(devices: int, nodes: int) -> bool:
     """Whether this process only computes: files and messages are the first one's."""
     rank: int = getattr(rank_zero_only, "rank", 0)  # of the environment, before Lightning has set processes up
     return devices * nodes > 1 and rank != 0
+
+
+def share_weights(module: nn.Module) -> None:
+    """Give all processes the first one's weights and buffers; what is cut over them stays."""
+    for value in module.state_dict().values():
+        if not isinstance(value, DTensor):
+            whole = value.contiguous()
+            dist.broadcast(whole, 0)
+            value.copy_(whole)
 
 
 def world_size() -> int:

@@ -19,26 +19,32 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from text2ct.diffusion.training.processes import AveragingStrategy, world_size
+from text2ct.diffusion.training.processes import AveragingStrategy, share_weights, world_size
 
-# A layer outside the lists with so many weights is cut too.
-MANY = 2**20
+# Gathering fewer weights takes longer than it saves.
+MANY = 2**16
 
 
 class ShardingStrategy(AveragingStrategy):
     """Processes, launching and start as with whole weights; afterwards blocks are cut."""
 
+    def model_to_device(self) -> None:
+        """Nothing yet: a device may not have room for all weights."""
+
     def configure_ddp(self) -> None:
-        """Start all processes from the first one's weights, and cut the blocks of the network and of its average."""
-        super().configure_ddp()
+        """Move, share and cut block after block of the network and of its average, then move and share the rest."""
         mesh = init_device_mesh(self.root_device.type, (world_size(),))
         assert isinstance(self.model, nn.Module)
         networks = [network for name, network in self.model.named_children() if name in ("network", "ema")]
         for block in itertools.chain.from_iterable(map(blocks, networks)):
             refused = {weight for weight in block.parameters() if not weight.dim() or not weight.numel()}
+            block.to(self.root_device)
+            share_weights(block)
             for weight in block.parameters():
                 weight.data = weight.data.contiguous()  # packs open with weights in channels-last order
             fully_shard(block, mesh=mesh, reshard_after_forward=True, ignored_params=refused)
+        self.model.to(self.root_device)
+        share_weights(self.model)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The weights, whole; every process takes part."""
@@ -66,14 +72,10 @@ class ShardingStrategy(AveragingStrategy):
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """What is cut: the outermost modules in lists, as the layers of a UNet, and single layers of many weights."""
+    """What is cut, if it has many weights: modules in lists that have no lists, as layers have, and single layers."""
     for child in module.children():
-        if isinstance(child, nn.ModuleList):
-            yield from blocks(child)
-        elif isinstance(module, nn.ModuleList):
-            if any(True for _ in child.parameters()):
-                yield child
-        elif sum(weight.numel() for weight in child.parameters(recurse=False)) >= MANY:
+        listed = isinstance(module, nn.ModuleList) and not any(isinstance(m, nn.ModuleList) for m in child.modules())
+        if sum(weight.numel() for weight in child.parameters(recurse=listed)) >= MANY:
             yield child
         else:
             yield from blocks(child)
