@@ -10,16 +10,21 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from text2ct.diffusion.clip import Clip3D
+from text2ct.diffusion.init import PRESETS
 from text2ct.diffusion.training import DiffusionTraining
 from text2ct.diffusion.training.cases import write_cases
 from text2ct.diffusion.training.launch import Launch
 from text2ct.diffusion.training.loop import LAST
 from text2ct.diffusion.training.processes import STRATEGIES, Strategy, check_processes, is_follower
+from text2ct.diffusion.training.sharding import blocks
+from text2ct.diffusion.unet import Unet
 from text2ct.errors import UserError
 
 from . import run_processes
@@ -81,6 +86,18 @@ def test_what_two_processes_have_trained_is_one_network(strategy: Strategy, runs
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=4e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("part", "network", "at_once"), [("unet", Unet, 0.11), ("clip", Clip3D, 0.78)])
+def test_nearly_all_of_the_released_networks_is_cut(part: str, network: Any, at_once: float) -> None:
+    def count(module: torch.nn.Module) -> int:
+        return sum(weight.numel() for weight in module.parameters())
+
+    with torch.device("meta"):
+        whole = network(getattr(PRESETS["text2ct"], part))
+    parts = [count(block) for block in blocks(whole)]
+    assert sum(parts) > 0.999 * count(whole)
+    assert max(parts) < at_once * count(whole)
 
 
 def test_what_several_devices_cannot_do_is_refused_together() -> None:

@@ -168,6 +168,8 @@ def fit(
     config = module.config
     check_processes(device, devices, nodes, config, strategy)
     several = devices * nodes > 1
+    if not several and strategy != "ddp":
+        console.warn(f"one device holds all weights: --strategy {strategy} changes nothing")
     sharded = several and strategy == "fsdp"
     follower = is_follower(devices, nodes)
     claim_run(

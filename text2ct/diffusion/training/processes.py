@@ -17,7 +17,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from text2ct import console
 from text2ct.compute import pick_device
 from text2ct.diffusion.training.config import TrainingConfig
 from text2ct.errors import UserError
@@ -74,8 +73,6 @@ def check_processes(device: str, devices: int, nodes: int, config: TrainingConfi
     if strategy not in STRATEGIES:
         raise UserError(f"there is no strategy '{strategy}'; use {' or '.join(STRATEGIES)}")
     if devices * nodes == 1:
-        if strategy != "ddp":
-            console.warn(f"one device holds all weights: --strategy {strategy} changes nothing")
         return
     where = pick_device(device)
     problems = []
