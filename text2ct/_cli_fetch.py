@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,25 +71,26 @@ def fetch_ct_rate(
     from text2ct.locks import working_in
     from text2ct.planning import findings_of
 
-    plan = plan_ct_rate(
-        out or workspace / "ct-rate",
-        split,
-        findings=findings_of(",".join(labels)) if labels else (),
-        limit=limit,
-        seed=seed,
-        all_reconstructions=all_reconstructions,
-        metadata_only=metadata_only,
-        revision=revision,
-        endpoint=endpoint,
-        dry_run=dry_run,
-    )
-    planned = plan.as_json()
-    what = f"fetch {planned['volumes']} volumes of {planned['patients']} patients to {plan.root}"
-    if dry_run:
-        emit(planned, as_json, lambda: say(f"{would(what, planned)}; {planned['resumed']} volumes are here"))
-        return
-    info(f"to {what}: {planned['bytes'] / 1e9:.2f} GB, {planned['resumed']} volumes are here")
-    with working_in(plan.root, instead="choose another --out"):
+    root = out or workspace / "ct-rate"
+    with nullcontext() if dry_run else working_in(root, instead="choose another --out"):
+        plan = plan_ct_rate(
+            root,
+            split,
+            findings=findings_of(",".join(labels)) if labels else (),
+            limit=limit,
+            seed=seed,
+            all_reconstructions=all_reconstructions,
+            metadata_only=metadata_only,
+            revision=revision,
+            endpoint=endpoint,
+            dry_run=dry_run,
+        )
+        planned = plan.as_json()
+        what = f"fetch {planned['volumes']} volumes of {planned['patients']} patients to {root}"
+        if dry_run:
+            emit(planned, as_json, lambda: say(f"{would(what, planned)}; {planned['resumed']} volumes are here"))
+            return
+        info(f"to {what}: {planned['bytes'] / 1e9:.2f} GB, {planned['resumed']} volumes are here")
         result = fetch_plan(plan)
     emit(result, as_json, lambda: say(*_lines(result)))
     end_strictly(strict, failed=result["failed"])
