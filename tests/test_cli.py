@@ -82,7 +82,7 @@ def test_help_is_the_committed_one(words, monkeypatch):
     if os.environ.get("UPDATE_HELP"):
         committed.parent.mkdir(exist_ok=True)
         committed.write_text(found)
-    assert found == committed.read_text(), "run the tests once with UPDATE_HELP=1 and review the difference"
+    assert found == committed.read_text("utf-8"), "run the tests once with UPDATE_HELP=1 and review the difference"
 
 
 def test_version_and_no_heavy_import():
@@ -171,7 +171,7 @@ def test_benchmark_report(space, synthetic):
         "benchmark", "--ratios", "0.1", "--seeds", "2", "--steps", "2", "--workspace", space, "--run", "tiny-benchmark"
     )
     assert list(result["arms"]) == ["real", "real+oversampled", "real+classical", "real+synthetic@0.1"]
-    page = Path(result["report"]).read_text()
+    page = Path(result["report"]).read_text("utf-8")
     assert "simulated" in page
     assert "Traceback" not in page
 

@@ -282,7 +282,7 @@ def test_a_grid_that_the_networks_cannot_take_is_refused_before_reading(
 ) -> None:
     pack = tmp_path / "odd"
     shutil.copytree(base.path, pack)
-    info = json.loads((pack / "pack.json").read_text())
+    info = json.loads((pack / "pack.json").read_text("utf-8"))
     (pack / "pack.json").write_text(
         json.dumps(info | {"grid": [18, 16, 16] if command != "train-vae" else [17, 16, 16]})
     )
@@ -363,7 +363,7 @@ def test_two_devices_train_one_pack(base: Pack, place: tuple[str | Path, ...], t
 
 def test_documented_settings_are_valid() -> None:
     """Each block ``json train-...`` of the page is a whole configuration of that command, ``json pack`` of a build."""
-    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text("utf-8")
     blocks = re.findall(r"```json train-(\w+)\n(.*?)```", page, flags=re.DOTALL)
     assert {name for name, _ in blocks} == {"vae", "clip", "diffusion"}
     for name, text in blocks:

@@ -126,7 +126,7 @@ def test_the_note_of_the_innermost_folder_is_the_one_that_work_is_noted_in(tmp_p
             assert note is not None
             note.add(done=3, total=1000)
             note.add(done=10)
-            assert json.loads((tmp_path / "inner" / LOCK).read_text())["done"] == 10
+            assert json.loads((tmp_path / "inner" / LOCK).read_text("utf-8"))["done"] == 10
         assert innermost() is outer
 
 
@@ -186,12 +186,12 @@ def test_two_writers_of_one_file_have_a_file_each(tmp_path: Path) -> None:
             assert second != first
             assert second.suffix == ".txt"
             second.write_text("who")
-            assert first.read_text() == "whole"
-        assert path.read_text() == "who"
-    assert path.read_text() == "whole"
+            assert first.read_text("utf-8") == "whole"
+        assert path.read_text("utf-8") == "who"
+    assert path.read_text("utf-8") == "whole"
     write_text(path, "again")
     with pytest.raises(ValueError, match="half"), atomic_path(path) as third:
         raise ValueError("half")
     assert [one.name for one in tmp_path.iterdir()] == ["entry.txt"]
-    assert path.read_text() == "again"
+    assert path.read_text("utf-8") == "again"
     assert third.name == ".partial-entry.txt"

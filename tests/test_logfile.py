@@ -20,7 +20,7 @@ TOKEN = "hf_" + "x" * 30
 
 
 def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def run(*words: object, code: int = 0, **environment: str) -> str:
@@ -115,7 +115,7 @@ def test_progress_in_the_log_and_in_the_lock_agrees_with_the_work(
         advance(4)  # there already
         for _ in range(8):
             advance(1)
-        note = json.loads((tmp_path / "run" / LOCK).read_text())
+        note = json.loads((tmp_path / "run" / LOCK).read_text("utf-8"))
         assert (note["doing"], note["done"], note["total"]) == ("volumes", 12, 12)
     told = [line for line in lines(log) if line["event"] == "progress"]
     assert [line["done"] for line in told] == [0, 4, 5, 6, 7, 8, 9, 10, 11, 12, 12]
@@ -145,7 +145,7 @@ def test_secrets_are_not_written(log: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with logging_to(log, "pull"):
         console.info(f'{TOKEN} and plain-"secret" at https://me:{"p" * 9}@mirror.example/x')
         console.warn("https://mirror.example:8080/path is no secret")
-    text = log.read_text()
+    text = log.read_text("utf-8")
     assert "plain-" not in text
     assert TOKEN not in text
     assert "ppp" not in text
@@ -172,5 +172,5 @@ def test_a_line_that_was_cut_short_spoils_no_other(log: Path, monkeypatch: pytes
         console.info("lost")
         monkeypatch.setattr(os, "write", write)
         console.info("kept")
-    whole = [line for line in log.read_text().splitlines() if line.endswith("}")]
+    whole = [line for line in log.read_text("utf-8").splitlines() if line.endswith("}")]
     assert [json.loads(line).get("message") for line in whole] == [None, "kept", None]

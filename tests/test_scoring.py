@@ -69,7 +69,7 @@ def test_thresholds_come_from_validation_patients(workspace: Workspace) -> None:
     result = scoring.score_run(workspace, make_run(workspace), n_bootstrap=10)
     assert result["macro_f1"] == 1.0, "at 0.5 nothing would be found"
     assert all(0.1 < entry["threshold"] < 0.3 for entry in result["findings"].values())
-    assert json.loads((workspace.path / "scores" / "run.json").read_text()) == result
+    assert json.loads((workspace.path / "scores" / "run.json").read_text("utf-8")) == result
 
 
 def test_another_test_set_does_not_become_the_workspaces_real_data(workspace: Workspace, tmp_path: Path) -> None:

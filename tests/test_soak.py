@@ -41,7 +41,7 @@ def test_a_small_soak(words: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.soak", "--only", *words, "--quick", "--out", str(out)]
     done = subprocess.run(command, cwd=REPOSITORY, env=os.environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    outcomes = json.loads(out.read_text())["outcomes"]
+    outcomes = json.loads(out.read_text("utf-8"))["outcomes"]
     assert outcomes
     assert all(one["tried"] or one["skipped"] for one in outcomes)
 
@@ -74,8 +74,8 @@ def test_a_cell_of_thousands_of_digits_and_of_megabytes_is_refused_in_a_short_li
 def _change(pack: Path, name: str, change: dict[str, object]) -> None:
     """Change a configuration and its checksum, as whoever makes a pack may."""
     path = pack / name
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    described = json.loads((pack / "pack.json").read_text())
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | change))
+    described = json.loads((pack / "pack.json").read_text("utf-8"))
     described["files"][name] = sha256_file(path)
     (pack / "pack.json").write_text(json.dumps(described))
 
@@ -97,7 +97,7 @@ def test_a_pack_of_impossible_networks_is_refused(tmp_path: Path, name: str, cha
 @pytest.mark.parametrize("name", ["../elsewhere", "/etc/passwd", "a" * 5000])
 def test_a_pack_that_names_files_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     init_pack(tmp_path / "pack")
-    described = json.loads((tmp_path / "pack" / "pack.json").read_text())
+    described = json.loads((tmp_path / "pack" / "pack.json").read_text("utf-8"))
     described["files"][name] = "0" * 64
     (tmp_path / "pack" / "pack.json").write_text(json.dumps(described))
     with pytest.raises(UserError, match="no file of a pack"):

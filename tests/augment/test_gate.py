@@ -364,7 +364,7 @@ def test_rows_must_name_a_gate_that_is_there(space) -> None:
     with pytest.raises(UserError, match="is the record of the gate 'made-gated'"):
         mix(read(workspace.run_dir("real")), gated.assign(gate="accept@other"), ratio=0.2, workspace=workspace)
     record = workspace.run_dir("synthetic", "made-gated") / "gate.json"
-    record.write_text(record.read_text().replace('"version": 1', '"version": 7'), encoding="utf-8")
+    record.write_text(record.read_text("utf-8").replace('"version": 1', '"version": 7'), encoding="utf-8")
     with pytest.raises(UserError, match=r"gate\.json is damaged"):
         gates_of(gated, workspace)
     record.unlink()
@@ -385,7 +385,7 @@ def test_rows_must_name_a_gate_that_is_there(space) -> None:
 def test_a_gate_that_knows_held_out_patients_is_not_mixed(space, known, patient, message) -> None:
     workspace, real, _, _, result = space
     path = workspace.run_dir("synthetic", "made-gated") / "gate.json"
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text("utf-8"))
     record[known].append(["toy", patient])
     path.write_text(json.dumps(record), encoding="utf-8")
     assert isinstance(read_record(path.parent), GateRecord)

@@ -87,7 +87,7 @@ def test_rows_that_teach_nothing_are_left_out_with_their_reason(workspace, frame
     assert result["synthetic"] == 18
     assert not result["failed"]
     assert mix(frame, rows, ratio=1, workspace=workspace, strict=True)["failed"]
-    stored = json.loads((workspace.path / "mixed" / result["run"] / "mix.json").read_text())
+    stored = json.loads((workspace.path / "mixed" / result["run"] / "mix.json").read_text("utf-8"))
     assert stored["ratio"] == result["ratio"] == 0.3
 
 

@@ -174,7 +174,7 @@ def test_packs_trained_on_held_out_patients_are_refused(tmp_path, workspace, fra
 
 def test_a_pack_record_that_was_edited_is_refused(workspace, frame, synthetic):
     record = next(workspace.path.glob("synthetic/*/pack.json"))
-    record.write_text(record.read_text().replace("fake", "fair"), encoding="utf-8")
+    record.write_text(record.read_text("utf-8").replace("fake", "fair"), encoding="utf-8")
     with pytest.raises(UserError, match="cannot be checked"):
         mix(frame, synthetic, ratio=0.1, workspace=workspace)
     record.unlink()

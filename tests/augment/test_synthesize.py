@@ -65,7 +65,7 @@ def test_volumes_sidecars_and_manifest_say_what_was_made(workspace, pack):
         assert volume.hu.shape == SHAPE == (row["size_x"], row["size_y"], row["size_z"])
         np.testing.assert_allclose(volume.affine, pack.affine)
         assert volume.spacing_mm == (row["spacing_x"], row["spacing_y"], row["spacing_z"]) == (5, 4, 3)
-        sidecar = json.loads((run_folder(workspace, result) / "sidecars" / f"{row['volume']}.json").read_text())
+        sidecar = json.loads((run_folder(workspace, result) / "sidecars" / f"{row['volume']}.json").read_text("utf-8"))
         assert sidecar["sha256"] == row["sha256"]
         assert sidecar["seed"] == row["seed"]
         assert sidecar["prompt"] == row["prompt"]
@@ -148,7 +148,7 @@ def test_damaged_volumes_are_made_again(workspace, pack, damage, capsys):
     elif damage == "sidecar":
         sidecar.write_text("{", encoding="utf-8")
     elif damage == "sidecar-lies":
-        sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"prompt": "Else."}), encoding="utf-8")
+        sidecar.write_text(json.dumps(json.loads(sidecar.read_text("utf-8")) | {"prompt": "Else."}), encoding="utf-8")
     else:
         sidecar.unlink()
     again = run(workspace, pack)

@@ -43,10 +43,10 @@ def test_a_bright_cube_is_learnt_in_few_steps(tmp_path: Path, workspace, tiny_tr
 def test_a_run_holds_its_files_and_who_was_seen(tmp_path: Path, manifest, tiny_training) -> None:
     result = tiny_training(manifest, tmp_path / "run", class_weights=True, augment=True)
     assert names(tmp_path / "run") == RUN_FILES
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))
     assert config["training"]["class_weights"] is True
     assert config["model"]["step"] == result["chosen_step"]
-    patients = json.loads((tmp_path / "run" / "patients.json").read_text())
+    patients = json.loads((tmp_path / "run" / "patients.json").read_text("utf-8"))
     assert patients["training"] == [{"dataset": "toy", "patient": f"toy_{i}"} for i in range(4)]
     assert patients["validation"] == [{"dataset": "toy", "patient": f"toy_{i}"} for i in (4, 5)]
     history = pd.read_csv(tmp_path / "run" / "history.csv")
@@ -63,7 +63,7 @@ def test_prompts_of_synthetic_rows_are_recorded(tmp_path: Path, manifest, tiny_t
         "train_9_a_1.nii.gz",
     ]
     tiny_training(manifest, tmp_path / "run", steps=1)
-    patients = json.loads((tmp_path / "run" / "patients.json").read_text())
+    patients = json.loads((tmp_path / "run" / "patients.json").read_text("utf-8"))
     assert patients["prompts"] == [{"dataset": "ct-rate", "volume": "train_9_a_1.nii.gz"}]
 
 
@@ -132,7 +132,7 @@ def test_a_training_killed_before_its_last_write_only_writes(
 
 def test_a_damaged_state_is_not_resumed_from(tmp_path: Path, manifest, tiny_training) -> None:
     tiny_training(manifest, tmp_path / "run")
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))
     (tmp_path / "run" / "config.json").write_text(json.dumps({**config, "model": None}))
     (tmp_path / "run" / "resume.ckpt").write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=r"resume.ckpt is damaged; delete it"):
@@ -258,13 +258,13 @@ def cut_model(run: Path) -> None:
 
 
 def other_format(run: Path) -> None:
-    config = json.loads((run / "config.json").read_text())
+    config = json.loads((run / "config.json").read_text("utf-8"))
     (run / "config.json").write_text(json.dumps({**config, "format_version": 99}))
 
 
 def older_format(run: Path) -> None:
     """As it was before there were temperatures."""
-    config = json.loads((run / "config.json").read_text())
+    config = json.loads((run / "config.json").read_text("utf-8"))
     del config["model"]["temperature"], config["training"]["loss"], config["init"]
     (run / "config.json").write_text(json.dumps({**config, "format_version": 1}))
 

@@ -56,7 +56,7 @@ def test_a_warm_start_is_recorded_with_all_that_its_start_has_seen(
     init = runs.read_config(tmp_path / "second").init
     assert init is not None
     assert (init.run, init.sha256) == ("first", sha256_file(first / "model.safetensors"))
-    written = json.loads((tmp_path / "second" / "patients.json").read_text())
+    written = json.loads((tmp_path / "second" / "patients.json").read_text("utf-8"))
     assert written["init"] == [{"dataset": "elsewhere", "patient": f"toy_{i}"} for i in range(6)]
     chosen = runs.validation_patients(tmp_path / "second")
     assert chosen == {("elsewhere", "toy_6"), ("elsewhere", "toy_7"), ("toy", "toy_4"), ("toy", "toy_5")}
@@ -172,7 +172,7 @@ def test_an_unfinished_or_absent_start_is_refused(
 ) -> None:
     with pytest.raises(UserError, match="holds no classifier run"):
         tiny_training(manifest, tmp_path / "second", init=tmp_path / "nowhere")
-    config = json.loads((first / "config.json").read_text())
+    config = json.loads((first / "config.json").read_text("utf-8"))
     (first / "config.json").write_text(json.dumps({**config, "model": None}))
     with pytest.raises(UserError, match="has not ended"):
         tiny_training(manifest, tmp_path / "second", init=first)

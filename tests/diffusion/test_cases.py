@@ -92,7 +92,7 @@ def test_what_an_impression_leaves_out_is_kept(tmp_path: Path) -> None:
         write_cases(tmp_path / name, lambda _, text=text: (hu, text), 1, **form)
         for name, text in (("plain", plain), ("partial", partial))
     )
-    assert "unsaid" not in (tmp_path / "plain" / "chunk-00000" / "cases.json").read_text()
+    assert "unsaid" not in (tmp_path / "plain" / "chunk-00000" / "cases.json").read_text("utf-8")
     assert before.texts[0].told(1).all()
     assert cases.digest != before.digest
     assert cases.texts[0].unsaid == partial.unsaid

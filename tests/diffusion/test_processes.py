@@ -70,7 +70,7 @@ def test_two_processes_have_the_gradients_of_one(name: str, strategy: Strategy, 
 @pytest.mark.parametrize("name", ["clip", "vae", "diffusion"])
 def test_the_log_is_written_once_with_the_losses_of_the_whole_batch(name: str, strategy: Strategy, runs: Path) -> None:
     one, two = (
-        list(csv.DictReader((runs / run / name / "metrics.csv").read_text().splitlines()))
+        list(csv.DictReader((runs / run / name / "metrics.csv").read_text("utf-8").splitlines()))
         for run in ("ddp-1", f"{strategy}-2")
     )
     assert [int(row["step"]) for row in two] == list(range(1, run_processes.STEPS + 1))

@@ -191,7 +191,7 @@ def test_resumed_from_the_middle_the_weights_are_the_same(way: str, train: Train
         assert mine["state"].keys() == theirs["state"].keys()
         for index, state in mine["state"].items():
             assert all(torch.equal(value, theirs["state"][index][name]) for name, value in state.items())
-    log = (tmp_path / "whole" / "metrics.csv").read_text().splitlines()
+    log = (tmp_path / "whole" / "metrics.csv").read_text("utf-8").splitlines()
     assert log[0].startswith("step,seconds,learning_rate,seconds_per_step,loss")
     assert [row.split(",")[0] for row in log[1:]] == ["1", "2", "4"]
 
@@ -222,7 +222,7 @@ def test_a_killed_run_logs_each_step_once(train: Train, tmp_path: Path) -> None:
     with (tmp_path / "metrics.csv").open("a") as log:
         log.write("3,1.0,0.1,0.5\n4,")
     train("velocity", tmp_path, log_every=1)
-    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    rows = (tmp_path / "metrics.csv").read_text("utf-8").splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "1", "2", "3", "4"]
 
 
@@ -237,7 +237,7 @@ def test_a_discriminator_plays_from_its_first_step_on(train: Train, tmp_path: Pa
     named = [name for name in begun if name.startswith("discriminator.")]
     assert named
     assert not any(torch.equal(begun[name], went_on[name]) for name in named if "weight" in name)
-    header = (tmp_path / "both" / "metrics.csv").read_text().splitlines()[0]
+    header = (tmp_path / "both" / "metrics.csv").read_text("utf-8").splitlines()[0]
     assert header.endswith("loss,l1,gradient,kl,adversarial,discriminator")
 
 

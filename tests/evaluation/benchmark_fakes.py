@@ -89,7 +89,7 @@ class FakeClassifier:
         }
 
     def predict(self, run_dir, manifest, workspace, **options):
-        model = json.loads((Path(run_dir) / "model.json").read_text())
+        model = json.loads((Path(run_dir) / "model.json").read_text("utf-8"))
         rng = np.random.default_rng([model["seed"], model["n"], len(manifest)])
         noise = rng.normal(0, 100 / model["n"], (len(manifest), 18))
         scores = 1 / (1 + np.exp(-(manifest[list(FINDINGS)].to_numpy() - 0.5 + noise)))

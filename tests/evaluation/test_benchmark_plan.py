@@ -31,7 +31,7 @@ def test_the_endpoint_is_declared_before_the_first_training(workspace, real, syn
 
     class Watching(FakeClassifier):
         def train(self, manifest, workspace, out_dir, **options):
-            seen.append(json.loads((workspace.path / "reports" / "mine" / "benchmark-plan.json").read_text()))
+            seen.append(json.loads((workspace.path / "reports" / "mine" / "benchmark-plan.json").read_text("utf-8")))
             return super().train(manifest, workspace, out_dir, **options)
 
     result = run(workspace, real, synthetic, Watching(), run="mine", arms=BOTH)
@@ -252,7 +252,7 @@ def test_the_endpoint_is_met_by_a_margin_over_every_arm_without_generated_volume
 def test_a_damaged_declaration_is_refused(workspace, real):
     run(workspace, real, None, arms=("real",), run="mine")
     path = workspace.path / "reports" / "mine" / "benchmark-plan.json"
-    write_json(path, json.loads(path.read_text()) | {"endpoints": []})
+    write_json(path, json.loads(path.read_text("utf-8")) | {"endpoints": []})
     with pytest.raises(UserError, match="endpoints: Extra inputs"):
         run(workspace, real, None, arms=("real",), run="mine")
     assert Path(path).is_file()

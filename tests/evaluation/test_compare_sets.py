@@ -146,12 +146,12 @@ def test_the_command_shows_the_same_prompts_side_by_side(stored, workspace) -> N
     result = CliRunner().invoke(app, [*stored, "--compare", "r", "n50"])
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    page = html.unescape(Path(found["report"]).read_text())
+    page = html.unescape(Path(found["report"]).read_text("utf-8"))
     assert page.count('<article class="card volume"') == 2 * 6
     assert "text2ct evaluate" in page
     assert "n50" in page
     assert "factual was not compared" in page
-    assert "CLIP score, text to image" in Path(found["report"]).with_suffix(".md").read_text()
+    assert "CLIP score, text to image" in Path(found["report"]).with_suffix(".md").read_text("utf-8")
     manifest = str(workspace.path / "synthetic" / "r" / "manifest.csv")
     named = json.loads(CliRunner().invoke(app, [*stored, "--compare", "r", f"again={manifest}"]).stdout)
     assert list(named["sets"]) == ["r", "again"]
@@ -197,8 +197,8 @@ def test_guidance_scales_are_measured_on_the_splits_own_reports(stored, workspac
     assert made[0]["prompt"].tolist() == made[1]["prompt"].tolist()
     assert made[0]["seed"].tolist() == made[1]["seed"].tolist(), "from the same noise"
     assert set(made[0]["prompt_volume"]) < {f"test{i}.nii.gz" for i in range(N)}
-    assert "guidance" in Path(found["report"]).read_text()
-    rows = Path(found["report"]).with_suffix(".md").read_text().split("\n\n")
+    assert "guidance" in Path(found["report"]).read_text("utf-8")
+    rows = Path(found["report"]).with_suffix(".md").read_text("utf-8").split("\n\n")
     assert sum(part.count("\n|") for part in rows if part.startswith("| guidance")) == 3, "one table, without gaps"
     assert json.loads(CliRunner().invoke(app, words).stdout) == found
     table = CliRunner().invoke(app, [word for word in words if word != "--json"])

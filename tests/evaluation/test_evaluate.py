@@ -341,7 +341,7 @@ def test_the_command_writes_a_page_and_takes_names(sets, workspace, tiny_pack, t
     later = json.loads(CliRunner().invoke(app, [*words, "--dry-run"]).stdout)
     assert (later["volumes_to_read"], later["bytes"]) == (0, 0)
     found = json.loads(result.stdout)
-    page = Path(found["report"]).read_text()
+    page = Path(found["report"]).read_text("utf-8")
     for one in evaluation_rows(found):
         assert one.name in html.unescape(page)
     assert "text2ct evaluate" in page

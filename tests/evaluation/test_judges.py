@@ -188,7 +188,7 @@ def test_a_cache_of_other_features_is_replaced(kept: str, cases: Cases, new: Cas
 def test_the_record_says_what_it_learnt_from(kind: str, trained: dict[str, tuple[Judge, Path]], cases: Cases) -> None:
     import json
 
-    record = json.loads((trained[kind][1] / "judge.json").read_text())
+    record = json.loads((trained[kind][1] / "judge.json").read_text("utf-8"))
     assert record["trained_on"]["digest"] == cases.digest
     assert record["kind"] == kind
 
@@ -202,7 +202,7 @@ def test_trees_fitted_by_another_scikit_learn_say_so(
     shutil.copytree(trained["blocks"][1], tmp_path / "judge")
     BlockJudge.load(tmp_path / "judge")
     assert "scikit-learn" not in capsys.readouterr().err
-    record = json.loads((tmp_path / "judge" / "judge.json").read_text())
+    record = json.loads((tmp_path / "judge" / "judge.json").read_text("utf-8"))
     (tmp_path / "judge" / "judge.json").write_text(json.dumps(record | {"scikit-learn": "0.1"}))
     BlockJudge.load(tmp_path / "judge")
     assert "fitted by scikit-learn 0.1" in " ".join(capsys.readouterr().err.split())

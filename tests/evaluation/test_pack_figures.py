@@ -159,7 +159,7 @@ def test_times_of_different_machines_are_not_mixed(
 
 def test_the_card_holds_what_was_measured(measured: tuple[Path, Pack, dict[str, Any]]) -> None:
     _, pack, figures = measured
-    card = (pack.path / "MODEL_CARD.md").read_text()
+    card = (pack.path / "MODEL_CARD.md").read_text("utf-8")
     assert f"{figures['autoencoder']['psnr_db']} dB" in card
     assert "| diffusion | 3 |" in card
     assert f"| generation on CPU, {figures['generation']['cores']} core" in card

@@ -64,7 +64,9 @@ def test_it_scores_sets_and_conditioned_none(
     assert found["clip_score"]["pairs"] == N
     record = workspace.path / "synthetic" / "r" / "pack.json"
     for one, expected in ((scorer, False), (PackScorer(tiny_pack, CPU), True)):
-        own = json.loads(record.read_text()) | {"files": {"clip/model.safetensors": PackScorer(tiny_pack, CPU).weights}}
+        own = json.loads(record.read_text("utf-8")) | {
+            "files": {"clip/model.safetensors": PackScorer(tiny_pack, CPU).weights}
+        }
         record.write_text(json.dumps(own))
         made = sets[1].assign(pack_sha256="")
         assert conditioned_by(made, one, workspace) is expected

@@ -69,7 +69,7 @@ def test_the_command_writes_the_challenges_keys(exchange, tmp_path) -> None:
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    metrics = json.loads(Path(found["metrics_file"]).read_text())
+    metrics = json.loads(Path(found["metrics_file"]).read_text("utf-8"))
     assert list(metrics) == KEYS
     assert all(value == round(value, 4) for value in metrics.values())
     assert metrics["CLIPScore_mean"] == pytest.approx((metrics["CLIPScore"] + metrics["CLIPScore_I2I"]) / 2, abs=1e-4)
@@ -133,7 +133,7 @@ def test_what_does_not_belong_together_is_refused(exchange, tmp_path, change, me
 def test_prompts_and_archives_that_are_wrong_are_refused(exchange, tmp_path) -> None:
     made, truth, prompts = exchange
     workspace = Workspace.open(tmp_path / "ws")
-    prompts.write_text(json.dumps(json.loads(prompts.read_text())[1:]))
+    prompts.write_text(json.dumps(json.loads(prompts.read_text("utf-8"))[1:]))
     with pytest.raises(UserError, match="has no prompt for 1 volumes"):
         frames_of_folders(made, truth, prompts, workspace)
     (tmp_path / "bad.zip").write_bytes(b"PK nothing")

@@ -129,7 +129,7 @@ def test_the_documented_map_is_the_one_used() -> None:
     """Each row of the table in docs/data.md: finding (empty: as above), abnormalities, places."""
     found: dict[str, set[tuple[str, str]]] = {}
     finding = ""
-    for line in (Path(__file__).parents[2] / "docs" / "data.md").read_text().splitlines():
+    for line in (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) != 3 or cells[0] in ("finding", "---"):
             continue

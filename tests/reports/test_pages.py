@@ -404,7 +404,7 @@ def test_imbalance_page_marks_targets_whose_gain_could_not_be_seen(summary: dict
     assert list(rows) == ["Cardiomegaly", "Atelectasis", "Emphysema"]
     assert [cells[-1][0] for cells in rows.values()] == ["no", "yes", "no test scans"]
     assert [cells[1][0] for cells in rows.values()] == ["target", "target", ""]
-    assert "| Cardiomegaly | target | 8.0% | 15.0% | 40 | 60 | 0.19 |" in (tmp_path / "report.md").read_text()
+    assert "| Cardiomegaly | target | 8.0% | 15.0% | 40 | 60 | 0.19 |" in (tmp_path / "report.md").read_text("utf-8")
 
 
 def test_imbalance_headline(summary: dict[str, Any]) -> None:

@@ -128,7 +128,7 @@ def test_impossible_grids(phantom, arguments, message):
 @pytest.mark.parametrize("variant", ["a", "c"])
 def test_resize_is_the_released_one(shared, variant):
     folder = shared / "parity/preprocess" / variant
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text("utf-8"))
     expected = np.load(folder / "expected.npz")
     volume = read(folder / "input.nii.gz")
     step = 2 if config["oriented_saved"] != "full" else 1

@@ -54,7 +54,7 @@ def test_goes_on_past_bad_ones_and_says_why(cohort, tmp_path):
     assert "cannot read" in quarantine["reasons"][1]
     first, second = (read(tmp_path / "out" / path) for path in result.manifest["path"])
     np.testing.assert_array_equal(first.hu, second.hu)
-    record = json.loads((tmp_path / "out/records/local/train_1_a_1.json").read_text())
+    record = json.loads((tmp_path / "out/records/local/train_1_a_1.json").read_text("utf-8"))
     assert "intercept -1024 of the metadata applied" in record["intensity"]
 
 
@@ -195,7 +195,7 @@ def test_inputs_inside_the_output_folder_are_inputs(cohort, tmp_path):
 def test_nothing_good_at_all(cohort, tmp_path):
     result = preprocess([cohort / "train_3_a_1.nii.gz"], tmp_path / "out", **GRID)
     assert result.manifest.empty
-    assert result.manifest_path.read_text().strip().split(",") == list(COLUMNS)
+    assert result.manifest_path.read_text("utf-8").strip().split(",") == list(COLUMNS)
     assert len(result.quarantine) == 1
 
 
