@@ -18,9 +18,9 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/text2ct demo
 
-# A process a core, at most four: each takes up to 3 GB. Some library sets the locale of a process back to ASCII.
+# A process a core, at most four: each takes up to 3 GB.
 test: $(STAMP)
-	PYTHONUTF8=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
 		--cov --cov-report=term:skip-covered --cov-fail-under=85
 
 # The bundled pack, trained and measured again; goes on where it was stopped. REPORTS and CHEST name real data that

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import locale
 import shutil
 from dataclasses import replace
 
@@ -435,3 +436,10 @@ def test_the_three_real_volumes(shared, tmp_path):
     chest = nrrd.hu
     assert (chest[24:40, :32] > 200).sum() > 3 * (chest[24:40, 32:] > 200).sum()
     assert (chest[..., 45:60] < -700).mean() > (chest[..., :10] < -700).mean()
+
+
+def test_gdcm_leaves_no_other_locale_behind(phantom, tmp_path):
+    """Writing DICOM sets it to C, in which Python takes every text for ASCII."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    read(write_dicom(phantom, tmp_path / "series"))
+    assert locale.setlocale(locale.LC_CTYPE) == before

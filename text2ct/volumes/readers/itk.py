@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import math
 import re
 from collections.abc import Iterator
@@ -125,12 +126,13 @@ def itk_affine(image: Any) -> np.ndarray:
 
 @contextmanager
 def quiet_itk() -> Iterator[None]:
-    """Keep ITK from printing warnings; what they would say is checked and worded by the readers."""
+    """Keep ITK from printing warnings, worded by the readers instead, and GDCM from leaving another locale behind."""
     import SimpleITK as sitk
 
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    before, encoding = sitk.ProcessObject.GetGlobalWarningDisplay(), locale.setlocale(locale.LC_CTYPE)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
+        locale.setlocale(locale.LC_CTYPE, encoding)
