@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -103,6 +105,22 @@ def test_a_damaged_pack_is_named_and_only_the_bundled_one_is_needed(
     monkeypatch.setattr(pack, "BUNDLED", tmp_path / "packs")
     found = examine(tmp_path / "other", "--offline", code=1)
     assert [check["name"] for check in found["checks"] if not check["usable"]] == ["pack mine"]
+
+
+def test_a_folder_that_may_not_be_looked_into_does_not_end_the_examination(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.stat
+
+    def refuse(path: Any, *words: Any, **more: Any) -> os.stat_result:
+        if str(path).startswith(str(tmp_path / "closed") + "/"):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, *words, **more)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    found = examine(tmp_path / "closed" / "space", "--offline")
+    assert [one["name"] for one in found["packs"]] == ["simulated-64"]
+    assert found["disk_bytes"] > 0
 
 
 def test_a_package_that_is_missing_or_too_old_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
