@@ -9,7 +9,7 @@ number of processes, and without sharding.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -99,9 +99,8 @@ def apart(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
     return [one for one in found if one]
 
 
-def clip_gradients(weights: Iterable[nn.Parameter], largest: float) -> None:
-    """Scale all gradients down to a norm of at most ``largest``, some of them cut."""
-    kinds = apart(weights)
+def clip_gradients(kinds: Sequence[Sequence[Tensor]], largest: float) -> None:
+    """Scale the gradients of all weights, as :func:`apart` gives them, down to a norm of at most ``largest``."""
     norms = [whole(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None])) for kind in kinds]
     total = norms[0] if len(norms) == 1 else torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
     for kind in kinds:

@@ -81,9 +81,9 @@ class StepModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         """List what every step goes through: walking the modules each time keeps a GPU waiting."""
         self._learning = [p for p in self.parameters() if p.requires_grad]
-        self._clipped = self.trained_parameters()
+        self._clipped = apart(self.trained_parameters())
         averages = () if self.ema is None else (self.ema, self.network)
-        self._averages = [(list(one.parameters()), list(one.buffers())) for one in averages]
+        self._averages = [(apart(one.parameters()), list(one.buffers())) for one in averages]
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step of the optimiser; the losses are kept for the log."""
@@ -153,7 +153,7 @@ class StepModule(lightning.LightningModule):
         decay = min(self.config.ema_decay or 0.0, (1 + step) / (10 + step))
         (averaged, own_buffers), (current, buffers) = self._averages
         with torch.no_grad():
-            for ours, theirs in zip(apart(averaged), apart(current), strict=True):
+            for ours, theirs in zip(averaged, current, strict=True):
                 torch._foreach_lerp_(ours, theirs, 1 - decay)
             if buffers:
                 torch._foreach_copy_(own_buffers, buffers)
